@@ -1,0 +1,34 @@
+# `make train` and `make test` need Python 3.11-3.13 and make, nothing else.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help train test lint types bench docs clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(VENV)/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is %d.%d. Name another with: make PYTHON=python3.12 ..." % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[train,test,dev]'
+	touch $@
+
+train: $(VENV)/.ready  ## train the default CNN on Fashion-MNIST and export it (options: ARGS="--epochs 1")
+	$(BIN)/python train.py $(ARGS)
+
+test: $(VENV)/.ready  ## every test (options: ARGS="-k dropout")
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.ready  ## ruff: lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready  ## mypy
+	$(BIN)/mypy
+
+clean:  ## what make has made; datasets, runs and saved models stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
