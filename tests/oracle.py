@@ -200,6 +200,50 @@ def inverted_dropout(x: Array, mask: Array, rate: float) -> Array:
     return thin(x, mask) / keep_fraction(rate)
 
 
+def random_words(count: int, seed: Sequence[int]) -> NDArray[np.uint32]:
+    """The documented counter generator, in arithmetic modulo 2^32.
+
+    word_i = mix(mix(i ^ key_0) + i + key_1), with key_0 and key_1 hashed of the seed
+    and the number of draws before this one.
+    """
+    with np.errstate(over="ignore"):
+        seed, draws = (np.array([s & 0xFFFFFFFF], np.uint32) for s in seed)
+        key_0 = _mix(_mix(seed + np.uint32(0x9E3779B9)) ^ draws)
+        key_1 = _mix(_mix(seed ^ np.uint32(0x85EBCA6B)) + draws)
+        i = np.arange(count, dtype=np.uint32)
+        return _mix(_mix(i ^ key_0) + i + key_1)
+
+
+def keep_mask(
+    shape: tuple[int, ...], rate: float, seed: Sequence[int]
+) -> NDArray[np.bool_]:
+    """S section 4's r: kept iff its draw, low half of a word first, is large enough."""
+    size = int(np.prod(shape))
+    words = random_words((size + 1) // 2, seed)
+    draws = np.stack([words & 0xFFFF, words >> 16], axis=-1).ravel()[:size]
+    return (draws >= keep_threshold(rate)).reshape(shape)
+
+
+def gaussian_noise(shape: tuple[int, ...], rate: float, seed: Sequence[int]) -> Array:
+    """S section 10's N(1, rate / (1 - rate)), by Box and Muller from pairs of words.
+
+    The first half of the words gives the radii, the second half the angles.
+    """
+    size = int(np.prod(shape))
+    radius, angle = (
+        (random_words(2 * size, seed).reshape(2, size) >> 8).astype(np.float64) + 0.5
+    ) / 2**24
+    normal = np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
+    return 1 + normal.reshape(shape) * np.sqrt(rate / (1 - rate))
+
+
+def _mix(h: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """The finalizer "lowbias32" (Wellons 2018)."""
+    h = (h ^ (h >> 16)) * np.uint32(0x7FEB352D)
+    h = (h ^ (h >> 15)) * np.uint32(0x846CA68B)
+    return h ^ (h >> 16)
+
+
 def _valid(x: Array, mask: Array | None) -> Array:
     if mask is None:
         return np.ones_like(x)

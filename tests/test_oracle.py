@@ -224,3 +224,54 @@ def test_everything_dropped_is_zero():
     x = np.array([1.0, np.pi])
     np.testing.assert_array_equal(oracle.inverted_dropout(x, x < 0, 1.0), [0, 0])
     np.testing.assert_array_equal(oracle.scale_weights(x, 1.0), [0, 0])
+
+
+def test_random_words_by_pure_integer_arithmetic():
+    def mix(h):
+        h = (h ^ h >> 16) * 0x7FEB352D % 2**32
+        h = (h ^ h >> 15) * 0x846CA68B % 2**32
+        return h ^ h >> 16
+
+    for seed, draws in [(0, 0), (42, 7), (2**32 - 1, 2**31)]:
+        key_0 = mix(mix((seed + 0x9E3779B9) % 2**32) ^ draws)
+        key_1 = mix((mix(seed ^ 0x85EBCA6B) + draws) % 2**32)
+        expected = [mix((mix(i ^ key_0) + i + key_1) % 2**32) for i in range(50)]
+        np.testing.assert_array_equal(oracle.random_words(50, (seed, draws)), expected)
+
+
+def test_keep_mask_takes_the_low_half_of_a_word_first():
+    (word,) = oracle.random_words(1, (3, 1)).tolist()
+    for rate in np.linspace(0, 1, 21):
+        expected = [
+            half >= oracle.keep_threshold(rate) for half in (word % 2**16, word >> 16)
+        ]
+        assert oracle.keep_mask((2,), rate, (3, 1)).tolist() == expected
+        assert oracle.keep_mask((1,), rate, (3, 1)).tolist() == expected[:1]
+
+
+def test_draws_are_uniform_and_masks_of_successive_draws_are_independent():
+    """Bounds of five standard errors: each a false alarm at 6e-7 of all seeds."""
+    size = 2**16
+    for seed in [(0, 0), (0, 1), (1, 0), (123456789, 1000)]:
+        words = oracle.random_words(size, seed)
+        for bit in range(32):
+            ones = np.count_nonzero(words >> bit & 1)
+            assert abs(ones - size / 2) < 5 * np.sqrt(size / 4)
+    first, second, other = (
+        oracle.keep_mask((size,), 0.5, seed) for seed in [(5, 0), (5, 1), (6, 0)]
+    )
+    pairs = [(first, second), (first, other), (first[1:], first[:-1])]
+    for one, two in pairs:
+        agree = np.count_nonzero(one == two)
+        assert abs(agree - len(one) / 2) < 5 * np.sqrt(len(one) / 4)
+
+
+def test_gaussian_noise_has_the_mean_and_variance_of_inverted_dropout():
+    """Bounds of five standard errors; the fourth moment of a Gaussian is 3 sigma^4."""
+    size, rate = 200_000, 0.2
+    noise = oracle.gaussian_noise((size,), rate, (9, 2))
+    variance = rate / (1 - rate)
+    assert abs(noise.mean() - 1) < 5 * np.sqrt(variance / size)
+    assert abs(noise.var() - variance) < 5 * variance * np.sqrt(2 / size)
+    kurtosis = np.mean((noise - 1) ** 4) / variance**2
+    assert abs(kurtosis - 3) < 5 * np.sqrt(96 / size)
