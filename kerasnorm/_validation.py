@@ -1,0 +1,170 @@
+"""Argument checks with one form of message: argument, domain, received, what to do."""
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+import keras
+from keras.optimizers.schedules import LearningRateSchedule
+
+
+def message(argument: str, domain: str, received: Any, advice: str = "") -> str:
+    """Compose the message of every refused argument."""
+    text = f"`{argument}` must be {domain}. Received: {argument}={received!r}."
+    return f"{text} {advice}" if advice else text
+
+
+def check_real(
+    argument: str,
+    value: Any,
+    domain: str,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    advice: str = "",
+) -> float:
+    """Return `value` as a float, or refuse what is no number in the closed range."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(message(argument, domain, value, advice))
+    value = float(value)
+    if not minimum <= value <= maximum:
+        raise ValueError(message(argument, domain, value, advice))
+    return value
+
+
+def check_rate(rate: Any, below_one: bool = False) -> float | LearningRateSchedule:
+    """Return the fraction dropped as a float, or the schedule that gives it."""
+    if isinstance(rate, LearningRateSchedule):
+        return rate
+    interval = "[0, 1)" if below_one else "[0, 1]"
+    return check_real(
+        "rate",
+        rate,
+        f"a float in {interval} or a `keras.optimizers.schedules.LearningRateSchedule`",
+        minimum=0.0,
+        maximum=math.nextafter(1.0, 0.0) if below_one else 1.0,
+        advice="`rate` is the fraction dropped, not kept.",
+    )
+
+
+def check_seed(seed: Any) -> int | None:
+    """Return the seed, an integer or `None`."""
+    if seed is None:
+        return None
+    if not _is_integer(seed):
+        raise TypeError(message("seed", "an integer or None", seed))
+    return int(seed)
+
+
+def check_choice(argument: str, value: Any, choices: Iterable[str]) -> str:
+    """Return `value` if it is one of the strings `choices`."""
+    choices = tuple(choices)
+    if value not in choices:
+        raise ValueError(message(argument, f"one of {choices}", value))
+    return value
+
+
+def check_axis(axis: Any) -> int | tuple[int, ...]:
+    """Return the axis as an integer, or several as a tuple without repetition."""
+    axes = tuple(axis) if isinstance(axis, (list, tuple)) else (axis,)
+    if not axes or not all(_is_integer(a) for a in axes):
+        raise TypeError(message("axis", "an integer or a tuple of integers", axis))
+    if len(set(axes)) != len(axes):
+        raise ValueError(message("axis", "a tuple of different integers", axis))
+    axes = tuple(int(a) for a in axes)
+    return axes if isinstance(axis, (list, tuple)) else axes[0]
+
+
+def check_noise_shape(noise_shape: Any) -> tuple[int | None, ...] | None:
+    """Return the shape of the noise as a tuple of positive integers and `None`s."""
+    if noise_shape is None:
+        return None
+    domain = "a tuple of positive integers or None"
+    if isinstance(noise_shape, str) or not isinstance(noise_shape, Iterable):
+        raise TypeError(message("noise_shape", domain, noise_shape))
+    shape = tuple(noise_shape)
+    for size in shape:
+        if size is not None and not (_is_integer(size) and size > 0):
+            raise ValueError(message("noise_shape", domain, noise_shape))
+    return tuple(size if size is None else int(size) for size in shape)
+
+
+def check_fraction(argument: str, value: Any) -> float:
+    """Return a float in [0, 1]."""
+    return check_real(argument, value, "a float in [0, 1]", minimum=0.0, maximum=1.0)
+
+
+def check_unavailable(argument: str, value: Any) -> Any:
+    """Refuse an argument whose feature is not there yet."""
+    if value not in (None, False):
+        raise ValueError(
+            message(argument, "None or False", value, "It is not available yet.")
+        )
+    return value
+
+
+def check_renorm_clipping(clipping: Any) -> dict[str, float | LearningRateSchedule]:
+    """Return the bounds of r and d that are given."""
+    bounds = ("rmax", "rmin", "dmax")
+    domain = f"a dictionary with keys among {bounds}"
+    if clipping is None:
+        return {}
+    if not isinstance(clipping, dict):
+        raise TypeError(message("renorm_clipping", domain, clipping))
+    if set(clipping) - set(bounds):
+        raise ValueError(message("renorm_clipping", domain, clipping))
+    checked = {
+        bound: value
+        if isinstance(value, LearningRateSchedule)
+        else check_real(
+            f"renorm_clipping['{bound}']",
+            value,
+            "a float not below 0 or a schedule",
+            minimum=0.0,
+        )
+        for bound, value in clipping.items()
+        if value is not None
+    }
+    rmin, rmax = checked.get("rmin"), checked.get("rmax")
+    if isinstance(rmin, float) and isinstance(rmax, float) and rmin > rmax:
+        raise ValueError(message("renorm_clipping", "rmin <= rmax", clipping))
+    return checked
+
+
+def check_axes_fit(
+    axis: int | tuple[int, ...], shape: tuple[int | None, ...]
+) -> tuple[int, ...]:
+    """Return the axes, counted from 0 and ascending, of inputs of `shape`."""
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    rank = len(shape)
+    domain = f"in the inputs' shape {tuple(shape)}"
+    if not all(-rank <= a < rank for a in axes):
+        raise ValueError(message("axis", domain, axis))
+    counted = tuple(sorted(a % rank for a in axes))
+    if len(set(counted)) != len(counted):
+        raise ValueError(message("axis", f"without repetition {domain}", axis))
+    if any(shape[a] is None for a in counted):
+        raise ValueError(
+            message("axis", f"of known size {domain}", axis, "Give the input a shape.")
+        )
+    return counted
+
+
+def check_dtype(inputs: Any, kinds: tuple[str, ...]) -> None:
+    """Refuse inputs whose dtype is of none of `kinds`, `"float"` or `"int"`."""
+    dtype = keras.backend.standardize_dtype(inputs.dtype)
+    if not any(kind in dtype for kind in kinds):
+        raise TypeError(message("inputs", f"of a {' or '.join(kinds)} dtype", dtype))
+
+
+def broadcasts(shape: Iterable[int | None], to: Iterable[int | None]) -> bool:
+    """Whether a tensor of `shape` broadcasts to `to`; `None` is any size."""
+    shape, to = tuple(shape), tuple(to)
+    sizes = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(
+        size in (None, 1) or expected in (None, size) for size, expected in sizes
+    )
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

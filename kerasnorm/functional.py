@@ -1,0 +1,321 @@
+"""The equations of the two papers, one function each, stateless, in `keras.ops`.
+
+Batch normalization: Ioffe & Szegedy 2015, arXiv:1502.03167 ("BN" below).
+Batch renormalization: Ioffe 2017, arXiv:1702.03275.
+Dropout: Srivastava et al. 2014, JMLR 15(56):1929-1958 ("SRV" below). The paper's p
+is the probability of *keeping* a unit; `rate`, here and in Keras, is 1 - p.
+
+Statistics are computed in float32, or wider where the input is wider.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+Tensor = Any
+"""A tensor of Keras's backend, or what `keras.ops` takes in its place."""
+
+MASK_BITS = 16
+"""Random bits that decide over one element: rates are multiples of 2**-16."""
+
+
+class Moments(NamedTuple):
+    """Count, mean and biased variance of the valid samples.
+
+    `mean` and `variance` have the shape of the axes that were not reduced. `count`
+    has it too where a mask was given, and is a scalar otherwise.
+    """
+
+    count: Tensor
+    mean: Tensor
+    variance: Tensor
+
+
+def widen(x: Tensor) -> Tensor:
+    """Cast to float32, or keep a dtype that is wider."""
+    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+
+
+def moments(x: Tensor, axes: tuple[int, ...], mask: Tensor | None = None) -> Moments:
+    """Mini-batch mean and variance: BN, Alg. 1, lines 1 and 2.
+
+    Two passes, so that a large mean costs no digits of the variance: the mean first,
+    then the mean square of the deviations from it. The mean of the deviations, 0 but
+    for the rounding of a long sum, corrects the mean in between (Chan, Golub &
+    LeVeque 1983, "Algorithms for computing the sample variance", eq. 1.7). Where
+    `axes` hold no valid sample the count, the mean and the variance are 0.
+
+    Args:
+        x: Tensor.
+        axes: The axes to reduce.
+        mask: Boolean tensor that broadcasts to `x`; `False` leaves a sample out.
+
+    Returns:
+        `Moments`.
+    """
+    x = widen(x)
+    if mask is None:
+        count = ops.cast(math.prod(ops.shape(x)[axis] for axis in axes), x.dtype)
+    else:
+        mask = ops.broadcast_to(ops.cast(mask, "bool"), ops.shape(x))
+        count = ops.sum(ops.cast(mask, x.dtype), axes)
+    divisor = ops.maximum(count, 1)
+
+    def mean_of_valid(values: Tensor) -> Tensor:
+        valid = values if mask is None else ops.where(mask, values, 0)
+        return ops.sum(valid, axes) / divisor
+
+    mean = mean_of_valid(x)  # Alg. 1, line 1
+    mean = mean + mean_of_valid(x - ops.expand_dims(mean, axes))
+    deviation = x - ops.expand_dims(mean, axes)
+    variance = mean_of_valid(ops.square(deviation))  # Alg. 1, line 2
+    return Moments(count, mean, variance)
+
+
+def merge_moments(first: Moments, second: Moments) -> Moments:
+    """Moments of two sets of samples from the moments of each.
+
+    Chan, Golub & LeVeque 1979, "Updating formulae and a pairwise algorithm for
+    computing sample variances", eq. 2.1, with M2 = count * variance. Stable, unlike
+    E[x^2] - E[x]^2. Either count may be 0.
+    """
+    count = first.count + second.count
+    divisor = ops.maximum(count, 1)
+    share = second.count / divisor
+    delta = second.mean - first.mean
+    mean = first.mean + delta * share
+    m2 = (
+        first.count * first.variance
+        + second.count * second.variance
+        + ops.square(delta) * first.count * share
+    )
+    return Moments(count, mean, m2 / divisor)
+
+
+def unbiased_variance(count: Tensor, variance: Tensor) -> Tensor:
+    """Bessel's correction, m / (m - 1) * variance: BN, Alg. 2, line 10.
+
+    0 where there are fewer than two samples, since nothing can be estimated there.
+    """
+    return ops.where(count > 1, variance * count / ops.maximum(count - 1, 1), 0)
+
+
+def normalize(
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    epsilon: float,
+) -> Tensor:
+    """Normalize, scale and shift: BN, Alg. 1, lines 3 and 4.
+
+    y = gamma * (x - mean) / sqrt(variance + epsilon) + beta. The mean is subtracted
+    first: folding it into the shift would lose the digits that x and mean share.
+
+    Args:
+        x: Tensor.
+        mean: Mean, broadcastable to `x`.
+        variance: Variance, broadcastable to `x`.
+        gamma: Scale, broadcastable to `x`, or `None` for 1.
+        beta: Shift, broadcastable to `x`, or `None` for 0.
+        epsilon: Added to the variance.
+    """
+    factor = ops.rsqrt(variance + epsilon)
+    if gamma is not None:
+        factor = factor * gamma
+    y = (x - mean) * factor
+    return y if beta is None else y + beta
+
+
+def exponential_average(moving: Tensor, batch: Tensor, momentum: float) -> Tensor:
+    """Exponential moving average with weight `momentum` on the old value: BN, 3.1."""
+    return moving * momentum + batch * (1.0 - momentum)
+
+
+def debiased_average(
+    moving: Tensor,
+    weight: Tensor,
+    batch: Tensor,
+    batch_weight: Tensor,
+    momentum: float,
+) -> tuple[Tensor, Tensor]:
+    """Exponential average weighted by samples, free of its initial value.
+
+    With W_t = momentum * W_{t-1} + (1 - momentum) * w_t and W_0 = 0, the average is
+    the sum of all batches, each weighted by its samples w and by its age, over the
+    sum of those weights (Kingma & Ba 2015, arXiv:1412.6980, section 3, for w = 1).
+
+    Returns:
+        The new average and the new weight W_t.
+    """
+    batch_weight = (1.0 - momentum) * batch_weight
+    return cumulative_average(moving, momentum * weight, batch, batch_weight)
+
+
+def cumulative_average(
+    moving: Tensor, weight: Tensor, batch: Tensor, batch_weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Average over all batches, each weighted by its samples.
+
+    For batches of one size it is E_B of BN, Alg. 2, line 10. A batch of weight 0
+    changes nothing.
+
+    Returns:
+        The new average and the new weight, `weight + batch_weight`.
+    """
+    total = weight + batch_weight
+    share = batch_weight / ops.where(total > 0, total, 1)
+    return moving + share * (batch - moving), total
+
+
+def renorm_correction(
+    mean: Tensor,
+    stddev: Tensor,
+    renorm_mean: Tensor,
+    renorm_stddev: Tensor,
+    rmin: float | Tensor | None = None,
+    rmax: float | Tensor | None = None,
+    dmax: float | Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """r and d of batch renormalization: Ioffe 2017, Alg. 1.
+
+    r = clip(stddev / renorm_stddev, rmin, rmax) and
+    d = clip((mean - renorm_mean) / renorm_stddev, -dmax, dmax); the layer's output
+    is (x_hat * r + d) * gamma + beta. No gradient flows through either.
+    """
+    r = stddev / renorm_stddev
+    d = (mean - renorm_mean) / renorm_stddev
+    if rmin is not None:
+        r = ops.maximum(r, rmin)
+    if rmax is not None:
+        r = ops.minimum(r, rmax)
+    if dmax is not None:
+        d = ops.clip(d, -dmax, dmax)
+    return ops.stop_gradient(r), ops.stop_gradient(d)
+
+
+def drop_threshold(rate: float | Tensor) -> int | Tensor:
+    """The 16-bit integers below it drop a unit: round(rate * 2**16)."""
+    if isinstance(rate, (int, float)):
+        return round(rate * 2**MASK_BITS)
+    return ops.cast(ops.round(ops.cast(rate, "float32") * 2**MASK_BITS), "int32")
+
+
+def keep_fraction(rate: float | Tensor) -> float | Tensor:
+    """The exact probability that `keep_mask` keeps a unit: SRV's p.
+
+    It differs from 1 - `rate` by at most 2**-17 = 7.6e-6.
+    """
+    threshold = drop_threshold(rate)
+    if isinstance(threshold, int):
+        return 1.0 - threshold / 2**MASK_BITS
+    return 1.0 - ops.cast(threshold, "float32") / 2**MASK_BITS
+
+
+def random_words(count: int | Tensor, seed: Tensor) -> Tensor:
+    """`count` random 32-bit words, as int32: a hash of (seed, position).
+
+    A counter-based generator: word i depends on the seed and on i alone, so every
+    backend and every execution mode gives the same words. In arithmetic modulo 2**32
+
+        a = mix(seed[0] + 0x9e3779b9),  key_0 = mix(a ^ seed[1])
+        b = mix(seed[0] ^ 0x85ebca6b),  key_1 = mix(b + seed[1])
+        word_i = mix(mix(i ^ key_0) + i + key_1)
+
+    where mix is the 32-bit finalizer of least known bias, "lowbias32" (C. Wellons,
+    "Prospecting for Hash Functions", 2018). Adding i between the rounds keeps the
+    words from being a permutation of the counter, which would never repeat a word.
+
+    Args:
+        count: The number of words.
+        seed: Integer tensor of shape (2,), as `keras.random.SeedGenerator` keeps it:
+            the seed and the number of draws so far. The low 32 bits of each count.
+    """
+    seed = ops.cast(seed, "int32")
+    key_0 = _mix(ops.bitwise_xor(_mix(seed[0] + _int32(0x9E3779B9)), seed[1]))
+    key_1 = _mix(_mix(ops.bitwise_xor(seed[0], _int32(0x85EBCA6B))) + seed[1])
+    position = ops.arange(count, dtype="int32")
+    return _mix(_mix(ops.bitwise_xor(position, key_0)) + position + key_1)
+
+
+def keep_mask(
+    shape: tuple[int | Tensor, ...], rate: float | Tensor, seed: Tensor
+) -> Tensor:
+    """r_j ~ Bernoulli(p) with p = `keep_fraction(rate)`: SRV, section 4.
+
+    Integers decide, not floats: two 16-bit draws come from each random word, the low
+    half first, and a unit is kept if its draw is at least `drop_threshold(rate)`. So
+    the rate is exact in every dtype.
+
+    Returns:
+        Boolean tensor of shape `shape`; `True` keeps.
+    """
+    size = math.prod(shape)
+    words = random_words((size + 1) // 2, seed)
+    low = ops.bitwise_and(words, 0xFFFF)
+    high = _shift_right(words, 16)
+    draws = ops.reshape(ops.stack([low, high], axis=-1), (-1,))[:size]
+    return ops.reshape(draws >= drop_threshold(rate), shape)
+
+
+def thin(x: Tensor, mask: Tensor) -> Tensor:
+    """The paper's own form in training, y = r * x: SRV, section 4."""
+    return ops.where(mask, x, ops.zeros_like(x))
+
+
+def scale_by_keep_fraction(x: Tensor, rate: float | Tensor) -> Tensor:
+    """The paper's own form at inference, y = p * x: SRV, section 4 (W_test = p W)."""
+    return ops.cast(widen(x) * _in_dtype_of(widen(x), keep_fraction(rate)), x.dtype)
+
+
+def inverted_dropout(x: Tensor, mask: Tensor, rate: float | Tensor) -> Tensor:
+    """Dropout scaled in training, y = r * x / p: SRV, section 10, last paragraph.
+
+    E[y] = x exactly, since p is the exact fraction. At `rate` 1 all is dropped.
+    """
+    keep = _in_dtype_of(widen(x), keep_fraction(rate))
+    scale = ops.where(keep > 0, 1 / ops.where(keep > 0, keep, 1), 0)
+    return thin(ops.cast(widen(x) * scale, x.dtype), mask)
+
+
+def gaussian_noise(
+    shape: tuple[int | Tensor, ...], rate: float | Tensor, seed: Tensor
+) -> Tensor:
+    """Multiplicative noise r ~ N(1, rate / (1 - rate)): SRV, section 10.
+
+    It has the mean and the variance of inverted dropout's r / p. Normal deviates by
+    Box & Muller 1958 from two words of `random_words` each, 24 bits of either used.
+
+    Returns:
+        Float32 tensor of shape `shape`, to be multiplied with the activations.
+    """
+    size = math.prod(shape)
+    words = ops.reshape(random_words(2 * size, seed), (2, -1))
+    uniform = (ops.cast(_shift_right(words, 8), "float32") + 0.5) / 2**24
+    radius = ops.sqrt(-2 * ops.log(uniform[0]))
+    normal = radius * ops.cos(2 * math.pi * uniform[1])
+    rate = ops.cast(rate, "float32")
+    return 1 + ops.reshape(normal, shape) * ops.sqrt(rate / (1 - rate))
+
+
+def _in_dtype_of(x: Tensor, value: float | Tensor) -> Tensor:
+    return ops.cast(value, x.dtype)
+
+
+def _int32(word: int) -> int:
+    """The int32 of the same 32 bits: the one integer that all backends hash in."""
+    return word - 2**32 if word >= 2**31 else word
+
+
+def _shift_right(words: Tensor, bits: int) -> Tensor:
+    """Shift in zeros from the left, as for an unsigned integer."""
+    return ops.bitwise_and(ops.right_shift(words, bits), 2 ** (32 - bits) - 1)
+
+
+def _mix(words: Tensor) -> Tensor:
+    words = ops.bitwise_xor(words, _shift_right(words, 16)) * _int32(0x7FEB352D)
+    words = ops.bitwise_xor(words, _shift_right(words, 15)) * _int32(0x846CA68B)
+    return ops.bitwise_xor(words, _shift_right(words, 16))

@@ -1,0 +1,1 @@
+"""The layers: state and configuration around `kerasnorm.functional`."""

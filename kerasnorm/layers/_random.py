@@ -1,0 +1,129 @@
+"""What the dropout layers share: a rate, and random state that is saved."""
+
+from typing import Any
+
+import keras
+from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
+
+from kerasnorm import _validation
+from kerasnorm.functional import MASK_BITS, Tensor
+from kerasnorm.layers._schedule import (
+    deserialize_schedule,
+    is_schedule,
+    serialize_schedule,
+)
+
+
+class RandomLayer(keras.layers.Layer):
+    """A layer with a `rate` that draws noise in training.
+
+    Its random state, `seed_generator.state`, holds the seed and the number of draws.
+    As with Keras's layers it belongs to `variables`, not to `weights`; unlike there
+    it is saved by `.keras`, `.weights.h5` and `tf.train.Checkpoint`, so that a resumed
+    run draws what the uninterrupted run would have drawn.
+    """
+
+    def __init__(
+        self,
+        rate: float | LearningRateSchedule,
+        seed: int | None = None,
+        rate_below_one: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._rate_below_one = rate_below_one
+        self.rate = rate
+        self.seed = _validation.check_seed(seed)
+        self.monte_carlo = False
+        self.supports_masking = True
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
+
+    @property
+    def rate(self) -> float | LearningRateSchedule:
+        """The fraction dropped: a float, or a schedule of the training steps seen.
+
+        A new value counts from the next call. A function that was traced before, as
+        by `compile` and `fit`, keeps the old one: compile again, or use a schedule.
+        """
+        return self._rate
+
+    @rate.setter
+    def rate(self, rate: float | LearningRateSchedule) -> None:
+        rate = _validation.check_rate(rate, below_one=self._rate_below_one)
+        if is_schedule(rate) and self.built and not is_schedule(self.rate):
+            raise ValueError(
+                "`rate` must be a float once the layer is built. Received: "
+                f"rate={rate!r}. Give a schedule when the layer is made."
+            )
+        self._rate = rate
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Create the count of training steps, where `rate` is a schedule."""
+        if is_schedule(self.rate):
+            self.steps_seen = self.add_weight(
+                shape=(),
+                name="steps_seen",
+                initializer="zeros",
+                dtype="int32",
+                trainable=False,
+            )
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        """Return `input_shape`."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {
+            **super().get_config(),
+            "rate": serialize_schedule(self.rate),
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "RandomLayer":
+        """Make the layer that `get_config` describes."""
+        return cls(**{**config, "rate": deserialize_schedule(config["rate"])})
+
+    def save_own_variables(self, store: Any) -> None:
+        """Save the weights and the random state."""
+        super().save_own_variables(store)
+        store["seed_state"] = self.seed_generator.state
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load the weights and, where there is one, the random state.
+
+        Files saved with the built-in layers have none.
+        """
+        saved = {key: store[key] for key in store.keys()}  # noqa: SIM118
+        seed_state = saved.pop("seed_state", None)
+        super().load_own_variables(saved)
+        if seed_state is not None:
+            self.seed_generator.state.assign(seed_state)
+
+    def _trackable_children(
+        self, save_type: str = "checkpoint", **kwargs: Any
+    ) -> dict[str, Any]:
+        """What `tf.train.Checkpoint` saves: the random state too.
+
+        TensorFlow asks for it. A SeedGenerator is not trackable; its variable is.
+        """
+        children = super()._trackable_children(save_type, **kwargs)
+        return {**children, "seed_state": self.seed_generator.state}
+
+    def _is_random(self, training: bool | None) -> bool:
+        return bool(training or self.monte_carlo) and self.rate != 0
+
+    def _current_rate(self) -> float | Tensor:
+        """The rate at this step; a schedule's is clipped to the domain of `rate`."""
+        if not is_schedule(self.rate):
+            return self.rate
+        maximum = 1.0 - 2.0**-MASK_BITS if self._rate_below_one else 1.0
+        return ops.clip(self.rate(self.steps_seen.value), 0.0, maximum)
+
+    def _count_step(self, training: bool | None) -> None:
+        if training and is_schedule(self.rate):
+            self.steps_seen.assign_add(1)

@@ -1,0 +1,410 @@
+"""Batch normalization: `KBatchNorm`."""
+
+import functools
+from typing import Any
+
+import keras
+from keras import constraints, initializers, ops, regularizers
+from keras.optimizers.schedules import LearningRateSchedule
+
+from kerasnorm import _validation, functional
+from kerasnorm.functional import Moments, Tensor
+from kerasnorm.layers._schedule import (
+    deserialize_schedule,
+    is_schedule,
+    serialize_schedule,
+)
+
+Shape = tuple[int | None, ...]
+
+MOVING_AVERAGES = ("exponential", "debiased", "cumulative")
+
+
+@keras.saving.register_keras_serializable(package="kerasnorm")
+class KBatchNorm(keras.layers.Layer):
+    """Normalizes its inputs over the mini-batch in training.
+
+    For every index of `axis` over all m other elements (Ioffe & Szegedy 2015):
+
+    - in training (Alg. 1): mean = sum(x) / m, variance = sum((x - mean)^2) / m and
+      y = gamma * (x - mean) / sqrt(variance + epsilon) + beta;
+    - at inference (Alg. 2): the same with `moving_mean` and `moving_variance`, the
+      averages over the batches seen in training.
+
+    The arguments up to `synchronized` are those of
+    `keras.layers.BatchNormalization`, at the same places, with the same defaults and
+    numbers. A frozen layer (`trainable = False`) normalizes as at inference and
+    updates nothing; as everywhere in Keras, a function traced before keeps the state
+    that it was traced with until `compile` is called again.
+
+    Args:
+        axis: Integer or tuple of integers, the axes that keep statistics of their
+            own, in most cases the features. Defaults to -1.
+        momentum: Weight of the old value in the moving averages, in [0, 1]. PyTorch's
+            `momentum` is 1 minus this one. Defaults to 0.99.
+        epsilon: Added to the variance, not negative. Defaults to 1e-3.
+        center: Whether beta is added. Defaults to `True`.
+        scale: Whether to multiply by gamma. Defaults to `True`.
+        beta_initializer, gamma_initializer: Defaults `"zeros"`, `"ones"`.
+        moving_mean_initializer, moving_variance_initializer: The same.
+        beta_regularizer, gamma_regularizer: Default to `None`.
+        beta_constraint, gamma_constraint: Default to `None`.
+        renorm: Batch renormalization (Ioffe 2017): in training the output is
+            ((x - mean) / stddev * r + d) * gamma + beta. Defaults to `False`.
+        renorm_clipping: Dictionary with any of `"rmax"`, `"rmin"`, `"dmax"`, the
+            bounds of r and d: floats or
+            `keras.optimizers.schedules.LearningRateSchedule`s called with the count
+            of training steps seen. The paper starts with rmax 1 and dmax 0, which is
+            batch normalization, and relaxes them to 3 and 5. Defaults to no bounds.
+        renorm_momentum: `momentum` of the averages that r and d refer to. Defaults
+            to 0.99.
+        synchronized: Not available yet; must be `False`.
+        moving_average: How `moving_mean` and `moving_variance` follow the batches.
+            `"exponential"` (default): as Keras; starts from the initial 0 and 1, and
+            every batch counts the same. `"debiased"`: exponential in age, weighted by
+            samples, free of the initial values. `"cumulative"`: all batches however
+            old, weighted by samples: the average of Alg. 2.
+        bessel_correction: Whether `moving_variance` averages m / (m - 1) times the
+            batch's variance, as in Alg. 2, line 10. Defaults to `False`, as Keras.
+        virtual_batch_size: Not available yet; must be `None`.
+        **kwargs: `name`, `dtype` and other arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Tensor of rank 1 or more.
+        training: Whether to use and learn the batch's statistics. `fit` gives `True`,
+            `predict` `False`.
+        mask: Boolean tensor, `True` where a sample counts for the statistics. Of the
+            inputs' shape without the last axis, as Keras's masks are; or without the
+            normalized axis, where only that fits; or of the inputs' rank, broadcast.
+            All positions are normalized, whether they count or not.
+
+    Input shape: Any, with fixed sizes at `axis`.
+
+    Output shape: The input's.
+
+    Weights (of the shape of `axis`, float32 whatever the policy, or float64 under a
+    float64 policy):
+        gamma, beta: Trainable; where `scale`, `center`.
+        moving_mean, moving_variance: Not trainable; updated by calls in training.
+        moving_stddev, renorm_mean, renorm_stddev: The same; where `renorm`.
+        mean_weight, variance_weight: The samples behind the moving averages; where
+            `moving_average` is not `"exponential"`.
+        steps_seen: `()`, int32, the count of training steps; where a bound in
+            `renorm_clipping` is a schedule.
+
+    An index without a valid sample (an empty batch, all masked) changes none of them;
+    with `bessel_correction` a single sample leaves the moving variance as it is.
+
+    Raises:
+        ValueError: If an argument is out of its domain, `axis` or `mask` does not fit
+            the inputs, or the size at `axis` is unknown.
+        TypeError: If an argument is of a wrong type.
+
+    Example:
+
+    >>> import keras, kerasnorm
+    >>> layer = kerasnorm.KBatchNorm()
+    >>> x = keras.random.normal((100, 3), mean=5.0, stddev=2.0, seed=1)
+    >>> y = keras.ops.convert_to_numpy(layer(x, training=True))
+    >>> bool(abs(y.mean(0)).max() < 1e-3), bool(abs(y.std(0) - 1).max() < 1e-2)
+    (True, True)
+
+    References:
+        - Ioffe & Szegedy 2015, arXiv:1502.03167, Alg. 1 and 2.
+        - Ioffe 2017, arXiv:1702.03275 (batch renormalization).
+    """
+
+    def __init__(
+        self,
+        axis: int | tuple[int, ...] = -1,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        moving_mean_initializer: Any = "zeros",
+        moving_variance_initializer: Any = "ones",
+        beta_regularizer: Any = None,
+        gamma_regularizer: Any = None,
+        beta_constraint: Any = None,
+        gamma_constraint: Any = None,
+        renorm: bool = False,
+        renorm_clipping: dict[str, float | LearningRateSchedule] | None = None,
+        renorm_momentum: float = 0.99,
+        synchronized: bool = False,
+        *,
+        moving_average: str = "exponential",
+        bessel_correction: bool = False,
+        virtual_batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.axis = _validation.check_axis(axis)
+        self.momentum = _validation.check_fraction("momentum", momentum)
+        self.epsilon = _validation.check_real(
+            "epsilon", epsilon, "a float not below 0", minimum=0.0
+        )
+        self.center = bool(center)
+        self.scale = bool(scale)
+        self.beta_initializer = initializers.get(beta_initializer)
+        self.gamma_initializer = initializers.get(gamma_initializer)
+        self.moving_mean_initializer = initializers.get(moving_mean_initializer)
+        self.moving_variance_initializer = initializers.get(moving_variance_initializer)
+        self.beta_regularizer = regularizers.get(beta_regularizer)
+        self.gamma_regularizer = regularizers.get(gamma_regularizer)
+        self.beta_constraint = constraints.get(beta_constraint)
+        self.gamma_constraint = constraints.get(gamma_constraint)
+        self.renorm = bool(renorm)
+        self.renorm_clipping = _validation.check_renorm_clipping(renorm_clipping)
+        self.renorm_momentum = _validation.check_fraction(
+            "renorm_momentum", renorm_momentum
+        )
+        self.synchronized = _validation.check_unavailable("synchronized", synchronized)
+        self.moving_average = _validation.check_choice(
+            "moving_average", moving_average, MOVING_AVERAGES
+        )
+        self.bessel_correction = bool(bessel_correction)
+        self.virtual_batch_size = _validation.check_unavailable(
+            "virtual_batch_size", virtual_batch_size
+        )
+        self.supports_masking = True
+        self.gamma: Any = None
+        self.beta: Any = None
+        self.mean_weight: Any = None
+        self.variance_weight: Any = None
+        self.steps_seen: Any = None
+
+    def build(self, input_shape: Shape) -> None:
+        """Create the weights, in the order of the built-in layer."""
+        rank = len(input_shape)
+        self._axes = _validation.check_axes_fit(self.axis, input_shape)
+        self._reduction_axes = tuple(a for a in range(rank) if a not in self._axes)
+        self.input_spec = keras.layers.InputSpec(
+            ndim=rank, axes={a: input_shape[a] for a in self._axes}
+        )
+        add_weight = functools.partial(
+            self.add_weight,
+            shape=tuple(input_shape[a] for a in self._axes),
+            dtype=keras.backend.result_type(self.variable_dtype, "float32"),
+            autocast=False,
+        )
+        add_moving = functools.partial(add_weight, trainable=False)
+        if self.scale:
+            self.gamma = add_weight(
+                name="gamma",
+                initializer=self.gamma_initializer,
+                regularizer=self.gamma_regularizer,
+                constraint=self.gamma_constraint,
+            )
+        if self.center:
+            self.beta = add_weight(
+                name="beta",
+                initializer=self.beta_initializer,
+                regularizer=self.beta_regularizer,
+                constraint=self.beta_constraint,
+            )
+        mean_initializer = self.moving_mean_initializer
+        variance_initializer = self.moving_variance_initializer
+        self.moving_mean = add_moving(name="moving_mean", initializer=mean_initializer)
+        self.moving_variance = add_moving(
+            name="moving_variance", initializer=variance_initializer
+        )
+        if self.renorm:
+
+            def stddev_initializer(shape: Shape, dtype: str | None = None) -> Tensor:
+                return ops.sqrt(variance_initializer(shape, dtype=dtype))
+
+            self.moving_stddev = add_moving(
+                name="moving_stddev", initializer=stddev_initializer
+            )
+            self.renorm_mean = add_moving(
+                name="renorm_mean", initializer=mean_initializer
+            )
+            self.renorm_stddev = add_moving(
+                name="renorm_stddev", initializer=stddev_initializer
+            )
+        if self.moving_average != "exponential":
+            self.mean_weight = add_moving(name="mean_weight", initializer="zeros")
+            self.variance_weight = add_moving(
+                name="variance_weight", initializer="zeros"
+            )
+        if any(map(is_schedule, self.renorm_clipping.values())):
+            self.steps_seen = self.add_weight(
+                shape=(),
+                name="steps_seen",
+                initializer="zeros",
+                dtype="int32",
+                trainable=False,
+            )
+
+    def call(
+        self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Normalize with the batch's statistics in training, else the moving ones."""
+        _validation.check_dtype(inputs, ("float", "int"))
+        x = functional.widen(inputs)
+        gamma, beta = self.gamma, self.beta
+        if training and self.trainable:
+            batch = functional.moments(
+                x, self._reduction_axes, self._align_mask(mask, x)
+            )
+            mean, variance = batch.mean, batch.variance
+            if self.renorm:
+                gamma, beta = self._renormalize(batch)
+            self._update_statistics(batch)
+        else:
+            mean, variance = self.moving_mean, self.moving_variance
+        mean, variance, gamma, beta = (
+            self._broadcast(v, x) for v in (mean, variance, gamma, beta)
+        )
+        y = functional.normalize(x, mean, variance, gamma, beta, self.epsilon)
+        return ops.cast(y, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return `input_shape`, if `axis` fits it."""
+        _validation.check_axes_fit(self.axis, input_shape)
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {
+            **super().get_config(),
+            "axis": self.axis,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "center": self.center,
+            "scale": self.scale,
+            "beta_initializer": initializers.serialize(self.beta_initializer),
+            "gamma_initializer": initializers.serialize(self.gamma_initializer),
+            "moving_mean_initializer": initializers.serialize(
+                self.moving_mean_initializer
+            ),
+            "moving_variance_initializer": initializers.serialize(
+                self.moving_variance_initializer
+            ),
+            "beta_regularizer": regularizers.serialize(self.beta_regularizer),
+            "gamma_regularizer": regularizers.serialize(self.gamma_regularizer),
+            "beta_constraint": constraints.serialize(self.beta_constraint),
+            "gamma_constraint": constraints.serialize(self.gamma_constraint),
+            "renorm": self.renorm,
+            "renorm_clipping": {
+                bound: serialize_schedule(value)
+                for bound, value in self.renorm_clipping.items()
+            }
+            or None,
+            "renorm_momentum": self.renorm_momentum,
+            "synchronized": self.synchronized,
+            "moving_average": self.moving_average,
+            "bessel_correction": self.bessel_correction,
+            "virtual_batch_size": self.virtual_batch_size,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "KBatchNorm":
+        """Make the layer that `get_config` describes."""
+        clipping = {
+            bound: deserialize_schedule(value)
+            for bound, value in (config.get("renorm_clipping") or {}).items()
+        }
+        return cls(**{**config, "renorm_clipping": clipping or None})
+
+    def _broadcast(self, statistic: Tensor | None, x: Tensor) -> Tensor | None:
+        """Give a statistic the rank and the dtype of `x`."""
+        if statistic is None:
+            return None
+        return ops.expand_dims(ops.cast(statistic, x.dtype), self._reduction_axes)
+
+    def _align_mask(self, mask: Tensor | None, x: Tensor) -> Tensor | None:
+        """Give the mask the rank of `x`: by Keras's rule, else by the layer's axis."""
+        if mask is None or (
+            len(mask.shape) == len(x.shape)
+            and _validation.broadcasts(mask.shape, x.shape)
+        ):
+            return mask
+        for axis in (len(x.shape) - 1, self._axes[-1]):
+            shape = (*mask.shape[:axis], 1, *mask.shape[axis:])
+            if len(shape) == len(x.shape) and _validation.broadcasts(shape, x.shape):
+                return ops.expand_dims(mask, axis)
+        raise ValueError(
+            _validation.message(
+                "mask",
+                "of the inputs' shape without the last or the normalized axis, or "
+                f"broadcastable to it at the same rank; the inputs' is {x.shape}",
+                mask.shape,
+            )
+        )
+
+    def _renormalize(self, batch: Moments) -> tuple[Tensor, Tensor]:
+        """The gamma and beta that apply r and d: (x * r + d) * gamma + beta."""
+        r, d = functional.renorm_correction(
+            batch.mean,
+            ops.sqrt(batch.variance + self.epsilon),
+            ops.cast(self.renorm_mean, batch.mean.dtype),
+            ops.maximum(
+                ops.cast(self.renorm_stddev, batch.mean.dtype), self.epsilon**0.5
+            ),
+            **{
+                bound: value(self.steps_seen.value) if is_schedule(value) else value
+                for bound, value in self.renorm_clipping.items()
+            },
+        )
+        gamma = r if self.gamma is None else r * ops.cast(self.gamma, r.dtype)
+        beta = d if self.gamma is None else d * ops.cast(self.gamma, d.dtype)
+        return gamma, beta if self.beta is None else beta + ops.cast(self.beta, d.dtype)
+
+    def _update_statistics(self, batch: Moments) -> None:
+        dtype = self.moving_mean.dtype
+        count, mean, variance = (ops.cast(moment, dtype) for moment in batch)
+        stddev = ops.sqrt(variance + self.epsilon)
+        degrees = count
+        if self.bessel_correction:
+            variance = functional.unbiased_variance(count, variance)
+            degrees = count - 1
+        self._follow(self.moving_mean, self.mean_weight, mean, count)
+        if self.renorm:
+            self._follow(
+                self.moving_stddev,
+                self.variance_weight,
+                ops.sqrt(variance + self.epsilon),
+                degrees,
+            )
+            variance = ops.relu(ops.square(self.moving_stddev) - self.epsilon)
+            _assign_where(degrees > 0, self.moving_variance, variance)
+            for moving, value in (
+                (self.renorm_mean, mean),
+                (self.renorm_stddev, stddev),
+            ):
+                average = functional.exponential_average(
+                    moving.value, value, self.renorm_momentum
+                )
+                _assign_where(count > 0, moving, average)
+        else:
+            self._follow(self.moving_variance, self.variance_weight, variance, degrees)
+        if self.steps_seen is not None:
+            self.steps_seen.assign_add(1)
+
+    def _follow(
+        self, moving: Any, weight: Any, batch: Tensor, batch_weight: Tensor
+    ) -> None:
+        """Let a moving average follow a batch, where it has valid samples."""
+        if self.moving_average == "exponential":
+            average = functional.exponential_average(moving.value, batch, self.momentum)
+        elif self.moving_average == "debiased":
+            average, total = functional.debiased_average(
+                moving.value, weight.value, batch, batch_weight, self.momentum
+            )
+        else:
+            average, total = functional.cumulative_average(
+                moving.value, weight.value, batch, batch_weight
+            )
+        _assign_where(batch_weight > 0, moving, average)
+        if weight is not None:
+            _assign_where(batch_weight > 0, weight, total)
+
+
+def _assign_where(valid: Tensor, variable: Tensor, value: Tensor) -> None:
+    variable.assign(ops.where(valid, value, variable.value))
+
+
+KBatchNormalization = KBatchNorm

@@ -1,0 +1,290 @@
+"""Dropout: `KDropout`, `KSpatialDropout`, `KGaussianDropout`."""
+
+from typing import Any
+
+import keras
+from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
+
+from kerasnorm import _validation, functional
+from kerasnorm.functional import Tensor
+from kerasnorm.layers._random import RandomLayer
+
+Shape = tuple[int | None, ...]
+
+
+@keras.saving.register_keras_serializable(package="kerasnorm")
+class KDropout(RandomLayer):
+    """Sets a random fraction `rate` of its inputs to 0 in training.
+
+    With r_j ~ Bernoulli(p) and p = 1 - rate (Srivastava et al. 2014, section 4):
+
+    - `scale_at="training"` (inverted dropout): y = r * x / p in training, y = x at
+      inference;
+    - `scale_at="inference"` (the paper's own form): y = r * x in training, y = p * x
+      at inference.
+
+    Both have the same expected output in training and at inference up to the factor
+    p. Masks come from 16-bit integers, so `rate` is rounded to a multiple of 2**-16
+    and is exact in every dtype; p above is the exact fraction after rounding.
+
+    Args:
+        rate: Fraction of the inputs to drop, a float in [0, 1], or a
+            `keras.optimizers.schedules.LearningRateSchedule` called with the count of
+            training steps seen. The paper's p is the fraction kept, 1 - `rate`.
+        noise_shape: Shape of the mask, broadcast to the inputs: `(None, 1, None)`
+            drops whole features of `(batch, time, features)`. `None` in it stands for
+            the inputs' size. Defaults to the inputs' shape.
+        seed: Integer that fixes the masks. Defaults to a random one.
+        scale_at: `"training"` (default) or `"inference"`.
+        monte_carlo: If `True` the mask is drawn at inference too, also in `predict`,
+            `evaluate` and exported models. Defaults to `False`.
+        **kwargs: `name`, `dtype` and other arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Floating-point tensor of any rank.
+        training: Whether to drop. `fit` gives `True`, `predict` `False`.
+
+    Input shape: Any.
+
+    Output shape: The input's.
+
+    Weights:
+        steps_seen: `()`, not trainable, int32; only where `rate` is a schedule.
+            Counts the calls in training.
+
+    Raises:
+        ValueError: If `rate` is outside of [0, 1], `scale_at` is unknown, or
+            `noise_shape` does not broadcast to the inputs.
+        TypeError: If an argument, or the inputs, are of a wrong type.
+
+    Example:
+
+    >>> import keras, kerasnorm
+    >>> layer = kerasnorm.KDropout(0.5, seed=1)
+    >>> y = keras.ops.convert_to_numpy(layer(keras.ops.ones((1000, 10)), training=True))
+    >>> sorted(set(y.ravel().tolist()))
+    [0.0, 2.0]
+    >>> bool((layer(y) == y).numpy().all())
+    True
+
+    References:
+        - Srivastava, Hinton, Krizhevsky, Sutskever & Salakhutdinov 2014, JMLR
+          15(56):1929-1958, sections 4 and 10.
+    """
+
+    def __init__(
+        self,
+        rate: float | LearningRateSchedule,
+        noise_shape: Shape | None = None,
+        seed: int | None = None,
+        *,
+        scale_at: str = "training",
+        monte_carlo: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(rate, seed=seed, **kwargs)
+        self.noise_shape = _validation.check_noise_shape(noise_shape)
+        self.scale_at = _validation.check_choice(
+            "scale_at", scale_at, ("training", "inference")
+        )
+        self.monte_carlo = bool(monte_carlo)
+
+    def build(self, input_shape: Shape) -> None:
+        """Check that the mask broadcasts to the inputs; see `RandomLayer.build`."""
+        super().build(input_shape)
+        if self.noise_shape is not None and not _validation.broadcasts(
+            self.noise_shape, input_shape
+        ):
+            raise ValueError(
+                _validation.message(
+                    "noise_shape",
+                    f"broadcastable to the inputs' shape {tuple(input_shape)}",
+                    self.noise_shape,
+                )
+            )
+
+    def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
+        """Drop in training; scale at inference where `scale_at` says so."""
+        _validation.check_dtype(inputs, ("float",))
+        rate = self._current_rate()
+        if not self._is_random(training):
+            if self.scale_at == "inference":
+                return functional.scale_by_keep_fraction(inputs, rate)
+            return inputs
+        self._count_step(training)
+        mask = functional.keep_mask(
+            self._mask_shape(inputs), rate, self.seed_generator.next()
+        )
+        if self.scale_at == "inference":
+            return functional.thin(inputs, mask)
+        return functional.inverted_dropout(inputs, mask, rate)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {
+            **super().get_config(),
+            "noise_shape": self.noise_shape,
+            "scale_at": self.scale_at,
+            "monte_carlo": self.monte_carlo,
+        }
+
+    def _mask_shape(self, inputs: Tensor) -> tuple[int | Tensor, ...]:
+        shape = ops.shape(inputs)
+        if self.noise_shape is None:
+            return shape
+        return tuple(
+            shape[axis] if size is None else size
+            for axis, size in enumerate(self.noise_shape)
+        )
+
+
+@keras.saving.register_keras_serializable(package="kerasnorm")
+class KSpatialDropout(RandomLayer):
+    """Sets a random fraction `rate` of its inputs' feature maps to 0 in training.
+
+    y = r * x / p with one r ~ Bernoulli(p), p = 1 - rate, for each feature map of each
+    sample (Tompson et al. 2015, section 3.2). One layer for sequences, images and
+    volumes: `keras.layers.SpatialDropout1D`, `2D` and `3D`.
+
+    Args:
+        rate: Fraction of the feature maps to drop, as in `KDropout`.
+        seed: Integer that fixes the masks. Defaults to a random one.
+        data_format: `"channels_last"` or `"channels_first"`. Defaults to
+            `keras.config.image_data_format()`.
+        **kwargs: `name`, `dtype` and other arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Floating-point tensor of rank 3, 4 or 5.
+        training: Whether to drop. `fit` gives `True`, `predict` `False`.
+
+    Input shape: `(batch, *spatial, channels)`, or `(batch, channels, *spatial)` with
+        `data_format="channels_first"`; one to three spatial axes.
+
+    Output shape: The input's.
+
+    Weights:
+        steps_seen: As in `KDropout`.
+
+    Raises:
+        ValueError: If `rate` is outside of [0, 1], `data_format` is unknown, or the
+            inputs' rank is not 3, 4 or 5.
+        TypeError: If an argument, or the inputs, are of a wrong type.
+
+    Example:
+
+    >>> import keras, kerasnorm
+    >>> layer = kerasnorm.KSpatialDropout(0.5, seed=1)
+    >>> y = layer(keras.ops.ones((1, 2, 2, 6)), training=True)
+    >>> keras.ops.convert_to_numpy(y)[0, :, :, 0].tolist() in (
+    ...     [[0.0, 0.0], [0.0, 0.0]], [[2.0, 2.0], [2.0, 2.0]])
+    True
+
+    References:
+        - Tompson, Goroshin, Jain, LeCun & Bregler 2015, "Efficient object
+          localization using convolutional networks", arXiv:1411.4280.
+    """
+
+    def __init__(
+        self,
+        rate: float | LearningRateSchedule,
+        seed: int | None = None,
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(rate, seed=seed, **kwargs)
+        self.data_format = _validation.check_choice(
+            "data_format",
+            data_format or keras.config.image_data_format(),
+            ("channels_last", "channels_first"),
+        )
+
+    def build(self, input_shape: Shape) -> None:
+        """Check the inputs' rank; see `RandomLayer.build`."""
+        super().build(input_shape)
+        if len(input_shape) not in (3, 4, 5):
+            raise ValueError(
+                _validation.message("inputs", "of rank 3, 4 or 5", tuple(input_shape))
+            )
+
+    def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
+        """Drop whole feature maps in training."""
+        _validation.check_dtype(inputs, ("float",))
+        if not self._is_random(training):
+            return inputs
+        rate = self._current_rate()
+        self._count_step(training)
+        shape = ops.shape(inputs)
+        spatial = (1,) * (len(shape) - 2)
+        if self.data_format == "channels_last":
+            mask_shape = (shape[0], *spatial, shape[-1])
+        else:
+            mask_shape = (shape[0], shape[1], *spatial)
+        mask = functional.keep_mask(mask_shape, rate, self.seed_generator.next())
+        return functional.inverted_dropout(inputs, mask, rate)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {**super().get_config(), "data_format": self.data_format}
+
+
+@keras.saving.register_keras_serializable(package="kerasnorm")
+class KGaussianDropout(RandomLayer):
+    """Multiplies its inputs by Gaussian noise in training.
+
+    y = r * x with r ~ N(1, rate / (1 - rate)), the mean and variance of inverted
+    dropout's factor (Srivastava et al. 2014, section 10); y = x at inference.
+
+    Args:
+        rate: Fraction that dropout of the same variance would drop, a float in
+            [0, 1), or a schedule as in `KDropout`.
+        seed: Integer that fixes the noise. Defaults to a random one.
+        **kwargs: `name`, `dtype` and other arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Floating-point tensor of any rank.
+        training: Whether to add noise. `fit` gives `True`, `predict` `False`.
+
+    Input shape: Any.
+
+    Output shape: The input's.
+
+    Weights:
+        steps_seen: As in `KDropout`.
+
+    Raises:
+        ValueError: If `rate` is outside of [0, 1): at 1 the variance is infinite.
+        TypeError: If an argument, or the inputs, are of a wrong type.
+
+    Example:
+
+    >>> import keras, kerasnorm
+    >>> layer = kerasnorm.KGaussianDropout(0.2, seed=1)
+    >>> y = keras.ops.convert_to_numpy(layer(keras.ops.ones((100000,)), training=True))
+    >>> round(float(y.mean()), 1), round(float(y.var()), 2)
+    (1.0, 0.25)
+
+    References:
+        - Srivastava, Hinton, Krizhevsky, Sutskever & Salakhutdinov 2014, JMLR
+          15(56):1929-1958, section 10.
+    """
+
+    def __init__(
+        self,
+        rate: float | LearningRateSchedule,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(rate, seed=seed, rate_below_one=True, **kwargs)
+
+    def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
+        """Multiply by noise in training."""
+        _validation.check_dtype(inputs, ("float",))
+        if not self._is_random(training):
+            return inputs
+        rate = self._current_rate()
+        self._count_step(training)
+        noise = functional.gaussian_noise(
+            ops.shape(inputs), rate, self.seed_generator.next()
+        )
+        return ops.cast(functional.widen(inputs) * noise, inputs.dtype)
