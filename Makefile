@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint types bench docs clean
+.PHONY: help train test lint types wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,6 +28,17 @@ lint: $(VENV)/.ready  ## ruff: lint and format
 
 types: $(VENV)/.ready  ## mypy
 	$(BIN)/mypy
+
+WHEEL_TESTS := $(shell mktemp -u -d)
+wheel: $(VENV)/.ready  ## build the wheel, install it into an empty environment, run its tests there
+	rm -rf dist build
+	$(BIN)/python -m build --quiet --wheel
+	$(PYTHON) -m venv $(WHEEL_TESTS)/venv
+	$(WHEEL_TESTS)/venv/bin/pip install --quiet "$$(ls dist/*.whl)[test]"
+	cp -r tests pyproject.toml $(WHEEL_TESTS)/
+	cd $(WHEEL_TESTS) && venv/bin/python -m pytest -m "not repository" tests
+	cd $(WHEEL_TESTS) && venv/bin/python -m pytest --doctest-modules --pyargs kerasnorm
+	rm -rf $(WHEEL_TESTS)
 
 clean:  ## what make has made; datasets, runs and saved models stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
