@@ -1,0 +1,607 @@
+"""`KBatchNorm` against the float64 oracle and the built-in layer."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from kerasnorm import KBatchNorm
+from tests import oracle
+
+LAYOUTS = {
+    "rank 2": ((8, 3), -1),
+    "rank 3": ((4, 5, 3), -1),
+    "rank 3, channels first": ((4, 3, 5), 1),
+    "rank 4": ((3, 4, 5, 2), -1),
+    "rank 4, channels first": ((3, 2, 4, 5), 1),
+    "rank 5": ((2, 3, 4, 3, 2), -1),
+    "rank 5, inner axis": ((2, 3, 4, 3, 2), -3),
+    "two axes": ((3, 4, 5, 2), (1, 3)),
+    "two axes, any order": ((3, 4, 5, 2), (-1, 1)),
+    "all axes but the batch": ((6, 2, 3), (1, 2)),
+}
+LAYOUT = pytest.mark.parametrize(
+    ("shape", "axis"), LAYOUTS.values(), ids=LAYOUTS.keys()
+)
+EPSILON = 0.01
+
+
+def uneven(shape, seed=0, location=3.0, spread=2.0, dtype="float64"):
+    """Neither constant nor centred, and another distribution at each index."""
+    rng = np.random.default_rng(seed)
+    scale = np.random.default_rng(99).uniform(0.5, 2, shape[1:])
+    return (scale * (location + spread * rng.standard_normal(shape))).astype(dtype)
+
+
+def reduction_axes(shape, axis):
+    kept = {a % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,))}
+    return tuple(a for a in range(len(shape)) if a not in kept)
+
+
+def randomised(layer, shape, seed=1):
+    """Build the layer and give every weight that has a sign or a size a random one."""
+    layer.build(shape)
+    rng = np.random.default_rng(seed)
+    for weight in layer.weights:
+        if weight.name in (
+            "gamma",
+            "moving_variance",
+            "moving_stddev",
+            "renorm_stddev",
+        ):
+            weight.assign(rng.uniform(0.5, 2, weight.shape))
+        elif weight.name in ("beta", "moving_mean", "renorm_mean"):
+            weight.assign(rng.normal(0, 1, weight.shape))
+    return layer
+
+
+def state(layer):
+    return {w.name: ops.convert_to_numpy(w.value).copy() for w in layer.weights}
+
+
+def parameters(layer):
+    """Gamma and beta, 1 and 0 where the layer has none."""
+    weights = state(layer)
+    ones = np.ones_like(weights["moving_mean"], "float64")
+    return weights.get("gamma", ones), weights.get("beta", 0 * ones)
+
+
+def float32_tolerance(x, layer):
+    """A mean that is right to two roundings of the largest input, normalised."""
+    largest, smallest = np.abs(x).max(), x.std(0).min()
+    gamma, _ = parameters(layer)
+    return 2 * np.finfo("float32").eps * largest / smallest * gamma.max() + 1e-5
+
+
+def masks(shape):
+    rng = np.random.default_rng(5)
+    return {
+        "of samples": rng.random((shape[0], *[1] * (len(shape) - 1))) < 0.7,
+        "of elements": rng.random(shape) < 0.7,
+        "of Keras": rng.random(shape[:-1]) < 0.7,
+    }
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("scale", [True, False])
+@LAYOUT
+def test_training_is_algorithm_1(shape, axis, scale, center):
+    layer = KBatchNorm(
+        axis, epsilon=EPSILON, center=center, scale=scale, dtype="float64"
+    )
+    x = uneven(shape)
+    axes = reduction_axes(shape, axis)
+    y = randomised(layer, shape)(x, training=True)
+    expected = oracle.batch_norm(x, axes, *parameters(layer), EPSILON)
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["of samples", "of elements", "of Keras"])
+@LAYOUT
+def test_masked_samples_do_not_count(shape, axis, kind):
+    layer = randomised(KBatchNorm(axis, epsilon=EPSILON, dtype="float64"), shape)
+    x, mask = uneven(shape), masks(shape)[kind]
+    y = layer(x, training=True, mask=mask)
+    same_rank = mask if mask.ndim == x.ndim else mask[..., None]
+    expected = oracle.batch_norm(
+        x, reduction_axes(shape, axis), *parameters(layer), EPSILON, same_rank
+    )
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "mask_shape", "read_as"),
+    [
+        ((4, 3, 5), 1, (4, 5), (4, 1, 5)),
+        ((4, 3, 5), -2, (4, 5), (4, 1, 5)),
+        ((3, 2, 4, 5), 1, (3, 4, 5), (3, 1, 4, 5)),
+        ((4, 5, 5), 1, (4, 5), (4, 5, 1)),  # both would fit: Keras's reading
+        ((4, 3, 5), 1, (4, 1, 5), (4, 1, 5)),
+        ((4, 3, 5), 1, (1, 3, 1), (1, 3, 1)),
+    ],
+)
+def test_mask_without_the_normalised_axis(shape, axis, mask_shape, read_as):
+    layer = randomised(KBatchNorm(axis, epsilon=EPSILON, dtype="float64"), shape)
+    x = uneven(shape)
+    mask = np.random.default_rng(6).random(mask_shape) < 0.6
+    y = layer(x, training=True, mask=mask)
+    expected = oracle.batch_norm(
+        x,
+        reduction_axes(shape, axis),
+        *parameters(layer),
+        EPSILON,
+        mask.reshape(read_as),
+    )
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
+
+
+@LAYOUT
+def test_inference_normalises_with_the_moving_statistics(shape, axis):
+    layer = randomised(KBatchNorm(axis, epsilon=EPSILON, dtype="float64"), shape)
+    x, before = uneven(shape), state(layer)
+    expected = oracle.normalize(
+        x,
+        reduction_axes(shape, axis),
+        before["moving_mean"],
+        before["moving_variance"],
+        *parameters(layer),
+        EPSILON,
+    )
+    for call in ({}, {"training": False}, {"mask": masks(shape)["of samples"]}):
+        np.testing.assert_allclose(layer(x, **call), expected, rtol=1e-12, atol=1e-12)
+    layer.trainable = False
+    np.testing.assert_allclose(
+        layer(x, training=True), expected, rtol=1e-12, atol=1e-12
+    )
+    for name, value in state(layer).items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+
+@pytest.mark.parametrize("location", [0.0, 3.0, 1e4])
+@LAYOUT
+def test_float32(shape, axis, location):
+    x = uneven(shape, location=location, spread=1.0, dtype="float32")
+    layer = randomised(KBatchNorm(axis, epsilon=EPSILON), shape)
+    axes = reduction_axes(shape, axis)
+    tolerance = float32_tolerance(x, layer)
+    y = layer(x, training=True)
+    expected = oracle.batch_norm(x, axes, *parameters(layer), EPSILON)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=tolerance)
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+def test_compiled_float32_keeps_the_variance_at_a_mean_of_ten_thousand(mode):
+    """Where KERAS.md's one-pass kernel gives a variance of [0, 16, -8, 24]."""
+    shape = (32, 4, 4, 4)
+    x = uneven(shape, location=1e4, spread=1.0, dtype="float32")
+    layer = randomised(KBatchNorm(momentum=0.0, epsilon=EPSILON), shape)
+    call = tf.function(lambda x: layer(x, training=True), jit_compile=mode == "xla")
+    expected = oracle.batch_norm(x, (0, 1, 2), *parameters(layer), EPSILON)
+    np.testing.assert_allclose(
+        call(x), expected, rtol=1e-5, atol=float32_tolerance(x, layer)
+    )
+    moments = oracle.moments(x, (0, 1, 2))
+    np.testing.assert_allclose(layer.moving_variance, moments.variance, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "policy", ["float16", "bfloat16", "mixed_float16", "mixed_bfloat16"]
+)
+def test_half_precision_is_computed_in_float32_and_rounded_once(policy):
+    dtype = keras.DTypePolicy(policy).compute_dtype
+    layer = randomised(KBatchNorm(epsilon=EPSILON, dtype=policy), (64, 3))
+    assert {w.dtype for w in layer.weights} == {"float32"}
+    x = ops.cast(uneven((64, 3), location=30.0), dtype)
+    exact = ops.convert_to_numpy(ops.cast(x, "float64"))
+    y = layer(x, training=True)
+    assert keras.backend.standardize_dtype(y.dtype) == dtype
+    expected = oracle.batch_norm(exact, (0,), *parameters(layer), EPSILON)
+    rounding = {"float16": 2.0**-11, "bfloat16": 2.0**-8}[dtype]
+    np.testing.assert_allclose(
+        ops.cast(y, "float64"),
+        expected,
+        rtol=1.01 * rounding,
+        atol=float32_tolerance(exact, layer),
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({}, "gamma beta moving_mean moving_variance"),
+        ({"center": False, "scale": False}, "moving_mean moving_variance"),
+        (
+            {"renorm": True},
+            "gamma beta moving_mean moving_variance moving_stddev renorm_mean "
+            "renorm_stddev",
+        ),
+        (
+            {"moving_average": "debiased"},
+            "gamma beta moving_mean moving_variance mean_weight variance_weight",
+        ),
+    ],
+)
+def test_weights(options, names):
+    layer = KBatchNorm(axis=(1, -1), dtype="float64", **options)
+    layer.build((None, 2, None, 3))
+    trainable = [name for name in names.split() if name in ("gamma", "beta")]
+    assert [w.name for w in layer.trainable_weights] == trainable
+    assert [w.name for w in layer.weights] == names.split()
+    assert {(tuple(w.shape), w.dtype) for w in layer.weights} == {((2, 3), "float64")}
+
+
+def expected_average(kind, initial, values, weights, momentum):
+    """Each index follows only the batches that have samples there."""
+    expected = np.array(initial, "float64")
+    for index in np.ndindex(expected.shape):
+        seen = [
+            (value[index], weight[index])
+            for value, weight in zip(values, weights, strict=True)
+            if weight[index] > 0
+        ]
+        if not seen:
+            continue
+        batches, counts = (np.array(column) for column in zip(*seen, strict=True))
+        if kind == "exponential":
+            expected[index] = oracle.exponential_average(
+                expected[index], batches, momentum
+            )
+        elif kind == "debiased":
+            expected[index] = oracle.debiased_average(batches, counts, momentum)
+        else:
+            expected[index] = oracle.cumulative_average(batches, counts)
+    return expected
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("momentum", [0.0, 0.7, 0.99])
+@pytest.mark.parametrize("bessel_correction", [False, True])
+@pytest.mark.parametrize("kind", ["exponential", "debiased", "cumulative"])
+def test_moving_statistics(kind, bessel_correction, momentum, dtype):
+    """Batches of 1 to 9 samples, some of them masked, some at some indices only."""
+    layer = KBatchNorm(
+        axis=1,
+        momentum=momentum,
+        moving_average=kind,
+        bessel_correction=bessel_correction,
+        dtype=dtype,
+    )
+    randomised(layer, (None, 3, 2))
+    initial = state(layer)
+    rng = np.random.default_rng(8)
+    moments = []
+    for step, size in enumerate([1, 9, 3, 1, 6, 2]):
+        x = uneven((size, 3, 2), seed=step, dtype=dtype)
+        mask = rng.random(x.shape) < 0.6
+        mask[:, 1] &= step > 2  # nothing at this index before the fourth batch
+        mask[:, 2] &= np.arange(2) + np.arange(size)[:, None] == 0  # or one sample
+        layer(x, training=True, mask=mask)
+        moments.append(oracle.moments(x, (0, 2), mask))
+
+    counts = [m.count for m in moments]
+    means = [m.mean for m in moments]
+    variances, degrees = [m.variance for m in moments], counts
+    if bessel_correction:
+        variances = [oracle.unbiased_variance(m.count, m.variance) for m in moments]
+        degrees = [count - 1 for count in counts]
+    tolerance = {"float64": 1e-12, "float32": 1e-5}[dtype]
+    np.testing.assert_allclose(
+        layer.moving_mean,
+        expected_average(kind, initial["moving_mean"], means, counts, momentum),
+        rtol=tolerance,
+        atol=tolerance,
+    )
+    np.testing.assert_allclose(
+        layer.moving_variance,
+        expected_average(
+            kind, initial["moving_variance"], variances, degrees, momentum
+        ),
+        rtol=tolerance,
+        atol=tolerance,
+    )
+
+
+def test_cumulative_average_with_bessels_correction_is_algorithm_2():
+    """Over batches of one size: E[x] = E[mean_B], Var[x] = m/(m-1) E[variance_B]."""
+    layer = KBatchNorm(
+        moving_average="cumulative", bessel_correction=True, dtype="float64"
+    )
+    batches = [uneven((4, 3), seed=step) for step in range(5)]
+    for batch in batches:
+        layer(batch, training=True)
+    np.testing.assert_allclose(
+        layer.moving_mean, np.mean([b.mean(0) for b in batches], 0), rtol=1e-13
+    )
+    np.testing.assert_allclose(
+        layer.moving_variance,
+        4 / 3 * np.mean([b.var(0) for b in batches], 0),
+        rtol=1e-13,
+    )
+
+
+def test_a_batch_of_one_sample_is_normalised_to_beta():
+    layer = randomised(KBatchNorm(bessel_correction=True, dtype="float64"), (None, 3))
+    before = state(layer)
+    x = uneven((1, 3))
+    y = layer(x, training=True)
+    np.testing.assert_allclose(y, before["beta"][None], rtol=1e-15)
+    after = state(layer)
+    np.testing.assert_array_equal(after["moving_variance"], before["moving_variance"])
+    np.testing.assert_allclose(
+        after["moving_mean"], 0.99 * before["moving_mean"] + 0.01 * x[0], rtol=1e-14
+    )
+
+
+SCHEDULES = {
+    "rmax": keras.optimizers.schedules.PiecewiseConstantDecay([1], [1.0, 2.0]),
+    "dmax": keras.optimizers.schedules.PolynomialDecay(0.0, 4, 1.0),
+}
+
+
+@pytest.mark.parametrize("kind", ["exponential", "cumulative"])
+@pytest.mark.parametrize(
+    "clipping",
+    [
+        None,
+        {"rmax": 1.1},
+        {"rmin": 0.8, "rmax": 1.5, "dmax": 0.4},
+        {"rmin": 0.9, **SCHEDULES},
+    ],
+    ids=["free", "rmax", "all", "schedules"],
+)
+def test_renorm(clipping, kind):
+    layer = KBatchNorm(
+        axis=1,
+        momentum=0.9,
+        epsilon=EPSILON,
+        renorm=True,
+        renorm_clipping=clipping,
+        renorm_momentum=0.6,
+        moving_average=kind,
+        dtype="float64",
+    )
+    shape = (4, 3, 5)
+    initial = state(randomised(layer, shape))
+    means, stddevs, counts = [], [], []
+    for step in range(6):
+        x = uneven((2 + step, 3, 5), seed=step, location=1.0)
+        mask = np.random.default_rng(step).random((2 + step, 1, 5)) < 0.8
+        before = state(layer)
+        y = layer(x, training=True, mask=mask)
+
+        count, mean, variance = oracle.moments(x, (0, 2), mask)
+        stddev = np.sqrt(variance + EPSILON)
+        bounds = {
+            bound: float(value(step)) if callable(value) else value
+            for bound, value in (clipping or {}).items()
+        }
+        r, d = oracle.renorm_correction(
+            mean, stddev, before["renorm_mean"], before["renorm_stddev"], **bounds
+        )
+        expected = oracle.batch_renorm(
+            x, (0, 2), *parameters(layer), EPSILON, r, d, mask
+        )
+        np.testing.assert_allclose(y, expected, rtol=1e-11, atol=1e-11)
+        means.append(mean)
+        stddevs.append(stddev)
+        counts.append(count)
+
+    ones = np.ones_like(counts)
+    after = state(layer)
+    for name, values in [("renorm_mean", means), ("renorm_stddev", stddevs)]:
+        expected = expected_average("exponential", initial[name], values, ones, 0.6)
+        np.testing.assert_allclose(after[name], expected, rtol=1e-12, err_msg=name)
+    for name, values in [("moving_mean", means), ("moving_stddev", stddevs)]:
+        expected = expected_average(kind, initial[name], values, counts, 0.9)
+        np.testing.assert_allclose(after[name], expected, rtol=1e-12, err_msg=name)
+    np.testing.assert_allclose(
+        after["moving_variance"], after["moving_stddev"] ** 2 - EPSILON, rtol=1e-12
+    )
+    if "steps_seen" in after:
+        assert after["steps_seen"] == 6
+
+
+PARITY = {
+    "defaults": {},
+    "axis": {"axis": 1},
+    "momentum": {"momentum": 0.6, "epsilon": 0.1},
+    "no scale": {"scale": False},
+    "no centre": {"center": False},
+    "renorm": {"renorm": True, "renorm_momentum": 0.8},
+    "renorm without gamma and beta": {"renorm": True, "scale": False, "center": False},
+    "renorm clipped": {
+        "renorm": True,
+        "renorm_clipping": {"rmax": 1.2, "rmin": 0.9, "dmax": 0.3},
+        "renorm_momentum": 0.8,
+    },
+    "initializers": {
+        "beta_initializer": "ones",
+        "gamma_initializer": keras.initializers.Constant(0.7),
+        "moving_mean_initializer": keras.initializers.Constant(-1.0),
+        "moving_variance_initializer": keras.initializers.Constant(3.0),
+        "renorm": True,
+    },
+    "regularizers and constraints": {
+        "beta_regularizer": "l2",
+        "gamma_regularizer": keras.regularizers.L1(0.3),
+        "beta_constraint": keras.constraints.MaxNorm(0.01),
+        "gamma_constraint": "non_neg",
+    },
+}
+
+
+@pytest.mark.parametrize("options", PARITY.values(), ids=PARITY.keys())
+def test_parity_with_the_built_in_layer_over_training_steps(options):
+    """The same model, data and optimiser: losses, weights and outputs, step by step."""
+
+    def model(layer_class):
+        return keras.Sequential(
+            [
+                keras.Input((4, 3)),
+                layer_class(dtype="float64", **options),
+                keras.layers.Flatten(dtype="float64"),
+                keras.layers.Dense(2, kernel_initializer="ones", dtype="float64"),
+            ]
+        )
+
+    def step(model, optimizer, x, target):
+        with tf.GradientTape() as tape:
+            loss = ops.mean(ops.square(model(x, training=True) - target))
+            loss = loss + sum(model.losses)
+        variables = model.trainable_variables
+        optimizer.apply(tape.gradient(loss, variables), variables)
+        return loss
+
+    ours, builtin = model(KBatchNorm), model(keras.layers.BatchNormalization)
+    optimizers = [keras.optimizers.SGD(0.05, momentum=0.5) for _ in range(2)]
+    assert [w.name for w in ours.weights] == [w.name for w in builtin.weights]
+    for seed in range(5):
+        x = uneven((6 + seed, 4, 3), seed=seed)
+        target = np.random.default_rng(seed).normal(0, 1, (6 + seed, 2))
+        loss, expected = (
+            step(model, optimizer, x, target)
+            for model, optimizer in zip((ours, builtin), optimizers, strict=True)
+        )
+        np.testing.assert_allclose(loss, expected, rtol=1e-9)
+        for one, other in zip(ours.weights, builtin.weights, strict=True):
+            np.testing.assert_allclose(
+                one, other, rtol=1e-9, atol=1e-12, err_msg=one.path
+            )
+    x = uneven((9, 4, 3), seed=77)
+    np.testing.assert_allclose(ours(x), builtin(x), rtol=1e-9, atol=1e-12)
+
+
+def test_parity_with_a_mask():
+    """The built-in layer divides by the count + 1e-7, hence the tolerance."""
+    ours = randomised(KBatchNorm(dtype="float64"), (4, 5, 3))
+    builtin = keras.layers.BatchNormalization(dtype="float64")
+    randomised(builtin, (4, 5, 3))
+    for step in range(5):
+        x = uneven((4, 5, 3), seed=step)
+        mask = np.random.default_rng(step).random((4, 5)) < 0.6
+        np.testing.assert_allclose(
+            ours(x, training=True, mask=mask),
+            builtin(x, training=True, mask=mask),
+            rtol=1e-6,
+            atol=1e-6,
+        )
+    for one, other in zip(ours.weights, builtin.weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, err_msg=one.path)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_parity_in_other_dtypes(policy):
+    ours = randomised(KBatchNorm(dtype=policy), (32, 3))
+    builtin = keras.layers.BatchNormalization(dtype=policy)
+    randomised(builtin, (32, 3))
+    eps = {"float32": 1e-5, "mixed_float16": 2.0**-10}.get(policy, 2.0**-7)
+    for step in range(3):
+        x = uneven((32, 3), seed=step)
+        np.testing.assert_allclose(
+            ops.cast(ours(x, training=True), "float64"),
+            ops.cast(builtin(x, training=True), "float64"),
+            rtol=eps,
+            atol=1e-5,
+        )
+    for one, other in zip(ours.weights, builtin.weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, err_msg=one.path)
+
+
+def test_masks_of_earlier_layers_reach_the_layer_and_those_behind():
+    layer = KBatchNorm(dtype="float64", epsilon=EPSILON)
+    x = uneven((4, 5, 3))
+    x[0, 2:] = x[3, 1:] = 0.0
+    masked = keras.layers.Masking(dtype="float64")(x)
+    y = layer(masked, training=True)
+    mask = (x != 0).any(-1)
+    expected = oracle.batch_norm(
+        x, (0, 1), np.ones(3), np.zeros(3), EPSILON, mask[..., None]
+    )
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(y._keras_mask, mask)
+
+
+def test_integers_are_normalised_as_floats():
+    layer = randomised(KBatchNorm(epsilon=EPSILON), (8, 3))
+    x = np.random.default_rng(9).integers(0, 255, (8, 3))
+    expected = oracle.batch_norm(x, (0,), *parameters(layer), EPSILON)
+    np.testing.assert_allclose(layer(x, training=True), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("error", "arguments", "message"),
+    [
+        (TypeError, {"axis": 1.5}, r"`axis` must be an integer.*Received: axis=1\.5"),
+        (TypeError, {"axis": "last"}, r"Received: axis='last'"),
+        (TypeError, {"axis": ()}, r"Received: axis=\(\)"),
+        (TypeError, {"axis": True}, r"Received: axis=True"),
+        (ValueError, {"axis": (1, 1)}, r"Received: axis=\(1, 1\)"),
+        (ValueError, {"momentum": 1.5}, r"`momentum` must be .*momentum=1\.5"),
+        (ValueError, {"momentum": float("nan")}, r"Received: momentum=nan"),
+        (TypeError, {"momentum": None}, r"Received: momentum=None"),
+        (ValueError, {"renorm_momentum": -0.1}, r"Received: renorm_momentum=-0\.1"),
+        (ValueError, {"epsilon": -1e-3}, r"`epsilon` must be .*epsilon=-0\.001"),
+        (ValueError, {"epsilon": float("nan")}, r"Received: epsilon=nan"),
+        (TypeError, {"epsilon": "tiny"}, r"Received: epsilon='tiny'"),
+        (ValueError, {"moving_average": "mean"}, r"Received: moving_average='mean'"),
+        (ValueError, {"virtual_batch_size": 8}, r"Received: virtual_batch_size=8"),
+        (ValueError, {"synchronized": True}, r"Received: synchronized=True"),
+    ],
+)
+def test_bad_arguments(error, arguments, message):
+    with pytest.raises(error, match=message):
+        KBatchNorm(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("error", "clipping", "message"),
+    [
+        (ValueError, {"max": 3.0}, r"Received: .*\{'max': 3\.0\}"),
+        (ValueError, {"rmax": 1.0, "rmin": 2.0}, r"'rmin': 2\.0"),
+        (ValueError, {"dmax": -1.0}, r"dmax.*-1\.0"),
+        (ValueError, {"rmax": float("nan")}, r"rmax.*nan"),
+        (TypeError, {"rmax": "three"}, r"rmax.*'three'"),
+        (TypeError, 3.0, r"Received: renorm_clipping=3\.0"),
+    ],
+)
+def test_bad_renorm_clipping(error, clipping, message):
+    with pytest.raises(error, match=message):
+        KBatchNorm(renorm=True, renorm_clipping=clipping)
+
+
+@pytest.mark.parametrize(
+    ("axis", "shape", "message"),
+    [
+        (3, (None, 4, 5), r"`axis` must be .*\(None, 4, 5\).*Received: axis=3"),
+        (-4, (None, 4, 5), r"Received: axis=-4"),
+        ((1, -2), (None, 4, 5), r"Received: axis=\(1, -2\)"),
+        (-1, (None, 4, None), r"\(None, 4, None\).*Received: axis=-1"),
+        ((1, 2), (None, None, 5), r"Received: axis=\(1, 2\)"),
+    ],
+)
+def test_axes_that_do_not_fit_the_inputs(axis, shape, message):
+    with pytest.raises(ValueError, match=message):
+        KBatchNorm(axis).build(shape)
+    with pytest.raises(ValueError, match=message):
+        KBatchNorm(axis)(keras.Input(shape[1:]))
+
+
+@pytest.mark.parametrize("mask_shape", [(5,), (4, 4), (3, 5), (4, 5, 2), (4, 5, 3, 1)])
+def test_masks_that_do_not_fit_the_inputs(mask_shape):
+    layer = KBatchNorm()
+    received = r"Received: mask=.*" + ", ".join(map(str, mask_shape))
+    with pytest.raises(ValueError, match=received):
+        layer(uneven((4, 5, 3)), training=True, mask=np.ones(mask_shape, bool))
+
+
+def test_inputs_that_are_no_numbers():
+    with pytest.raises(TypeError, match=r"Received: inputs='?bool"):
+        KBatchNorm()(np.ones((4, 3), bool))
+
+
+def test_inputs_of_another_size_than_built():
+    layer = KBatchNorm()
+    layer.build((None, 3))
+    with pytest.raises(ValueError, match=r"shape \(4, 5\)"):
+        layer(uneven((4, 5)))
