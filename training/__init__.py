@@ -1,0 +1,1 @@
+"""One training job, from a `TrainConfig` to a versioned SavedModel."""

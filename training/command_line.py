@@ -1,0 +1,193 @@
+"""The command line, the environment and a TOML file, read into a `TrainConfig`."""
+
+import argparse
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from training.config import TrainConfig
+from training.errors import UserError
+
+ENVIRONMENT_PREFIX = "KERASNORM_"
+
+
+class _TomlFile(PydanticBaseSettingsSource):
+    """The file that `--config`, a source of higher priority, has named."""
+
+    def get_field_value(
+        self, field: FieldInfo, field_name: str
+    ) -> tuple[Any, str, bool]:
+        raise NotImplementedError("the file is read as a whole")
+
+    def __call__(self) -> dict[str, Any]:
+        path = self.current_state.get("config")
+        if path is None:
+            return {}
+        try:
+            options = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise UserError(
+                f"`--config` must be a readable TOML file. Received: {path}: {error}."
+            ) from error
+        for name in options:
+            _check_name(name, TrainConfig.model_fields, f"in {path}")
+        return options
+
+
+class CommandLine(TrainConfig, BaseSettings):
+    """Train an image classifier and export it as a SavedModel.
+
+    examples:
+      python train.py                                  the CNN on Fashion-MNIST
+      python train.py --model mlp --dropout-rate 0.2   an MLP; 20 % of units dropped
+      python train.py --dataset mnist --seed 1         TFDS fetches MNIST
+      python train.py --dataset folder:~/pets --image-size 64
+      python train.py --resume runs/cnn-fashion_mnist  go on after an interruption
+
+    Each option can also stand in a TOML file (batch_size = 64) or in the
+    environment (KERASNORM_BATCH_SIZE=64). The command line overrides the
+    environment, the environment the file, the file the defaults.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        cli_avoid_json=True,
+        cli_exit_on_error=False,
+        cli_hide_none_type=True,
+        cli_implicit_flags=True,
+        cli_kebab_case=True,
+        cli_prog_name="train.py",
+    )
+
+    config: Path | None = Field(None, description="a TOML file with options")
+    resume: Path | None = Field(
+        None, description="go on with the interrupted run in this directory"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The command line comes first by itself; then these."""
+        return init_settings, env_settings, _TomlFile(settings_cls)
+
+    def job(self) -> TrainConfig:
+        """The options of the job alone, with those given still marked as given."""
+        own = set(CommandLine.model_fields) - set(TrainConfig.model_fields)
+        return TrainConfig(**self.model_dump(exclude_unset=True, exclude=own))
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Leaves out "(default: None)": the text says what happens instead."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return (action.help or "").removesuffix(" (default: None)")
+
+
+def read(arguments: Sequence[str]) -> CommandLine:
+    """Reads all sources of options.
+
+    Args:
+        arguments: The command line without the program's name.
+
+    Returns:
+        The options; `model_fields_set` names those given by any source.
+
+    Raises:
+        UserError: If an option is unknown or its value is not allowed.
+    """
+    for variable in os.environ:
+        if variable.startswith(ENVIRONMENT_PREFIX):
+            name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+            _check_name(name, CommandLine.model_fields, f"in {variable}")
+    try:
+        # With its arguments given, the source has parsed them once it is made.
+        source = CliSettingsSource[Any](
+            CommandLine, cli_parse_args=list(arguments), formatter_class=_HelpFormatter
+        )
+        return CommandLine(_cli_settings_source=source)
+    except ValidationError as error:
+        raise UserError(describe(error)) from error
+    except SettingsError as error:
+        raise UserError(_describe_parser_error(str(error))) from error
+
+
+def load(path: Path) -> TrainConfig:
+    """Reads the `config.json` that a run has written.
+
+    Raises:
+        UserError: If it is missing or is no `TrainConfig`.
+    """
+    try:
+        return TrainConfig(**json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(
+            f"`--resume` must be the directory of a run, with its config.json. "
+            f"Received: {path.parent}."
+        ) from error
+    except ValidationError as error:
+        raise UserError(f"{path} is not usable. {describe(error)}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not usable: {error}.") from error
+
+
+def option(field: str) -> str:
+    """The command-line option of a field."""
+    return f"--{field.replace('_', '-')}"
+
+
+def describe(error: ValidationError) -> str:
+    """The first complaint of pydantic as one line."""
+    first = error.errors()[0]
+    if not first["loc"]:
+        return first["msg"].removeprefix("Value error, ")
+    field = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return f"`{field}` is not an option.{_nearest(field, TrainConfig.model_fields)}"
+    expected = first["msg"].replace("Input should", "must")
+    expected = expected.replace("String should", "must")
+    message = f"`{option(field)}` {expected}. Received: {first['input']}."
+    if field == "dropout_rate":
+        message += " It is the fraction dropped, not kept."
+    return message
+
+
+def _check_name(name: str, fields: dict[str, FieldInfo], place: str) -> None:
+    if name not in fields:
+        raise UserError(f"`{name}` {place} is not an option.{_nearest(name, fields)}")
+
+
+def _nearest(name: str, fields: dict[str, FieldInfo]) -> str:
+    matches = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
+    return f" Did you mean `{matches[0]}`?" if matches else " See --help."
+
+
+def _describe_parser_error(message: str) -> str:
+    message = message.removeprefix("error parsing CLI: ")
+    prefix = "unrecognized arguments: "
+    if not message.startswith(prefix):
+        return f"{message}. See --help."
+    given = message.removeprefix(prefix).split()[0]
+    name = given.split("=")[0].lstrip("-").replace("-", "_")
+    matches = difflib.get_close_matches(name, CommandLine.model_fields, 1, cutoff=0.5)
+    hint = f"Did you mean {option(matches[0])}?" if matches else "See --help."
+    return f"`{given}` is not an option. {hint}"

@@ -1,0 +1,136 @@
+"""`TrainConfig`: what a training job is told, whoever tells it.
+
+The model describes each option once. `read` fills it from the command line, the
+environment and a TOML file; a program fills it directly.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Kept absolute, so that a run can be resumed from any working directory.
+Location = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+
+
+def _absolute_folder(dataset: str) -> str:
+    if not dataset.startswith("folder:"):
+        return dataset
+    return f"folder:{Path(dataset.removeprefix('folder:')).expanduser().absolute()}"
+
+
+class TrainConfig(BaseModel):
+    """The options of one training job."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Literal["cnn", "mlp"] = Field("cnn", description="the architecture")
+    preset: Literal["small", "srivastava2014"] = Field(
+        "small",
+        description="the MLP's hidden layers: 512-512 or the 1024-1024-2048 of "
+        "Srivastava et al. (2014)",
+    )
+    dataset: Annotated[str, AfterValidator(_absolute_folder)] = Field(
+        "fashion_mnist",
+        min_length=1,
+        description="a TFDS image classification set (mnist, cifar10, "
+        "emnist/letters) or folder:PATH, a folder of pictures by class: "
+        "PATH/CLASS/*.png or PATH/SPLIT/CLASS/*.png",
+    )
+    image_size: int | None = Field(
+        None,
+        ge=8,
+        le=1024,
+        description="resize every image to N x N pixels; needed where a dataset's "
+        "images differ in size; default: as they are",
+    )
+    validation_split: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="fraction of the training images kept for validation where the "
+        "dataset has no validation split; the same for a missing test split",
+    )
+    epochs: int = Field(6, ge=1, description="passes over the training images")
+    batch_size: int = Field(128, ge=1, description="images in a training step")
+    learning_rate: float = Field(
+        4e-3,
+        gt=0,
+        allow_inf_nan=False,
+        description="AdamW's highest learning rate, reached after a linear warm-up "
+        "and followed by a cosine decay to 0",
+    )
+    weight_decay: float = Field(
+        1e-3,
+        ge=0,
+        allow_inf_nan=False,
+        description="AdamW's weight decay; biases, gamma and beta are not decayed",
+    )
+    dropout_rate: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="fraction of the units dropped (not kept); 0 switches dropout off",
+    )
+    norm: bool = Field(
+        True, description="batch normalization; --no-norm builds the model without"
+    )
+    max_norm: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="upper bound of the norm of each unit's incoming weights "
+        "(3 to 4 in the dropout paper); default: no bound",
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="stop after N epochs without a lower validation loss and keep "
+        "the best epoch's weights; default: train every epoch",
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="same seed, same machine: the same weights"
+    )
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="the name of the run and of the exported model; default: "
+        "MODEL-DATASET",
+    )
+    run_dir: Location = Field(
+        REPOSITORY / "runs", description="the run is kept in DIR/NAME"
+    )
+    export_dir: Location = Field(
+        REPOSITORY / "saved_models",
+        description="the SavedModel is written to DIR/NAME/VERSION",
+    )
+    data_dir: Location | None = Field(
+        None, description="prepared datasets; default: TFDS's own directory"
+    )
+    archives: Location | None = Field(
+        None,
+        description="a directory with the dataset's original archives; default: "
+        "datasets/NAME here, then /usr/share/datasets/NAME, then a download",
+    )
+
+    @model_validator(mode="after")
+    def _preset_is_the_mlps(self) -> Self:
+        if self.preset != "small" and self.model != "mlp":
+            raise ValueError(
+                "`preset` chooses the layers of the MLP. "
+                f"Received: preset={self.preset}, model={self.model}."
+            )
+        return self
+
+    @property
+    def export_name(self) -> str:
+        """The name given, or `<model>-<dataset>`."""
+        if self.name:
+            return self.name
+        dataset = self.dataset.removeprefix("folder:")
+        if dataset != self.dataset:
+            dataset = Path(dataset).name
+        return f"{self.model}-{re.sub(r'[^A-Za-z0-9._-]+', '-', dataset)}"

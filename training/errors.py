@@ -1,0 +1,5 @@
+"""The one exception for what a user can put right."""
+
+
+class UserError(Exception):
+    """A wrong option, file or directory; the message is one clear line."""

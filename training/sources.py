@@ -1,0 +1,213 @@
+"""Finds a dataset and makes it ready to read: the only module that knows TFDS."""
+
+import difflib
+import hashlib
+import tempfile
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from training import archives
+from training.config import TrainConfig
+from training.errors import UserError
+
+_NETWORK_TIMEOUT_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset that can be read, and what a model card says about it."""
+
+    builder: tfds.core.DatasetBuilder
+    name: str
+    version: str
+    checksums: dict[str, str]  # SHA-256 by the archive's name
+    # Holds links to the pictures: it is removed together with this object.
+    workspace: tempfile.TemporaryDirectory[str] | None = None
+
+
+def open_source(config: TrainConfig) -> Source:
+    """Finds, and if necessary prepares, the dataset of a job.
+
+    Raises:
+        UserError: If there is no such dataset, if it is no image classification
+            set, or if it cannot be had.
+    """
+    if config.dataset.startswith("folder:"):
+        return _open_folder(Path(config.dataset.removeprefix("folder:")))
+    return _open_tfds(config)
+
+
+def _open_tfds(config: TrainConfig) -> Source:
+    builder = _builder(config)
+    _check_image_classification(builder, config.dataset)
+    checksums = {
+        info.filename: info.checksum
+        for info in builder.url_infos.values()
+        if info.filename
+    }
+    if not builder.is_prepared():
+        _prepare(builder, config, checksums)
+    return Source(builder, config.dataset, str(builder.version), checksums)
+
+
+def _builder(config: TrainConfig) -> tfds.core.DatasetBuilder:
+    name = config.dataset
+    try:
+        return tfds.builder(name, data_dir=config.data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        known = tfds.list_builders(with_community_datasets=False)
+        near = difflib.get_close_matches(name.split("/")[0].lower(), known, n=3)
+        hint = f"Did you mean {' or '.join(near)}?" if near else ""
+        raise UserError(
+            "`--dataset` must be the name of a TFDS dataset or folder:PATH. "
+            f"Received: {name}. {hint}".rstrip()
+        ) from error
+    except (ValueError, AssertionError) as error:
+        near = _near_configurations(name)
+        raise UserError(
+            f"`--dataset` {name} is not known to TFDS in this configuration or "
+            f"version.{near}"
+        ) from error
+
+
+def _near_configurations(name: str) -> str:
+    dataset, _, configuration = name.partition("/")
+    known = tfds.builder_cls(dataset.split(":")[0]).builder_configs
+    near = difflib.get_close_matches(configuration, known, n=3, cutoff=0.3)
+    near = near or sorted(known)[:3]
+    return f" Did you mean {' or '.join(f'{dataset}/{c}' for c in near)}?" * bool(near)
+
+
+def _check_image_classification(builder: tfds.core.DatasetBuilder, name: str) -> None:
+    features, keys = builder.info.features, builder.info.supervised_keys
+    is_pair = keys is not None and len(keys) == 2 and all(k in features for k in keys)
+    if (
+        not is_pair
+        or not isinstance(features[keys[0]], tfds.features.Image)
+        or not isinstance(features[keys[1]], tfds.features.ClassLabel)
+    ):
+        raise UserError(
+            "`--dataset` must be an image classification set: one image and one "
+            f"class label an example. Received: {name}."
+        )
+
+
+def _prepare(
+    builder: tfds.core.DatasetBuilder, config: TrainConfig, checksums: dict[str, str]
+) -> None:
+    tfds.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as workspace:
+        directory = archives.find(
+            builder.name, checksums, config.archives, Path(workspace)
+        )
+        if directory is None:
+            _check_network(builder, config)
+        origin = directory or "a download"
+        print(f"Preparing {config.dataset} from {origin}, once ...", flush=True)
+        try:
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(manual_dir=directory)
+            )
+        except tfds.download.NonMatchingChecksumError as error:
+            names = archives.corrupt(directory, checksums) if directory else []
+            raise UserError(
+                f"{', '.join(names) or 'An archive'} in {origin} is corrupt: its "
+                "SHA-256 is not the one that TFDS has on record. Replace the file."
+            ) from error
+        except (OSError, AssertionError, ValueError) as error:
+            raise _unavailable(builder, config, error) from error
+
+
+def _check_network(builder: tfds.core.DatasetBuilder, config: TrainConfig) -> None:
+    """Asks each host once: TFDS itself asks for more than three minutes."""
+    error: requests.ConnectionError | None = None
+    for host in {
+        urllib.parse.urljoin(url, "/")
+        for url in builder.url_infos
+        if url.startswith("http")
+    }:
+        try:
+            requests.head(host, timeout=_NETWORK_TIMEOUT_SECONDS)
+        except requests.ConnectionError as failure:
+            error = failure
+        else:
+            return
+    if error is not None:
+        raise _unavailable(builder, config, error) from error
+
+
+def _unavailable(
+    builder: tfds.core.DatasetBuilder, config: TrainConfig, error: Exception
+) -> UserError:
+    tried = [f"prepared data in {builder.data_dir}"]
+    if config.archives:
+        tried.append(f"archives in {config.archives}")
+    tried.append(f"archives in {archives.own_directory(builder.name)}")
+    tried.append(f"archives in {archives.system_directory(builder.name)}")
+    tried.append("TFDS's download")
+    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+    return UserError(
+        f"{config.dataset} cannot be had. Tried: {'; '.join(tried)} "
+        f"({type(error).__name__}: {reason}). Give the original archives with "
+        "--archives DIR."
+    )
+
+
+def _open_folder(root: Path) -> Source:
+    """Pictures by class: ROOT/CLASS/* or ROOT/SPLIT/CLASS/*."""
+    if not root.is_dir():
+        raise UserError(
+            f"`--dataset` folder:PATH must name a directory. Received: {root}."
+        )
+    workspace = None
+    if not any(_directories(folder) for folder in _directories(root)):
+        # ImageFolder wants a split's folder above the classes.
+        workspace = tempfile.TemporaryDirectory()
+        (Path(workspace.name) / "train").symlink_to(root)
+    top = Path(workspace.name) if workspace else root
+    pictures = [
+        path
+        for path in sorted(top.glob("*/*/*"))
+        if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+    ]
+    if not pictures:
+        raise UserError(
+            "`--dataset` folder:PATH must hold PATH/CLASS/* or PATH/SPLIT/CLASS/* "
+            f"with .png, .jpg or .jpeg pictures. Received: {root}."
+        )
+    shape, digest = _inspect(pictures)
+    return Source(
+        tfds.folder_dataset.ImageFolder(str(top), shape=shape),
+        f"folder:{root}",
+        f"{len(pictures)} pictures",
+        {"all pictures": digest},
+        workspace,
+    )
+
+
+def _directories(root: Path) -> list[Path]:
+    return [path for path in root.iterdir() if path.is_dir()]
+
+
+def _inspect(pictures: list[Path]) -> tuple[tuple[int | None, ...], str]:
+    """The shape that all pictures have (None where they differ), and a digest."""
+    sizes, modes, digest = set(), set(), hashlib.sha256()
+    for path in pictures:
+        try:
+            with Image.open(path) as image:
+                image.load()
+                sizes.add((image.height, image.width))
+                modes.add(image.mode)
+        except (OSError, SyntaxError) as error:
+            raise UserError(
+                f"{path.resolve()} is not a readable picture. Repair or remove it."
+            ) from error
+        digest.update("/".join(path.parts[-3:]).encode() + b"\0" + path.read_bytes())
+    height, width = sizes.pop() if len(sizes) == 1 else (None, None)
+    channels = 1 if modes <= {"1", "L"} else 3
+    return (height, width, channels), digest.hexdigest()
