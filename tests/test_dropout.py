@@ -1,0 +1,318 @@
+"""The dropout layers against the float64 oracle, mask for mask."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from kerasnorm import KDropout, KGaussianDropout, KSpatialDropout
+from tests import oracle
+
+SEEDS = [0, 7, 2**31 + 5, 2**40 + 3]
+RATES = [0.001, 0.2, 0.5, 0.8, 1.0]
+LAYERS = [KDropout, KSpatialDropout, KGaussianDropout]
+
+
+def uneven(shape, seed=0, dtype="float32"):
+    return np.random.default_rng(seed).normal(3, 2, shape).astype(dtype)
+
+
+def random_state(layer):
+    return layer.seed_generator.state.numpy().tolist()
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_successive_calls_drop_by_successive_masks(rate, seed):
+    layer = KDropout(rate, seed=seed)
+    for draw in range(3):
+        x = uneven((5 + draw, 4, 3), seed=draw)
+        mask = oracle.keep_mask(x.shape, rate, (seed, draw))
+        expected = oracle.inverted_dropout(x, mask, rate)
+        np.testing.assert_allclose(layer(x, training=True), expected, rtol=3e-7)
+        assert random_state(layer) == [seed, draw + 1]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16", "mixed_bfloat16"])
+@pytest.mark.parametrize("scale_at", ["training", "inference"])
+def test_other_dtypes_have_the_same_masks(scale_at, dtype):
+    layer = KDropout(0.2, seed=4, scale_at=scale_at, dtype=dtype)
+    x = ops.cast(uneven((50, 20)), layer.compute_dtype)
+    exact = ops.convert_to_numpy(ops.cast(x, "float64"))
+    mask = oracle.keep_mask(x.shape, 0.2, (4, 0))
+    y = layer(x, training=True)
+    assert keras.backend.standardize_dtype(y.dtype) == layer.compute_dtype
+    if scale_at == "training":
+        expected = oracle.inverted_dropout(exact, mask, 0.2)
+    else:
+        expected = oracle.thin(exact, mask)
+    eps = {"float64": 2.0**-50, "float16": 2.0**-10}.get(dtype, 2.0**-7)
+    np.testing.assert_allclose(ops.cast(y, "float64"), expected, rtol=eps)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_the_papers_own_scaling(rate):
+    layer = KDropout(rate, seed=3, scale_at="inference")
+    x = uneven((6, 5))
+    mask = oracle.keep_mask(x.shape, rate, (3, 0))
+    np.testing.assert_array_equal(layer(x, training=True), oracle.thin(x, mask))
+    np.testing.assert_allclose(layer(x), oracle.scale_weights(x, rate), rtol=3e-7)
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+@pytest.mark.parametrize("call", [{}, {"training": False}, {"training": None}])
+def test_inference_is_the_identity_and_draws_nothing(layer_class, call):
+    layer = layer_class(0.5, seed=1)
+    x = uneven((4, 3, 5))
+    np.testing.assert_array_equal(layer(x, **call), x)
+    assert random_state(layer) == [1, 0]
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_rate_0_is_the_identity_in_training(layer_class):
+    x = uneven((4, 3, 5))
+    np.testing.assert_array_equal(layer_class(0)(x, training=True), x)
+
+
+@pytest.mark.parametrize("scale_at", ["training", "inference"])
+def test_monte_carlo_drops_at_inference_as_in_training(scale_at):
+    layer = KDropout(0.4, seed=2, scale_at=scale_at, monte_carlo=True)
+    x = uneven((6, 5))
+    for draw, call in enumerate([{}, {"training": False}, {"training": True}]):
+        mask = oracle.keep_mask(x.shape, 0.4, (2, draw))
+        expected = (
+            oracle.inverted_dropout(x, mask, 0.4)
+            if scale_at == "training"
+            else oracle.thin(x, mask)
+        )
+        np.testing.assert_allclose(layer(x, **call), expected, rtol=3e-7)
+
+
+@pytest.mark.parametrize(
+    ("noise_shape", "mask_shape"),
+    [
+        ((None, 1, None), (4, 1, 3)),
+        ((None, None, None), (4, 5, 3)),
+        ((4, 1, 1), (4, 1, 1)),
+        ((1, 5, 3), (1, 5, 3)),
+        ([None, 5, 1], (4, 5, 1)),
+        ((5, 3), (5, 3)),
+        ((5, 1), (5, 1)),
+        ((1,), (1,)),
+    ],
+)
+def test_noise_shape(noise_shape, mask_shape):
+    layer = KDropout(0.4, noise_shape=noise_shape, seed=6)
+    x = uneven((4, 5, 3))
+    mask = np.broadcast_to(oracle.keep_mask(mask_shape, 0.4, (6, 0)), x.shape)
+    expected = oracle.inverted_dropout(x, mask, 0.4)
+    np.testing.assert_allclose(layer(x, training=True), expected, rtol=3e-7)
+
+
+@pytest.mark.parametrize("rank", [3, 4, 5])
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first", None])
+def test_spatial_dropout_drops_whole_feature_maps(data_format, rank):
+    shape = (6, 4, 3, 2, 5)[:rank]
+    channels_first = data_format == "channels_first"
+    layer = KSpatialDropout(0.3, seed=5, data_format=data_format)
+    x = uneven(shape)
+    spatial = (1,) * (rank - 2)
+    mask_shape = (6, 4, *spatial) if channels_first else (6, *spatial, shape[-1])
+    mask = np.broadcast_to(oracle.keep_mask(mask_shape, 0.3, (5, 0)), shape)
+    expected = oracle.inverted_dropout(x, mask, 0.3)
+    np.testing.assert_allclose(layer(x, training=True), expected, rtol=3e-7)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_gaussian_dropout(rate, dtype):
+    layer = KGaussianDropout(rate, seed=8, dtype=dtype)
+    eps = {"float32": 1e-6, "float16": 2.0**-10, "bfloat16": 2.0**-7}[dtype]
+    for draw in range(2):
+        x = ops.cast(uneven((20, 6), seed=draw), dtype)
+        exact = ops.convert_to_numpy(ops.cast(x, "float64"))
+        expected = exact * oracle.gaussian_noise(x.shape, rate, (8, draw))
+        y = layer(x, training=True)
+        assert keras.backend.standardize_dtype(y.dtype) == dtype
+        # The noise itself is float32; see test_functional.py.
+        np.testing.assert_allclose(
+            ops.cast(y, "float64"), expected, rtol=eps, atol=1e-4 * np.abs(exact).max()
+        )
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+def test_a_scheduled_rate_follows_the_training_steps(layer_class, mode):
+    """Early dropout: 0.75 for two steps, then 0.25, with no new trace."""
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.75, 0.25])
+    layer = layer_class(schedule, seed=1)
+    x = uneven((8, 3, 5))
+    layer.build(x.shape)
+    traces = []
+
+    def call(x, training):
+        traces.append(training)
+        return layer(x, training=training)
+
+    if mode != "eager":
+        call = tf.function(call, jit_compile=mode == "xla")
+    for step in range(5):
+        rate = 0.75 if step <= 1 else 0.25
+        assert layer.steps_seen.numpy() == step
+        call(x, training=False)  # neither a step nor a draw
+        y = call(x, training=True)
+        if layer_class is KGaussianDropout:
+            expected = x * oracle.gaussian_noise(x.shape, rate, (1, step))
+        else:
+            shape = x.shape if layer_class is KDropout else (8, 1, 5)
+            mask = np.broadcast_to(oracle.keep_mask(shape, rate, (1, step)), x.shape)
+            expected = oracle.inverted_dropout(x, mask, rate)
+        np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-3)
+    if mode != "eager":
+        assert sorted(traces) == [False, True]
+    assert [w.name for w in layer.weights] == ["steps_seen"]
+
+
+def test_a_scheduled_rate_scales_inference_by_the_rate_reached():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.75, 0.25])
+    layer = KDropout(schedule, scale_at="inference")
+    x = uneven((8, 3))
+    np.testing.assert_allclose(layer(x), oracle.scale_weights(x, 0.75), rtol=3e-7)
+    layer(x, training=True)
+    np.testing.assert_allclose(layer(x), oracle.scale_weights(x, 0.25), rtol=3e-7)
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_a_schedule_that_leaves_the_domain_is_clipped(layer_class):
+    """A ramp that overshoots drops all, or nearly: no NaN, no negative scale."""
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0], [1.5, -0.5])
+    layer = layer_class(schedule, seed=1)
+    x = uneven((8, 3, 5))
+    first, second = layer(x, training=True), layer(x, training=True)
+    assert np.isfinite(first).all()
+    if layer_class is not KGaussianDropout:
+        np.testing.assert_array_equal(first, np.zeros_like(x))
+    np.testing.assert_array_equal(second, x)
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_seeds(layer_class):
+    x = uneven((8, 30, 5))
+    same, again, other = (layer_class(0.5, seed=s) for s in (1, 1, 2))
+    np.testing.assert_array_equal(same(x, training=True), again(x, training=True))
+    assert np.any(same(x, training=True) != other(x, training=True))
+    unseeded = [layer_class(0.5)(x, training=True) for _ in range(2)]
+    assert np.any(unseeded[0] != unseeded[1])
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_random_state_is_a_variable_and_not_a_weight(layer_class):
+    layer = layer_class(0.5, seed=1)
+    layer.build((None, 3, 5))
+    assert [v.path for v in layer.variables] == [layer.seed_generator.state.path]
+    assert layer.weights == []
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_masks_of_earlier_layers_pass_through(layer_class):
+    x = uneven((4, 5, 3))
+    x[:, 3:] = 0.0
+    y = layer_class(0.5)(keras.layers.Masking()(x), training=True)
+    np.testing.assert_array_equal(y._keras_mask, (x != 0).any(-1))
+
+
+@pytest.mark.parametrize("layer_class", [KDropout, KSpatialDropout])
+@pytest.mark.parametrize(
+    ("error", "rate", "received"),
+    [
+        (ValueError, 1.5, r"rate=1\.5"),
+        (ValueError, -0.1, r"rate=-0\.1"),
+        (ValueError, float("nan"), "rate=nan"),
+        (ValueError, float("inf"), "rate=inf"),
+        (TypeError, "half", "rate='half'"),
+        (TypeError, None, "rate=None"),
+        (TypeError, True, "rate=True"),
+        (TypeError, [0.5], r"rate=\[0\.5\]"),
+        (TypeError, 0.5j, "rate=0.5j"),
+    ],
+)
+def test_bad_rates(layer_class, error, rate, received):
+    message = r"`rate` must be a float in \[0, 1\].*Received: " + received + r"\. "
+    with pytest.raises(error, match=message):
+        layer_class(rate)
+    layer = layer_class(0.5)
+    with pytest.raises(error, match=message):
+        layer.rate = rate
+    assert layer.rate == 0.5
+
+
+@pytest.mark.parametrize("rate", [1, 1.0, 1.5, -0.1, float("nan")])
+def test_bad_rates_of_gaussian_dropout(rate):
+    received = rf"`rate` must be a float in \[0, 1\).*rate={float(rate)}"
+    with pytest.raises(ValueError, match=received):
+        KGaussianDropout(rate)
+
+
+@pytest.mark.parametrize("rate", [np.float32(0.5), np.float64(0.5), np.int64(1), 1, 0])
+def test_numpy_and_integer_rates(rate):
+    layer = KDropout(rate)
+    assert layer.rate == float(rate)
+    assert isinstance(layer.get_config()["rate"], float)
+
+
+@pytest.mark.parametrize(
+    ("error", "arguments", "message"),
+    [
+        (ValueError, {"scale_at": "test"}, "`scale_at` must be .*scale_at='test'"),
+        (TypeError, {"seed": 1.5}, r"`seed` must be .*Received: seed=1\.5"),
+        (TypeError, {"seed": "one"}, r"Received: seed='one'"),
+        (TypeError, {"noise_shape": "abc"}, r"Received: noise_shape='abc'"),
+        (TypeError, {"noise_shape": 3}, r"Received: noise_shape=3"),
+        (ValueError, {"noise_shape": (None, 0)}, r"noise_shape=\(None, 0\)"),
+        (ValueError, {"noise_shape": (None, -2)}, r"noise_shape=\(None, -2\)"),
+        (ValueError, {"noise_shape": (None, 1.5)}, r"noise_shape=\(None, 1\.5\)"),
+    ],
+)
+def test_bad_arguments(error, arguments, message):
+    with pytest.raises(error, match=message):
+        KDropout(0.5, **arguments)
+
+
+@pytest.mark.parametrize(
+    "noise_shape",
+    [(4, 2, 3), (4, 5, 3, 1), (1, 1, 1, 1), (3, 5, 3), (2,), (None, 5)],
+)
+def test_noise_shapes_that_do_not_broadcast_to_the_inputs(noise_shape):
+    """(None, 5) would be the size of the first axis against that of the second."""
+    message = r"`noise_shape` must be .*\(4, 5, 3\).*Received: noise_shape=\("
+    with pytest.raises(ValueError, match=message):
+        KDropout(0.5, noise_shape=noise_shape)(uneven((4, 5, 3)), training=True)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 3, 2, 2, 2, 2)])
+def test_spatial_dropout_of_another_rank(shape):
+    message = r"of rank 3, 4 or 5.*Received: .*\(4, ?"
+    with pytest.raises(ValueError, match=message):
+        KSpatialDropout(0.5)(uneven(shape), training=True)
+
+
+def test_spatial_dropout_of_another_data_format():
+    with pytest.raises(ValueError, match="Received: data_format='NHWC'"):
+        KSpatialDropout(0.5, data_format="NHWC")
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+@pytest.mark.parametrize("dtype", ["int32", "bool", "uint8"])
+def test_inputs_that_are_no_floats(layer_class, dtype):
+    x = np.ones((4, 3, 5), dtype)
+    with pytest.raises(TypeError, match=f"`inputs` must be .*float.*'{dtype}'"):
+        layer_class(0.5)(x, training=True)
+
+
+def test_a_schedule_is_given_when_the_layer_is_made():
+    layer = KDropout(0.5)
+    layer(uneven((4, 3)))
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9)
+    with pytest.raises(ValueError, match=r"`rate` must be .*ExponentialDecay"):
+        layer.rate = schedule
