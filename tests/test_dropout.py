@@ -100,6 +100,8 @@ def test_monte_carlo_drops_at_inference_as_in_training(scale_at):
         ((5, 3), (5, 3)),
         ((5, 1), (5, 1)),
         ((1,), (1,)),
+        ((None, 3), (5, 3)),  # `None` is the size of the axis it is aligned with
+        ((None,), (3,)),
     ],
 )
 def test_noise_shape(noise_shape, mask_shape):
@@ -284,7 +286,6 @@ def test_bad_arguments(error, arguments, message):
     [(4, 2, 3), (4, 5, 3, 1), (1, 1, 1, 1), (3, 5, 3), (2,), (None, 5)],
 )
 def test_noise_shapes_that_do_not_broadcast_to_the_inputs(noise_shape):
-    """(None, 5) would be the size of the first axis against that of the second."""
     message = r"`noise_shape` must be .*\(4, 5, 3\).*Received: noise_shape=\("
     with pytest.raises(ValueError, match=message):
         KDropout(0.5, noise_shape=noise_shape)(uneven((4, 5, 3)), training=True)
