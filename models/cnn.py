@@ -30,8 +30,8 @@ def cnn(
     Each stage halves the image and doubles the width, until at most 8x8 positions
     are left. Dropout stands after the last normalization: in front of one it would
     make the variance seen in training another one than at inference (Li et al.,
-    arXiv 1801.05134). Without normalization it also follows every pooling but the
-    last, at half the rate.
+    arXiv 1801.05134). Without normalization it also follows every pooling, at half
+    the rate.
 
     Args:
         input_shape: Height, width and channels of the images.
@@ -59,6 +59,8 @@ def cnn(
             )(x)
             x = norm_relu(x, norm)
         x = keras.layers.MaxPooling2D(padding="same")(x)
+        if not norm:
+            x = dropout(x, dropout_rate / 2)
         width = min(2 * width, LARGEST_WIDTH)
     x = keras.layers.Flatten()(x)
     x = keras.layers.Dense(

@@ -49,6 +49,10 @@ class Data:
         train = self.splits["train"]
 
         def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+            # In a function that is being traced, this is the seed of its graph alone.
+            # Without it the order would depend on the global seed as well, and a
+            # global seed of 0 beside a tensor as seed fails.
+            tf.random.set_seed(1)
             epoch_seed = tf.random.fold_in(tf.stack([seed, 0]), epoch)[0]
             return train.shuffle(
                 self._shuffle_window(), epoch_seed, reshuffle_each_iteration=False
@@ -88,7 +92,7 @@ def load(config: TrainConfig) -> Data:
         for key in source.builder.info.supervised_keys
     )
     shape = _model_shape(image.shape, config)
-    dtype = np.dtype(image.dtype).name
+    dtype = tf.as_dtype(image.tf_dtype).name
     splits, sizes, notes = _split(source.builder, config.validation_split)
     if config.image_size:
         splits = {name: _resized(split, shape[:2]) for name, split in splits.items()}

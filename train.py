@@ -1,0 +1,69 @@
+"""Trains an image classifier and exports it as a SavedModel: see --help."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+from training.command_line import CommandLine, read
+from training.errors import UserError
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, handled as Ctrl-C is."""
+
+
+def main() -> int:
+    """Runs one job.
+
+    Returns:
+        The exit status: 0, 2 for a mistake of the user's, 128 + signal for an
+        interruption.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        _train(read(sys.argv[1:]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Terminated:
+        return 128 + signal.SIGTERM
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 0
+
+
+def _train(options: CommandLine) -> None:
+    # Here, so that --help and a wrong option answer without waiting for TensorFlow.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _silent_standard_error():
+        import tensorflow  # noqa: F401
+    from training import loop
+
+    if options.resume is None:
+        loop.train(options.job())
+    else:
+        loop.resume(options.resume, options.job())
+
+
+@contextlib.contextmanager
+def _silent_standard_error() -> Iterator[None]:
+    """For what TensorFlow's libraries say before they read their logging level."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+if __name__ == "__main__":
+    sys.exit(main())

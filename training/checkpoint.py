@@ -1,0 +1,130 @@
+"""One checkpoint after each epoch that holds everything a run needs to go on."""
+
+import csv
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from training.errors import UserError
+from training.files import write_atomically
+
+# Keras's own `BackupAndRestore` saves neither the state of EarlyStopping nor a
+# history, and resets EarlyStopping when training begins.
+_EARLY_STOPPING_STATE = ("wait", "stopped_epoch", "best", "best_epoch")
+
+
+class RunState(tf.train.experimental.PythonState):
+    """What a run knows besides its variables: its history and early stopping's state.
+
+    Args:
+        early_stopping: The callback whose state is kept, if there is one.
+    """
+
+    def __init__(self, early_stopping: keras.callbacks.EarlyStopping | None) -> None:
+        self.history: list[dict[str, float]] = []
+        self._early_stopping = early_stopping
+        self._stopping_state: dict[str, Any] = {}
+        self._best_weights: list[np.ndarray] | None = None
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether early stopping has ended the run."""
+        return bool(self._stopping_state.get("stopped_epoch"))
+
+    def take_from_callback(self) -> None:
+        """Remembers the state of early stopping."""
+        if self._early_stopping is not None:
+            self._stopping_state = {
+                name: getattr(self._early_stopping, name)
+                for name in _EARLY_STOPPING_STATE
+            }
+            self._best_weights = self._early_stopping.best_weights
+
+    def give_to_callback(self) -> None:
+        """Puts the state back after `on_train_begin` has reset it."""
+        if self._early_stopping is not None and self._stopping_state:
+            for name, value in self._stopping_state.items():
+                setattr(self._early_stopping, name, value)
+            self._early_stopping.best_weights = self._best_weights
+
+    def serialize(self) -> bytes:
+        """As `tf.train.Checkpoint` asks for it."""
+        state = {"history": self.history, "early_stopping": self._stopping_state}
+        buffer = io.BytesIO()
+        np.savez(
+            buffer, np.array(json.dumps(state, default=float)), *self._best_weights or ()
+        )
+        return buffer.getvalue()
+
+    def deserialize(self, serialized: bytes) -> None:
+        """As `tf.train.Checkpoint` asks for it."""
+        with np.load(io.BytesIO(serialized)) as arrays:
+            state, *weights = (arrays[name] for name in arrays.files)
+        state = json.loads(str(state))
+        self.history = state["history"]
+        self._stopping_state = state["early_stopping"]
+        self._best_weights = weights or None
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves the run after each epoch; its history also as history.csv.
+
+    It comes last among the callbacks, so that it sees what they have done.
+
+    Args:
+        model: The compiled model, its optimizer built.
+        state: What is saved beside the variables.
+        directory: The directory of the run.
+    """
+
+    def __init__(self, model: keras.Model, state: RunState, directory: Path) -> None:
+        super().__init__()
+        self._state = state
+        self._history_path = directory / "history.csv"
+        self._manager = tf.train.CheckpointManager(
+            tf.train.Checkpoint(model=model, optimizer=model.optimizer, run=state),
+            str(directory / "checkpoints"),
+            max_to_keep=2,
+        )
+
+    def restore(self) -> None:
+        """Goes back to the last finished epoch, if there is one."""
+        latest = self._manager.latest_checkpoint
+        if latest:
+            self._manager.checkpoint.restore(latest).assert_existing_objects_matched()
+            self._write_history()
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._state.give_to_callback()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._epoch_start = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        row = {"epoch": epoch + 1, **(logs or {})}
+        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        row["seconds"] = round(time.monotonic() - self._epoch_start, 3)
+        self._state.history.append(row)
+        self._state.take_from_callback()
+        try:
+            self._manager.save(checkpoint_number=epoch + 1)
+            self._write_history()
+        except (tf.errors.OpError, OSError) as error:
+            raise UserError(
+                f"The checkpoint of epoch {epoch + 1} could not be written: "
+                f"{str(error).splitlines()[0]}. Make room and go on with --resume."
+            ) from error
+
+    def _write_history(self) -> None:
+        history = self._state.history
+        text = io.StringIO()
+        writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        write_atomically(self._history_path, text.getvalue())

@@ -1,0 +1,166 @@
+"""A trained model as a versioned SavedModel that plain TensorFlow can serve."""
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from training.config import TrainConfig
+from training.data import Data, resize
+from training.errors import UserError
+
+SOFTWARE = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
+
+
+def export(
+    model: keras.Model,
+    data: Data,
+    config: TrainConfig,
+    metrics: Mapping[str, Mapping[str, float]],
+    staging_name: str,
+) -> Path:
+    """Writes the next version of the model, whole or not at all.
+
+    Args:
+        model: The trained model, from images to logits.
+        data: The dataset it was trained on.
+        config: The options of the run.
+        metrics: Loss and accuracy by split, for the model card.
+        staging_name: The name of the hidden directory that is written first; what
+            an earlier attempt under this name has left is removed.
+
+    Returns:
+        The directory of the new version.
+
+    Raises:
+        UserError: If it could not be written.
+    """
+    directory = config.export_dir / config.export_name
+    staging = directory / f".{staging_name}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(staging, ignore_errors=True)
+        _write_saved_model(model, data, staging)
+        card = _model_card(data, config, metrics)
+        (staging / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+        return _publish(staging, directory)
+    except (OSError, tf.errors.OpError) as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise UserError(
+            f"The model could not be exported to {directory}: "
+            f"{str(error).splitlines()[0]}."
+        ) from error
+
+
+def _write_saved_model(model: keras.Model, data: Data, directory: Path) -> None:
+    def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        if data.served_shape != data.shape:
+            images = resize(images, data.shape[:2])
+        logits = model(images, training=False)
+        return {
+            "logits": logits,
+            "probabilities": tf.nn.softmax(logits),
+            "classes": tf.argmax(logits, axis=-1),
+        }
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    images = tf.TensorSpec((None, *data.served_shape), data.dtype, name="images")
+    archive.add_endpoint("serve", serve, input_signature=[images])
+    archive.write_out(str(directory), verbose=False)
+
+
+def _publish(staging: Path, directory: Path) -> Path:
+    """Gives a complete version its number; a number taken meanwhile is left alone."""
+    while True:
+        taken = [int(p.name) for p in directory.iterdir() if p.name.isdecimal()]
+        target = directory / str(max(taken, default=0) + 1)
+        try:
+            os.rename(staging, target)
+        except FileExistsError:
+            continue
+        except OSError:
+            if not target.exists():
+                raise
+            continue
+        return target
+
+
+def _model_card(
+    data: Data, config: TrainConfig, metrics: Mapping[str, Mapping[str, float]]
+) -> str:
+    labels = "\n".join(f"| {i} | {name} |" for i, name in enumerate(data.labels))
+    scores = "\n".join(
+        f"| {split} | {data.sizes[split]} | {m['loss']:.4f} | {m['accuracy']:.4f} |"
+        for split, m in metrics.items()
+    )
+    checksums = "\n".join(f"| {n} | `{c}` |" for n, c in data.checksums.items())
+    notes = "".join(f"\n- {note}" for note in data.notes)
+    software = "\n".join(f"- {name} {version(name)}" for name in SOFTWARE)
+    shape = ", ".join("any" if n is None else str(n) for n in data.served_shape)
+    example = json.dumps({"instances": ["<image>"]})
+    return f"""# {config.export_name}
+
+{config.model} for {data.name}: {len(data.labels)} classes.
+
+## Signature
+
+`serving_default`: `images`, {data.dtype}, (any batch size, {shape}), as the dataset
+has them. Scaling{" and resizing" if config.image_size else ""} happen inside.
+
+| output | type | meaning |
+|---|---|---|
+| `logits` | float32 (batch, {len(data.labels)}) | before the softmax |
+| `probabilities` | float32 (batch, {len(data.labels)}) | sum to 1 |
+| `classes` | int64 (batch,) | the index of the likeliest class |
+
+## Serve
+
+The directory above this one is a model base path of TensorFlow Serving. Send
+`POST /v1/models/{config.export_name}:predict` with `{example}`; or in Python
+
+```python
+model = tf.saved_model.load("<this directory>")
+answer = model.signatures["serving_default"](images=images)
+```
+
+## Metrics
+
+In inference mode.
+
+| split | images | loss | accuracy |
+|---|---|---|---|
+{scores}
+
+## Classes
+
+| index | name |
+|---|---|
+{labels}
+
+## Data
+
+{data.name}, version {data.version}.
+{notes}
+
+| archive | SHA-256 |
+|---|---|
+{checksums}
+
+## Training
+
+```json
+{config.model_dump_json(indent=2)}
+```
+
+## Software
+
+- Python {platform.python_version()}
+{software}
+"""

@@ -1,0 +1,286 @@
+"""One training job: `train` starts it, `resume` goes on with it."""
+
+import json
+import math
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import models
+from training import report
+from training.checkpoint import Checkpoint, RunState
+from training.command_line import load as load_config
+from training.command_line import option
+from training.config import TrainConfig
+from training.data import Data
+from training.data import load as load_data
+from training.errors import UserError
+from training.export import export
+from training.files import check_writable, write_atomically
+
+WARM_UP = 0.2  # of all steps
+# Where things lie does not change what is computed, so a resumed run may move it.
+_LOCATIONS = {"data_dir", "archives", "export_dir"}
+_SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run has reached, as in its result.json."""
+
+    directory: Path
+    export: Path
+    epochs: int
+    training_seconds: float
+    metrics: dict[str, dict[str, float]]
+
+
+def train(config: TrainConfig) -> Result:
+    """Trains a model, reports on it and exports it.
+
+    Args:
+        config: The options of the job.
+
+    Returns:
+        Metrics of every split and where everything lies.
+
+    Raises:
+        UserError: If an option does not fit the others or the machine.
+    """
+    _check_locations(config)
+    data = load_data(config)
+    directory = _new_directory(config)
+    write_atomically(directory / "config.json", config.model_dump_json(indent=2) + "\n")
+    return _run(config, data, directory)
+
+
+def resume(directory: Path, given: TrainConfig) -> Result:
+    """Goes on with a run after its last finished epoch.
+
+    The weights and the history end up as if the run had not been interrupted.
+
+    Args:
+        directory: The directory of the run.
+        given: Options given along with it; they must agree with the run's own,
+            except for those that say where things lie.
+
+    Returns:
+        As `train`; at once if the run has finished and its export is there.
+
+    Raises:
+        UserError: If the directory holds no run or an option contradicts it.
+    """
+    directory = directory.expanduser().absolute()
+    config = load_config(directory / "config.json")
+    for field in given.model_fields_set - _LOCATIONS:
+        if (value := getattr(given, field)) != getattr(config, field):
+            raise UserError(
+                f"`{option(field)}` contradicts the run in {directory}, which has "
+                f"{getattr(config, field)}. Received: {value}. Leave it out."
+            )
+    moved = given.model_fields_set & _LOCATIONS
+    config = config.model_copy(update={name: getattr(given, name) for name in moved})
+    finished = _read_result(directory)
+    if finished is not None and finished.export.is_dir():
+        print(f"The run in {directory} has finished; nothing is left to do.")
+        _show(finished)
+        return finished
+    _check_locations(config)
+    return _run(config, load_data(config), directory)
+
+
+def _run(config: TrainConfig, data: Data, directory: Path) -> Result:
+    # A function, not module level: another job may run in the same process.
+    keras.utils.set_random_seed(config.seed)
+    steps = math.ceil(data.sizes["train"] / config.batch_size)
+    model = _compiled_model(config, data, steps)
+    hint = f"python train.py --resume {_short(directory)}"
+    print(f"{_description(config, data, model)}\nIf interrupted, go on with: {hint}")
+    try:
+        history = _fit(model, config, data, steps, directory)
+        metrics = _finish(model, config, data, history, directory)
+        path = export(model, data, config, metrics, f"incomplete-{directory.name}")
+    except KeyboardInterrupt:
+        print(f"\nInterrupted. Go on with: {hint}", flush=True)
+        raise
+    except UserError as error:
+        raise UserError(f"{error} The run is kept; go on with: {hint}") from error
+    result = Result(
+        directory=directory,
+        export=path,
+        epochs=len(history),
+        training_seconds=round(sum(row["seconds"] for row in history), 1),
+        metrics=metrics,
+    )
+    write_atomically(
+        directory / "result.json", json.dumps(asdict(result), indent=2, default=str)
+    )
+    _show(result)
+    return result
+
+
+def _compiled_model(config: TrainConfig, data: Data, steps: int) -> keras.Model:
+    options = {"preset": config.preset} if config.model == "mlp" else {}
+    model = models.build(
+        config.model,
+        data.shape,
+        len(data.labels),
+        norm=config.norm,
+        dropout_rate=config.dropout_rate,
+        max_norm=config.max_norm,
+        scale=data.scale,
+        **options,
+    )
+    warm_up_steps = round(WARM_UP * steps * config.epochs)
+    optimizer = keras.optimizers.AdamW(
+        keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0,
+            warmup_target=config.learning_rate,
+            warmup_steps=warm_up_steps,
+            decay_steps=steps * config.epochs - warm_up_steps,
+        ),
+        weight_decay=config.weight_decay,
+    )
+    # Decaying gamma and beta pulls every normalized unit towards 0.
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    model.compile(
+        optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    # A checkpoint can only be restored into variables that exist.
+    optimizer.build(model.trainable_variables)
+    return model
+
+
+def _fit(
+    model: keras.Model, config: TrainConfig, data: Data, steps: int, directory: Path
+) -> list[dict[str, float]]:
+    early_stopping = (
+        keras.callbacks.EarlyStopping(
+            patience=config.patience, restore_best_weights=True
+        )
+        if config.patience
+        else None
+    )
+    state = RunState(early_stopping)
+    checkpoint = Checkpoint(model, state, directory)
+    checkpoint.restore()
+    done = config.epochs if state.stopped_early else len(state.history)
+    model.fit(
+        data.epochs(done, config.epochs, config.batch_size, config.seed),
+        steps_per_epoch=steps,
+        initial_epoch=done,
+        epochs=config.epochs,
+        validation_data=data.batches("validation", config.batch_size),
+        callbacks=[
+            keras.callbacks.TensorBoard(str(directory / "logs")),
+            *([early_stopping] if early_stopping else []),
+            checkpoint,
+        ],
+        shuffle=False,  # `data` has shuffled
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
+    return state.history
+
+
+def _finish(
+    model: keras.Model,
+    config: TrainConfig,
+    data: Data,
+    history: list[dict[str, float]],
+    directory: Path,
+) -> dict[str, dict[str, float]]:
+    """Evaluates in inference mode; writes model.keras and the pictures."""
+    model.save(directory / "model.keras")
+    metrics = {
+        split: model.evaluate(
+            data.batches(split, config.batch_size), return_dict=True, verbose=0
+        )
+        for split in _SPLITS
+    }
+    test = data.batches("test", config.batch_size)
+    logits = model.predict(test, verbose=0)
+    probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+    true = np.concatenate([labels for _, labels in test.as_numpy_iterator()])
+    worst = report.worst_mistakes(true, probabilities)
+    images = _pick(data.splits["test"], worst)
+    counts = report.confusion_matrix(true, probabilities.argmax(1), len(data.labels))
+    report.draw_curves(history, directory / "curves.png")
+    report.draw_confusion(counts, data.labels, directory / "confusion.png")
+    report.draw_mistakes(
+        images,
+        true[worst],
+        probabilities[worst],
+        data.labels,
+        directory / "mistakes.png",
+    )
+    return metrics
+
+
+def _pick(examples: tf.data.Dataset, indices: np.ndarray) -> list[np.ndarray]:
+    wanted = set(indices.tolist())
+    found = {
+        i: image
+        for i, (image, _) in enumerate(examples.as_numpy_iterator())
+        if i in wanted
+    }
+    return [found[i] for i in indices.tolist()]
+
+
+def _check_locations(config: TrainConfig) -> None:
+    """Before minutes of training, not after them."""
+    check_writable(config.run_dir, "--run-dir")
+    check_writable(config.export_dir / config.export_name, "--export-dir")
+
+
+def _new_directory(config: TrainConfig) -> Path:
+    number = 1
+    while True:
+        suffix = "" if number == 1 else f"-{number}"
+        directory = config.run_dir / f"{config.export_name}{suffix}"
+        try:
+            directory.mkdir()
+        except FileExistsError:
+            number += 1
+            continue
+        return directory
+
+
+def _read_result(directory: Path) -> Result | None:
+    path = directory / "result.json"
+    if not path.exists():
+        return None
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return Result(
+        **{**values, "directory": directory, "export": Path(values["export"])}
+    )
+
+
+def _description(config: TrainConfig, data: Data, model: keras.Model) -> str:
+    sizes = ", ".join(f"{data.sizes[split]:,} {split}" for split in _SPLITS)
+    shape = "x".join(map(str, data.shape))
+    notes = "".join(f"\n{data.name} {note}" for note in data.notes)
+    return (
+        f"{config.model} with {model.count_params():,} parameters on {data.name}: "
+        f"{sizes} images of {shape}.{notes}"
+    )
+
+
+def _show(result: Result) -> None:
+    report.print_metrics(result.metrics)
+    print(
+        f"{result.epochs} epochs in {result.training_seconds:.0f} s\n"
+        f"run:    {_short(result.directory)}\n"
+        f"export: {_short(result.export)}"
+    )
+
+
+def _short(path: Path) -> Path:
+    """Relative to the working directory where it lies below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

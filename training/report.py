@@ -1,0 +1,102 @@
+"""What a run shows at its end: a table and three pictures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from rich.console import Console
+from rich.table import Table
+
+_DPI = 150
+_MOST_LABELS_WITH_COUNTS = 20
+_MISTAKE_COLUMNS, _MISTAKE_ROWS = 6, 4
+
+
+def print_metrics(metrics: Mapping[str, Mapping[str, float]]) -> None:
+    """Loss and accuracy by split."""
+    table = Table("split", title=None)
+    table.add_column("loss", justify="right")
+    table.add_column("accuracy", justify="right")
+    for split, values in metrics.items():
+        table.add_row(split, f"{values['loss']:.4f}", f"{values['accuracy']:.2%}")
+    Console().print(table)
+
+
+def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Loss and accuracy by epoch."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        axes.plot(epochs, [r[name] for r in history], "o-", label="training")
+        axes.plot(epochs, [r[f"val_{name}"] for r in history], "s-", label="validation")
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.suptitle("Training figures are averages over the epoch, dropout on")
+    figure.savefig(path, dpi=_DPI)
+
+
+def confusion_matrix(true: np.ndarray, predicted: np.ndarray, size: int) -> np.ndarray:
+    """Counts by true class (row) and predicted class (column)."""
+    counts = np.zeros((size, size), dtype=np.int64)
+    np.add.at(counts, (true, predicted), 1)
+    return counts
+
+
+def draw_confusion(counts: np.ndarray, labels: Sequence[str], path: Path) -> None:
+    """The confusion matrix, each row coloured by its share."""
+    size = len(labels)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    inches = min(3 + 0.6 * size, 16)
+    figure = Figure(figsize=(inches + 0.8, inches), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    font = {"fontsize": 9 if size <= 40 else 5}
+    axes.set_xticks(range(size), labels, rotation=90, **font)
+    axes.set_yticks(range(size), labels, **font)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    if size <= _MOST_LABELS_WITH_COUNTS:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(
+                    column, row, count, ha="center", va="center", color=colour, **font
+                )
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    figure.suptitle(f"Test images: {np.trace(counts):,} of {counts.sum():,} right")
+    figure.savefig(path, dpi=_DPI)
+
+
+def worst_mistakes(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """The wrong predictions made with the greatest confidence, worst first."""
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != true)
+    order = np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")
+    return wrong[order][: _MISTAKE_COLUMNS * _MISTAKE_ROWS]
+
+
+def draw_mistakes(
+    images: Sequence[np.ndarray],
+    true: np.ndarray,
+    probabilities: np.ndarray,
+    labels: Sequence[str],
+    path: Path,
+) -> None:
+    """The images of `worst_mistakes` with their true and predicted labels."""
+    figure = Figure(
+        figsize=(2 * _MISTAKE_COLUMNS, 2.5 * _MISTAKE_ROWS), layout="constrained"
+    )
+    grid = figure.subplots(_MISTAKE_ROWS, _MISTAKE_COLUMNS).flat
+    for axes in grid:
+        axes.axis("off")
+    for axes, image, label, p in zip(grid, images, true, probabilities, strict=False):
+        axes.imshow(image.squeeze(), cmap="gray")
+        predicted = p.argmax()
+        axes.set_title(
+            f"true: {labels[label]}\n{labels[predicted]} {p[predicted]:.0%}", fontsize=9
+        )
+    figure.suptitle("The most confident mistakes on the test images")
+    figure.savefig(path, dpi=_DPI)
