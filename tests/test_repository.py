@@ -1,0 +1,108 @@
+"""The repository's layout: what is packaged, which room may import which, the docs."""
+
+import ast
+import doctest
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BELOW = {
+    "kerasnorm": set(),
+    "models": {"kerasnorm"},
+    "training": {"kerasnorm", "models"},
+    "train.py": {"kerasnorm", "models", "training"},
+    "service": {"kerasnorm", "models", "training"},
+    "experiments": {"kerasnorm", "models", "training"},
+    "benchmarks": {"kerasnorm", "models", "training"},
+    "examples": {"kerasnorm", "models", "training"},
+}
+ROOMS = [name.removesuffix(".py") for name in BELOW]
+FILES = sorted(
+    path
+    for room in BELOW
+    for path in ([ROOT / room] if room == "train.py" else (ROOT / room).rglob("*.py"))
+    if path.is_file()
+)
+
+
+def room_of(path):
+    return path.relative_to(ROOT).parts[0]
+
+
+def imported(path):
+    """The top-level packages that a file imports anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield room_of(path) if node.level else node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(p.relative_to(ROOT)) for p in FILES])
+def test_dependencies_point_one_way(path):
+    room = room_of(path)
+    packages = set(imported(path))
+    assert packages & set(ROOMS) <= BELOW[room] | {room}
+    assert "tests" not in packages
+    if room != "training":
+        assert "tensorflow_datasets" not in packages
+
+
+def test_every_room_with_code_is_known_to_the_import_test():
+    with_code = {
+        p.name for p in ROOT.iterdir() if p.is_dir() and list(p.glob("*.py"))
+    } | {p.name for p in ROOT.glob("*.py")}
+    assert with_code - {"tests"} <= set(BELOW)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The names in a wheel built from a copy of the tracked kinds of files."""
+    pytest.importorskip("setuptools", minversion="77")
+    pytest.importorskip("build")
+    copy = tmp_path_factory.mktemp("source") / "copy"
+    names = [".*", "build", "dist", "*.egg-info", "__pycache__", "runs", "datasets"]
+    leave_out = shutil.ignore_patterns(*names)
+    shutil.copytree(ROOT, copy, ignore=leave_out)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", str(copy)],
+        check=True,
+        capture_output=True,
+    )
+    (path,) = (copy / "dist").glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        return set(archive.namelist())
+
+
+def test_the_wheel_holds_kerasnorm_whole_and_nothing_else(wheel):
+    metadata = {name for name in wheel if ".dist-info/" in name}
+    expected = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "kerasnorm").rglob("*")
+        if path.suffix == ".py" or path.name == "py.typed"
+    }
+    assert wheel - metadata == expected
+    assert any(name.endswith("licenses/LICENSE") for name in metadata)
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_examples_of_the_pages(page):
+    if not page.is_file():
+        pytest.skip("Not written yet.")
+    failed, _ = doctest.testfile(
+        str(page), module_relative=False, encoding="utf-8", globs={}
+    )
+    assert failed == 0
+
+
+def test_the_page_of_mathematics_has_examples():
+    text = (ROOT / "docs" / "math.md").read_text()
+    assert len(doctest.DocTestParser().get_examples(text)) > 10

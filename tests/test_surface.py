@@ -1,0 +1,139 @@
+"""What users see of the package, wherever it is installed."""
+
+import ast
+import doctest
+import importlib
+import importlib.metadata
+import inspect
+import json
+import pkgutil
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+import kerasnorm
+
+PACKAGE = Path(kerasnorm.__file__).parent
+MODULES = [
+    "kerasnorm",
+    *(m.name for m in pkgutil.walk_packages(kerasnorm.__path__, "kerasnorm.")),
+]
+FILES = sorted(PACKAGE.rglob("*.py"))
+LAYERS = [
+    kerasnorm.KBatchNorm,
+    kerasnorm.KDropout,
+    kerasnorm.KGaussianDropout,
+    kerasnorm.KSpatialDropout,
+]
+
+
+def test_public_names():
+    assert kerasnorm.__all__ == [
+        "KBatchNorm",
+        "KBatchNormalization",
+        "KDropout",
+        "KGaussianDropout",
+        "KSpatialDropout",
+        "__version__",
+        "functional",
+    ]
+    assert all(hasattr(kerasnorm, name) for name in kerasnorm.__all__)
+    assert kerasnorm.KBatchNormalization is kerasnorm.KBatchNorm
+
+
+def test_nothing_else_is_public_at_the_top():
+    public = {name for name in vars(kerasnorm) if not name.startswith("_")}
+    submodules = {name.split(".")[1] for name in MODULES[1:]}
+    assert public - submodules <= set(kerasnorm.__all__)
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_registered_names(layer_class):
+    name = f"kerasnorm>{layer_class.__name__}"
+    assert keras.saving.get_registered_name(layer_class) == name
+    assert keras.saving.get_registered_object(name) is layer_class
+
+
+@pytest.mark.parametrize(
+    ("ours", "builtin", "added"),
+    [
+        (
+            kerasnorm.KBatchNorm,
+            keras.layers.BatchNormalization,
+            ["moving_average", "bessel_correction", "virtual_batch_size"],
+        ),
+        (kerasnorm.KDropout, keras.layers.Dropout, ["scale_at", "monte_carlo"]),
+        (kerasnorm.KGaussianDropout, keras.layers.GaussianDropout, []),
+    ],
+)
+def test_arguments_are_those_of_the_built_in_layer_and_then_our_own(
+    ours, builtin, added
+):
+    def arguments(layer_class, *kinds):
+        return [
+            (p.name, p.default)
+            for p in inspect.signature(layer_class).parameters.values()
+            if p.kind in kinds
+        ]
+
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    assert arguments(ours, positional) == arguments(builtin, positional)
+    keyword = [name for name, _ in arguments(ours, inspect.Parameter.KEYWORD_ONLY)]
+    assert keyword == added
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_doctests(module):
+    failed, _ = doctest.testmod(importlib.import_module(module))
+    assert failed == 0
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_layers_are_documented_with_an_example(layer_class):
+    text = inspect.getdoc(layer_class)
+    assert doctest.DocTestParser().get_examples(text)
+    sections = ["Args:", "Call arguments:", "Input shape:", "Output shape:"]
+    sections += ["Weights", "Raises:", "Example", "References:"]
+    positions = [text.find(f"\n{section}") for section in sections]
+    assert -1 not in positions
+    assert positions == sorted(positions)
+    arguments = set(inspect.signature(layer_class).parameters) - {"kwargs"}
+    described = text[positions[0] : positions[1]]
+    assert {name for name in arguments if name not in described} == set()
+
+
+def imported(path):
+    """The top-level packages that a file imports anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "kerasnorm" if node.level else node.module.split(".")[0]
+
+
+@pytest.mark.parametrize(
+    "path", FILES, ids=[str(p.relative_to(PACKAGE)) for p in FILES]
+)
+def test_imports_keras_numpy_and_the_backend_only(path):
+    allowed = {"keras", "kerasnorm", "numpy"} | sys.stdlib_module_names
+    allowed -= {"argparse", "logging"}
+    if path.name == "tensorflow_kernels.py":
+        allowed |= {"tensorflow"}
+    assert set(imported(path)) <= allowed
+
+
+def test_types_are_published():
+    assert (PACKAGE / "py.typed").is_file()
+
+
+def test_an_installed_wheel_holds_kerasnorm_only():
+    distribution = importlib.metadata.distribution("kerasnorm")
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+    editable = origin.get("dir_info", {}).get("editable", False)
+    if editable or not distribution.read_text("WHEEL"):
+        pytest.skip("kerasnorm is imported from its source.")
+    assert distribution.version == kerasnorm.__version__
+    tops = {file.parts[0] for file in distribution.files}
+    assert tops == {"kerasnorm", f"kerasnorm-{kerasnorm.__version__}.dist-info"}
