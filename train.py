@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 from training.command_line import CommandLine, read
@@ -53,7 +54,7 @@ def _silent_standard_error() -> Iterator[None]:
     """For what TensorFlow's libraries say before they read their logging level."""
     kept = os.dup(2)
     try:
-        with open(os.devnull, "wb") as nothing:
+        with Path(os.devnull).open("wb") as nothing:
             os.dup2(nothing.fileno(), 2)
         yield
     finally:

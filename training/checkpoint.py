@@ -56,10 +56,9 @@ class RunState(tf.train.experimental.PythonState):
     def serialize(self) -> bytes:
         """As `tf.train.Checkpoint` asks for it."""
         state = {"history": self.history, "early_stopping": self._stopping_state}
+        text = np.array(json.dumps(state, default=float))
         buffer = io.BytesIO()
-        np.savez(
-            buffer, np.array(json.dumps(state, default=float)), *self._best_weights or ()
-        )
+        np.savez(buffer, text, *self._best_weights or ())
         return buffer.getvalue()
 
     def deserialize(self, serialized: bytes) -> None:
@@ -101,12 +100,15 @@ class Checkpoint(keras.callbacks.Callback):
             self._write_history()
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Early stopping has just been reset."""
         self._state.give_to_callback()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Starts the epoch's clock."""
         self._epoch_start = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Adds the epoch to the history and saves."""
         row = {"epoch": epoch + 1, **(logs or {})}
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         row["seconds"] = round(time.monotonic() - self._epoch_start, 3)

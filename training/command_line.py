@@ -124,7 +124,8 @@ def read(arguments: Sequence[str]) -> CommandLine:
         source = CliSettingsSource[Any](
             CommandLine, cli_parse_args=list(arguments), formatter_class=_HelpFormatter
         )
-        return CommandLine(_cli_settings_source=source)
+        # mypy takes the fields for all arguments that there are.
+        return CommandLine(_cli_settings_source=source)  # type: ignore[call-arg]
     except ValidationError as error:
         raise UserError(describe(error)) from error
     except SettingsError as error:

@@ -87,10 +87,8 @@ def load(config: TrainConfig) -> Data:
         UserError: If it cannot be had or does not fit the other options.
     """
     source = open_source(config)
-    image, label = (
-        source.builder.info.features[key]
-        for key in source.builder.info.supervised_keys
-    )
+    info = source.builder.info
+    image, label = (info.features[key] for key in info.supervised_keys)
     shape = _model_shape(image.shape, config)
     dtype = tf.as_dtype(image.tf_dtype).name
     splits, sizes, notes = _split(source.builder, config.validation_split)

@@ -1,7 +1,6 @@
 """A trained model as a versioned SavedModel that plain TensorFlow can serve."""
 
 import json
-import os
 import platform
 import shutil
 from collections.abc import Mapping
@@ -82,14 +81,10 @@ def _publish(staging: Path, directory: Path) -> Path:
         taken = [int(p.name) for p in directory.iterdir() if p.name.isdecimal()]
         target = directory / str(max(taken, default=0) + 1)
         try:
-            os.rename(staging, target)
-        except FileExistsError:
-            continue
+            return staging.rename(target)
         except OSError:
             if not target.exists():
                 raise
-            continue
-        return target
 
 
 def _model_card(

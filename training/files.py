@@ -1,6 +1,5 @@
 """Files that are either whole or not there."""
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -11,7 +10,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Replaces a file by a complete new one."""
     new = path.with_name(f".{path.name}.new")
     new.write_text(text, encoding="utf-8")
-    os.replace(new, path)
+    new.replace(path)
 
 
 def check_writable(directory: Path, option: str) -> None:

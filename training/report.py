@@ -54,16 +54,22 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str], path: Path) -> Non
     figure = Figure(figsize=(inches + 0.8, inches), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    font = {"fontsize": 9 if size <= 40 else 5}
-    axes.set_xticks(range(size), labels, rotation=90, **font)
-    axes.set_yticks(range(size), labels, **font)
+    font_size = 9 if size <= 40 else 5
+    axes.set_xticks(range(size), labels, rotation=90, fontsize=font_size)
+    axes.set_yticks(range(size), labels, fontsize=font_size)
     axes.set(xlabel="predicted class", ylabel="true class")
     if size <= _MOST_LABELS_WITH_COUNTS:
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 colour = "white" if shares[row, column] > 0.5 else "black"
                 axes.text(
-                    column, row, count, ha="center", va="center", color=colour, **font
+                    column,
+                    row,
+                    f"{count}",
+                    ha="center",
+                    va="center",
+                    color=colour,
+                    fontsize=font_size,
                 )
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     figure.suptitle(f"Test images: {np.trace(counts):,} of {counts.sum():,} right")
@@ -89,7 +95,7 @@ def draw_mistakes(
     figure = Figure(
         figsize=(2 * _MISTAKE_COLUMNS, 2.5 * _MISTAKE_ROWS), layout="constrained"
     )
-    grid = figure.subplots(_MISTAKE_ROWS, _MISTAKE_COLUMNS).flat
+    grid = figure.subplots(_MISTAKE_ROWS, _MISTAKE_COLUMNS).ravel()
     for axes in grid:
         axes.axis("off")
     for axes, image, label, p in zip(grid, images, true, probabilities, strict=False):

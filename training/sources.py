@@ -68,10 +68,9 @@ def _builder(config: TrainConfig) -> tfds.core.DatasetBuilder:
             f"Received: {name}. {hint}".rstrip()
         ) from error
     except (ValueError, AssertionError) as error:
-        near = _near_configurations(name)
         raise UserError(
             f"`--dataset` {name} is not known to TFDS in this configuration or "
-            f"version.{near}"
+            f"version.{_near_configurations(name)}"
         ) from error
 
 
@@ -79,8 +78,8 @@ def _near_configurations(name: str) -> str:
     dataset, _, configuration = name.partition("/")
     known = tfds.builder_cls(dataset.split(":")[0]).builder_configs
     near = difflib.get_close_matches(configuration, known, n=3, cutoff=0.3)
-    near = near or sorted(known)[:3]
-    return f" Did you mean {' or '.join(f'{dataset}/{c}' for c in near)}?" * bool(near)
+    names = [f"{dataset}/{c}" for c in near or sorted(known)[:3]]
+    return f" Did you mean {' or '.join(names)}?" if names else ""
 
 
 def _check_image_classification(builder: tfds.core.DatasetBuilder, name: str) -> None:
