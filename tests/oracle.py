@@ -227,12 +227,10 @@ def keep_mask(
 def gaussian_noise(shape: tuple[int, ...], rate: float, seed: Sequence[int]) -> Array:
     """S section 10's N(1, rate / (1 - rate)), by Box and Muller from pairs of words.
 
-    The first half of the words gives the radii, the second half the angles.
+    Words 2i and 2i + 1 give the radius and the angle of number i.
     """
-    size = int(np.prod(shape))
-    radius, angle = (
-        (random_words(2 * size, seed).reshape(2, size) >> 8).astype(np.float64) + 0.5
-    ) / 2**24
+    words = random_words(2 * int(np.prod(shape)), seed).reshape(-1, 2)
+    radius, angle = ((words >> 8).T + 0.5) / 2**24
     normal = np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
     return 1 + normal.reshape(shape) * np.sqrt(rate / (1 - rate))
 

@@ -217,6 +217,70 @@ def test_scale_invariance_of_section_3_3():
     np.testing.assert_allclose(np.sum(gradient * w, 0), np.zeros(3), atol=1e-11)
 
 
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize(
+    ("shape", "axis", "axes"), [((6, 3), -1, (0,)), ((4, 3, 2), 1, (0, 2))]
+)
+def test_second_derivatives(shape, axis, axes, mode):
+    """As a gradient penalty needs: d/dx of sum(v * dx) by central differences."""
+    x, dy = arrays(shape)
+    v = arrays(shape, seed=7)[1]
+    layer = randomised(shape, axis)
+    gamma = layer.gamma.numpy()
+
+    def second(x):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                loss = tf.reduce_sum(dy * layer(x, training=True))
+            product = tf.reduce_sum(v * inner.gradient(loss, x))
+        return outer.gradient(product, x)
+
+    if mode != "eager":
+        second = tf.function(second, jit_compile=mode == "xla")
+    step = 1e-5
+    expected = np.empty_like(x)
+    for index in np.ndindex(shape):
+        above, below = x.copy(), x.copy()
+        above[index] += step
+        below[index] -= step
+        products = [
+            np.sum(v * oracle.batch_norm_gradients(dy, at, axes, gamma, EPSILON).x)
+            for at in (above, below)
+        ]
+        expected[index] = (products[0] - products[1]) / (2 * step)
+    np.testing.assert_allclose(second(tf.convert_to_tensor(x)), expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_jacobians(mode):
+    """All rows at once, by TensorFlow's vectorized backward pass."""
+    x, _ = arrays((5, 2))
+    layer, dropout = randomised((5, 2), -1), KDropout(0.4, seed=2, dtype="float64")
+
+    def jacobians(x):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            y, dropped = layer(x, training=True), dropout(x, training=True)
+        return tape.jacobian(y, x), tape.jacobian(dropped, x)
+
+    if mode == "graph":
+        jacobians = tf.function(jacobians)
+    ours, dropped = jacobians(tf.convert_to_tensor(x))
+    mask = oracle.keep_mask((5, 2), 0.4, (2, 0))
+    for index in np.ndindex(5, 2):
+        dy = np.zeros((5, 2))
+        dy[index] = 1
+        expected = oracle.batch_norm_gradients(
+            dy, x, (0,), layer.gamma.numpy(), EPSILON
+        )
+        np.testing.assert_allclose(ours[index], expected.x, atol=1e-12)
+        np.testing.assert_allclose(
+            dropped[index], oracle.inverted_dropout(dy, mask, 0.4), rtol=1e-14
+        )
+
+
 def test_the_moving_statistics_take_part_in_no_gradient():
     x, dy = arrays((6, 3))
     layer = randomised((6, 3), -1)
