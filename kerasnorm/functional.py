@@ -17,6 +17,9 @@ from keras import ops
 Tensor = Any
 """A tensor of Keras's backend, or what `keras.ops` takes in its place."""
 
+Shape = tuple[int | None, ...]
+"""Sizes of a tensor's axes, `None` where not known."""
+
 MASK_BITS = 16
 """Random bits that decide over one element: rates are multiples of 2**-16."""
 
@@ -38,6 +41,17 @@ def widen(x: Tensor) -> Tensor:
     return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
 
 
+def count_samples(
+    x: Tensor, axes: tuple[int, ...], mask: Tensor | None = None
+) -> Tensor:
+    """m, the number of valid samples in the reduced `axes`: see `moments`."""
+    x = widen(x)
+    if mask is None:
+        return ops.cast(math.prod(ops.shape(x)[axis] for axis in axes), x.dtype)
+    valid = ops.broadcast_to(ops.cast(mask, x.dtype), ops.shape(x))
+    return ops.sum(valid, axes)
+
+
 def moments(x: Tensor, axes: tuple[int, ...], mask: Tensor | None = None) -> Moments:
     """Mini-batch mean and variance: BN, Alg. 1, lines 1 and 2.
 
@@ -56,11 +70,7 @@ def moments(x: Tensor, axes: tuple[int, ...], mask: Tensor | None = None) -> Mom
         `Moments`.
     """
     x = widen(x)
-    if mask is None:
-        count = ops.cast(math.prod(ops.shape(x)[axis] for axis in axes), x.dtype)
-    else:
-        mask = ops.broadcast_to(ops.cast(mask, "bool"), ops.shape(x))
-        count = ops.sum(ops.cast(mask, x.dtype), axes)
+    count = count_samples(x, axes, mask)
     divisor = ops.maximum(count, 1)
 
     def mean_of_valid(values: Tensor) -> Tensor:
@@ -128,6 +138,46 @@ def normalize(
         factor = factor * gamma
     y = (x - mean) * factor
     return y if beta is None else y + beta
+
+
+def normalize_with(
+    x: Tensor,
+    axes: tuple[int, ...],
+    mean: Tensor,
+    variance: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    epsilon: float,
+) -> Tensor:
+    """`normalize`, for statistics and parameters of the shape of the kept axes.
+
+    Returns:
+        A tensor of `x`'s shape and dtype.
+    """
+    wide = widen(x)
+    mean, variance, gamma, beta = (
+        None if v is None else ops.expand_dims(ops.cast(v, wide.dtype), axes)
+        for v in (mean, variance, gamma, beta)
+    )
+    return ops.cast(normalize(wide, mean, variance, gamma, beta, epsilon), x.dtype)
+
+
+def normalize_batch(
+    x: Tensor,
+    axes: tuple[int, ...],
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    epsilon: float,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Moments]:
+    """BN, Alg. 1, whole: normalize `x` by its own `moments` over `axes`.
+
+    Returns:
+        A tensor of `x`'s shape and dtype, and the moments.
+    """
+    batch = moments(x, axes, mask)
+    y = normalize_with(x, axes, batch.mean, batch.variance, gamma, beta, epsilon)
+    return y, batch
 
 
 def exponential_average(moving: Tensor, batch: Tensor, momentum: float) -> Tensor:
@@ -215,11 +265,12 @@ def keep_fraction(rate: float | Tensor) -> float | Tensor:
     return 1.0 - ops.cast(threshold, "float32") / 2**MASK_BITS
 
 
-def random_words(count: int | Tensor, seed: Tensor) -> Tensor:
-    """`count` random 32-bit words, as int32: a hash of (seed, position).
+def random_words(positions: Tensor, seed: Tensor) -> Tensor:
+    """A random 32-bit word, as int32, for each position: a hash of (seed, position).
 
-    A counter-based generator: word i depends on the seed and on i alone, so every
-    backend and every execution mode gives the same words. In arithmetic modulo 2**32
+    A counter-based generator: a word depends on the seed and on its position alone,
+    so every backend and every execution mode gives the same. In arithmetic modulo
+    2**32
 
         a = mix(seed[0] + 0x9e3779b9),  key_0 = mix(a ^ seed[1])
         b = mix(seed[0] ^ 0x85ebca6b),  key_1 = mix(b + seed[1])
@@ -227,18 +278,17 @@ def random_words(count: int | Tensor, seed: Tensor) -> Tensor:
 
     where mix is the 32-bit finalizer of least known bias, "lowbias32" (C. Wellons,
     "Prospecting for Hash Functions", 2018). Adding i between the rounds keeps the
-    words from being a permutation of the counter, which would never repeat a word.
+    words from being a permutation of the positions, which would never repeat a word.
 
     Args:
-        count: The number of words.
+        positions: Integers, int32.
         seed: Integer tensor of shape (2,), as `keras.random.SeedGenerator` keeps it:
             the seed and the number of draws so far. The low 32 bits of each count.
     """
     seed = ops.cast(seed, "int32")
     key_0 = _mix(ops.bitwise_xor(_mix(seed[0] + _int32(0x9E3779B9)), seed[1]))
     key_1 = _mix(_mix(ops.bitwise_xor(seed[0], _int32(0x85EBCA6B))) + seed[1])
-    position = ops.arange(count, dtype="int32")
-    return _mix(_mix(ops.bitwise_xor(position, key_0)) + position + key_1)
+    return _mix(_mix(ops.bitwise_xor(positions, key_0)) + positions + key_1)
 
 
 def keep_mask(
@@ -246,18 +296,17 @@ def keep_mask(
 ) -> Tensor:
     """r_j ~ Bernoulli(p) with p = `keep_fraction(rate)`: SRV, section 4.
 
-    Integers decide, not floats: two 16-bit draws come from each random word, the low
-    half first, and a unit is kept if its draw is at least `drop_threshold(rate)`. So
-    the rate is exact in every dtype.
+    Integers decide, not floats: a unit is kept if its 16-bit draw is at least
+    `drop_threshold(rate)`, so the rate is exact in every dtype. Units 2i and 2i + 1
+    draw the low and the high half of word i.
 
     Returns:
         Boolean tensor of shape `shape`; `True` keeps.
     """
-    size = math.prod(shape)
-    words = random_words((size + 1) // 2, seed)
-    low = ops.bitwise_and(words, 0xFFFF)
-    high = _shift_right(words, 16)
-    draws = ops.reshape(ops.stack([low, high], axis=-1), (-1,))[:size]
+    unit = ops.arange(math.prod(shape), dtype="int32")
+    words = random_words(ops.right_shift(unit, 1), seed)
+    is_odd = ops.bitwise_and(unit, 1)
+    draws = ops.bitwise_and(ops.right_shift(words, 16 * is_odd), 0xFFFF)
     return ops.reshape(draws >= drop_threshold(rate), shape)
 
 
@@ -292,13 +341,58 @@ def gaussian_noise(
     Returns:
         Float32 tensor of shape `shape`, to be multiplied with the activations.
     """
-    size = math.prod(shape)
-    words = ops.reshape(random_words(2 * size, seed), (2, -1))
-    uniform = (ops.cast(_shift_right(words, 8), "float32") + 0.5) / 2**24
-    radius = ops.sqrt(-2 * ops.log(uniform[0]))
-    normal = radius * ops.cos(2 * math.pi * uniform[1])
+    unit = ops.arange(math.prod(shape), dtype="int32")
+    radius = ops.sqrt(-2 * ops.log(_uniform(random_words(2 * unit, seed))))
+    angle = 2 * math.pi * _uniform(random_words(2 * unit + 1, seed))
+    normal = radius * ops.cos(angle)
     rate = ops.cast(rate, "float32")
     return 1 + ops.reshape(normal, shape) * ops.sqrt(rate / (1 - rate))
+
+
+def dropout(
+    x: Tensor,
+    rate: float | Tensor,
+    seed: Tensor,
+    noise_shape: Shape | None = None,
+) -> Tensor:
+    """`inverted_dropout` with a mask drawn from `seed`.
+
+    The mask has the shape of `x`, or `noise_shape`, in which `None` is `x`'s size.
+    """
+    mask = keep_mask(_concrete(noise_shape, x), rate, seed)
+    return inverted_dropout(x, mask, rate)
+
+
+def thinning(
+    x: Tensor,
+    rate: float | Tensor,
+    seed: Tensor,
+    noise_shape: Shape | None = None,
+) -> Tensor:
+    """`thin` with a mask drawn from `seed`, shaped as in `dropout`."""
+    return thin(x, keep_mask(_concrete(noise_shape, x), rate, seed))
+
+
+def gaussian_dropout(x: Tensor, rate: float | Tensor, seed: Tensor) -> Tensor:
+    """y = r * x with r from `gaussian_noise`: SRV, section 10."""
+    noise = gaussian_noise(ops.shape(x), rate, seed)
+    return ops.cast(widen(x) * _in_dtype_of(widen(x), noise), x.dtype)
+
+
+def _concrete(noise_shape: Shape | None, x: Tensor) -> tuple[int | Tensor, ...]:
+    shape = ops.shape(x)
+    if noise_shape is None:
+        return shape
+    aligned = shape[len(shape) - len(noise_shape) :]
+    return tuple(
+        known if size is None else size
+        for size, known in zip(noise_shape, aligned, strict=True)
+    )
+
+
+def _uniform(words: Tensor) -> Tensor:
+    """Float32 in (0, 1] from the high 24 bits."""
+    return (ops.cast(_shift_right(words, 8), "float32") + 0.5) / 2**24
 
 
 def _in_dtype_of(x: Tensor, value: float | Tensor) -> Tensor:

@@ -1,13 +1,15 @@
 """What the dropout layers share: a rate, and random state that is saved."""
 
+from types import ModuleType
 from typing import Any
 
 import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from kerasnorm import _validation
-from kerasnorm.functional import MASK_BITS, Tensor
+from kerasnorm import _validation, functional
+from kerasnorm.functional import MASK_BITS, Shape, Tensor
+from kerasnorm.layers._kernels import kernels
 from kerasnorm.layers._schedule import (
     deserialize_schedule,
     is_schedule,
@@ -58,7 +60,7 @@ class RandomLayer(keras.layers.Layer):
             )
         self._rate = rate
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Create the count of training steps, where `rate` is a schedule."""
         if is_schedule(self.rate):
             self.steps_seen = self.add_weight(
@@ -69,9 +71,7 @@ class RandomLayer(keras.layers.Layer):
                 trainable=False,
             )
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return `input_shape`."""
         return input_shape
 
@@ -116,6 +116,13 @@ class RandomLayer(keras.layers.Layer):
 
     def _is_random(self, training: bool | None) -> bool:
         return bool(training or self.monte_carlo) and self.rate != 0
+
+    def _kernels(self, training: bool | None) -> ModuleType:
+        """Where the noise comes from: compiled in training, where speed matters.
+
+        Noise at inference must run wherever an exported model does, with XLA or not.
+        """
+        return kernels if training else functional
 
     def _current_rate(self) -> float | Tensor:
         """The rate at this step; a schedule's is clipped to the domain of `rate`."""

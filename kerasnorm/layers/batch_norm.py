@@ -8,14 +8,13 @@ from keras import constraints, initializers, ops, regularizers
 from keras.optimizers.schedules import LearningRateSchedule
 
 from kerasnorm import _validation, functional
-from kerasnorm.functional import Moments, Tensor
+from kerasnorm.functional import Moments, Shape, Tensor
+from kerasnorm.layers._kernels import kernels
 from kerasnorm.layers._schedule import (
     deserialize_schedule,
     is_schedule,
     serialize_schedule,
 )
-
-Shape = tuple[int | None, ...]
 
 MOVING_AVERAGES = ("exponential", "debiased", "cumulative")
 
@@ -243,22 +242,20 @@ class KBatchNorm(keras.layers.Layer):
     ) -> Tensor:
         """Normalize with the batch's statistics in training, else the moving ones."""
         _validation.check_dtype(inputs, ("float", "int"))
-        x = functional.widen(inputs)
-        gamma, beta = self.gamma, self.beta
+        is_float = keras.backend.is_float_dtype(inputs.dtype)
+        x = inputs if is_float else functional.widen(inputs)
         if training and self.trainable:
-            batch = functional.moments(
-                x, self._reduction_axes, self._align_mask(mask, x)
-            )
-            mean, variance = batch.mean, batch.variance
-            if self.renorm:
-                gamma, beta = self._renormalize(batch)
-            self._update_statistics(batch)
+            y = self._normalize_batch(x, self._align_mask(mask, x))
         else:
-            mean, variance = self.moving_mean, self.moving_variance
-        mean, variance, gamma, beta = (
-            self._broadcast(v, x) for v in (mean, variance, gamma, beta)
-        )
-        y = functional.normalize(x, mean, variance, gamma, beta, self.epsilon)
+            y = kernels.normalize_with(
+                x,
+                self._reduction_axes,
+                self.moving_mean,
+                self.moving_variance,
+                self.gamma,
+                self.beta,
+                self.epsilon,
+            )
         return ops.cast(y, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -309,11 +306,21 @@ class KBatchNorm(keras.layers.Layer):
         }
         return cls(**{**config, "renorm_clipping": clipping or None})
 
-    def _broadcast(self, statistic: Tensor | None, x: Tensor) -> Tensor | None:
-        """Give a statistic the rank and the dtype of `x`."""
-        if statistic is None:
-            return None
-        return ops.expand_dims(ops.cast(statistic, x.dtype), self._reduction_axes)
+    def _normalize_batch(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Normalize with the batch's statistics, and learn them."""
+        axes = self._reduction_axes
+        if not self.renorm:
+            y, batch = kernels.normalize_batch(
+                x, axes, self.gamma, self.beta, self.epsilon, mask
+            )
+        else:
+            x_hat, batch = kernels.normalize_batch(
+                functional.widen(x), axes, None, None, self.epsilon, mask
+            )
+            gamma, beta = self._renormalize(batch)
+            y = x_hat * ops.expand_dims(gamma, axes) + ops.expand_dims(beta, axes)
+        self._update_statistics(batch)
+        return y
 
     def _align_mask(self, mask: Tensor | None, x: Tensor) -> Tensor | None:
         """Give the mask the rank of `x`: by Keras's rule, else by the layer's axis."""
@@ -337,17 +344,20 @@ class KBatchNorm(keras.layers.Layer):
 
     def _renormalize(self, batch: Moments) -> tuple[Tensor, Tensor]:
         """The gamma and beta that apply r and d: (x * r + d) * gamma + beta."""
+        dtype = batch.mean.dtype
+        stddev = ops.sqrt(batch.variance + self.epsilon)
+        bounds = {
+            name: ops.cast(bound(self.steps_seen.value), dtype)
+            if is_schedule(bound)
+            else bound
+            for name, bound in self.renorm_clipping.items()
+        }
         r, d = functional.renorm_correction(
             batch.mean,
-            ops.sqrt(batch.variance + self.epsilon),
-            ops.cast(self.renorm_mean, batch.mean.dtype),
-            ops.maximum(
-                ops.cast(self.renorm_stddev, batch.mean.dtype), self.epsilon**0.5
-            ),
-            **{
-                bound: value(self.steps_seen.value) if is_schedule(value) else value
-                for bound, value in self.renorm_clipping.items()
-            },
+            stddev,
+            ops.cast(self.renorm_mean, dtype),
+            ops.maximum(ops.cast(self.renorm_stddev, dtype), self.epsilon**0.5),
+            **bounds,
         )
         gamma = r if self.gamma is None else r * ops.cast(self.gamma, r.dtype)
         beta = d if self.gamma is None else d * ops.cast(self.gamma, d.dtype)

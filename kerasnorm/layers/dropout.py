@@ -3,14 +3,11 @@
 from typing import Any
 
 import keras
-from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from kerasnorm import _validation, functional
-from kerasnorm.functional import Tensor
+from kerasnorm.functional import Shape, Tensor
 from kerasnorm.layers._random import RandomLayer
-
-Shape = tuple[int | None, ...]
 
 
 @keras.saving.register_keras_serializable(package="kerasnorm")
@@ -33,8 +30,8 @@ class KDropout(RandomLayer):
             `keras.optimizers.schedules.LearningRateSchedule` called with the count of
             training steps seen. The paper's p is the fraction kept, 1 - `rate`.
         noise_shape: Shape of the mask, broadcast to the inputs: `(None, 1, None)`
-            drops whole features of `(batch, time, features)`. `None` in it stands for
-            the inputs' size. Defaults to the inputs' shape.
+            drops whole features of `(batch, time, features)`. `None` stands for the
+            size of the inputs' axis in its place. Defaults to the inputs' shape.
         seed: Integer that fixes the masks. Defaults to a random one.
         scale_at: `"training"` (default) or `"inference"`.
         monte_carlo: If `True` the mask is drawn at inference too, also in `predict`,
@@ -113,12 +110,9 @@ class KDropout(RandomLayer):
                 return functional.scale_by_keep_fraction(inputs, rate)
             return inputs
         self._count_step(training)
-        mask = functional.keep_mask(
-            self._mask_shape(inputs), rate, self.seed_generator.next()
-        )
-        if self.scale_at == "inference":
-            return functional.thin(inputs, mask)
-        return functional.inverted_dropout(inputs, mask, rate)
+        kernels = self._kernels(training)
+        drop = kernels.thinning if self.scale_at == "inference" else kernels.dropout
+        return drop(inputs, rate, self.seed_generator.next(), self.noise_shape)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""
@@ -128,15 +122,6 @@ class KDropout(RandomLayer):
             "scale_at": self.scale_at,
             "monte_carlo": self.monte_carlo,
         }
-
-    def _mask_shape(self, inputs: Tensor) -> tuple[int | Tensor, ...]:
-        shape = ops.shape(inputs)
-        if self.noise_shape is None:
-            return shape
-        return tuple(
-            shape[axis] if size is None else size
-            for axis, size in enumerate(self.noise_shape)
-        )
 
 
 @keras.saving.register_keras_serializable(package="kerasnorm")
@@ -214,14 +199,14 @@ class KSpatialDropout(RandomLayer):
             return inputs
         rate = self._current_rate()
         self._count_step(training)
-        shape = ops.shape(inputs)
-        spatial = (1,) * (len(shape) - 2)
+        spatial = (1,) * (len(inputs.shape) - 2)
         if self.data_format == "channels_last":
-            mask_shape = (shape[0], *spatial, shape[-1])
+            noise_shape = (None, *spatial, None)
         else:
-            mask_shape = (shape[0], shape[1], *spatial)
-        mask = functional.keep_mask(mask_shape, rate, self.seed_generator.next())
-        return functional.inverted_dropout(inputs, mask, rate)
+            noise_shape = (None, None, *spatial)
+        return self._kernels(training).dropout(
+            inputs, rate, self.seed_generator.next(), noise_shape
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""
@@ -284,7 +269,6 @@ class KGaussianDropout(RandomLayer):
             return inputs
         rate = self._current_rate()
         self._count_step(training)
-        noise = functional.gaussian_noise(
-            ops.shape(inputs), rate, self.seed_generator.next()
+        return self._kernels(training).gaussian_dropout(
+            inputs, rate, self.seed_generator.next()
         )
-        return ops.cast(functional.widen(inputs) * noise, inputs.dtype)

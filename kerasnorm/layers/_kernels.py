@@ -1,0 +1,11 @@
+"""The fast functions for Keras's backend, where there are any."""
+
+import importlib
+
+import keras
+
+_BY_BACKEND = {"tensorflow": "kerasnorm.tensorflow_kernels"}
+
+kernels = importlib.import_module(
+    _BY_BACKEND.get(keras.backend.backend(), "kerasnorm.functional")
+)

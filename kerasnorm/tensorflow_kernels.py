@@ -1,0 +1,364 @@
+"""The functions of `kerasnorm.functional` that decide the speed, for TensorFlow.
+
+The same results with fewer passes over memory, eagerly, in graphs and under XLA.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from kerasnorm import functional
+from kerasnorm.functional import Moments, Shape, Tensor
+
+SMALL = 2**17
+"""Up to so many elements composed operations beat the start-up of the fused kernel."""
+
+LARGE_MEAN = 16.0
+"""In standard deviations. The fused kernel's mean is a plain float32 sum, whose
+rounding an output feels in proportion to this ratio: 1e-4 at 16, 0.1 at 10,000."""
+
+FUSED_DTYPES = (tf.float32, tf.bfloat16, tf.float16)
+
+Sum = Callable[[Tensor], Tensor]
+
+
+def normalize_batch(
+    x: Tensor,
+    axes: tuple[int, ...],
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    epsilon: float,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Moments]:
+    """`functional.normalize_batch` with the closed-form backward pass: BN, section 3.
+
+    Runs TensorFlow's fused kernel where the reduced axes come first and there is no
+    mask; composed operations elsewhere, for few elements, and under XLA, whose form
+    of the fused kernel has a one-pass variance.
+    """
+    kept = [size for axis, size in enumerate(x.shape) if axis not in axes]
+    wide = functional.widen(x).dtype
+    gamma = tf.ones(kept, wide) if gamma is None else tf.cast(gamma, wide)
+    beta = tf.zeros(kept, wide) if beta is None else tf.cast(beta, wide)
+    count = functional.count_samples(x, axes, mask)
+    rows_first = axes == tuple(range(len(axes)))
+    if mask is None and rows_first and x.dtype in FUSED_DTYPES:
+        rows = tf.reshape(x, (-1, gamma.shape.num_elements()))
+        y, mean, variance = _normalize_rows(
+            rows, tf.reshape(gamma, [-1]), tf.reshape(beta, [-1]), epsilon, count
+        )
+    else:
+        keepdims = [1 if a in axes else size for a, size in enumerate(x.shape)]
+        y, mean, variance = _normalize_axes(
+            x,
+            axes,
+            tf.reshape(gamma, keepdims),
+            tf.reshape(beta, keepdims),
+            epsilon,
+            tf.reshape(count, keepdims) if mask is not None else count,
+            mask,
+        )
+    y = tf.ensure_shape(tf.reshape(y, tf.shape(x)), x.shape)
+    return y, Moments(count, tf.reshape(mean, kept), tf.reshape(variance, kept))
+
+
+def normalize_with(
+    x: Tensor,
+    axes: tuple[int, ...],
+    mean: Tensor,
+    variance: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    epsilon: float,
+) -> Tensor:
+    """`functional.normalize_with` as one multiply-add.
+
+    For channels-last images it is the operation that TensorFlow's graph optimizer
+    folds into a convolution before it.
+    """
+    wide = functional.widen(x).dtype
+    mean, variance, gamma, beta = (
+        None if v is None else tf.cast(v, wide) for v in (mean, variance, gamma, beta)
+    )
+    if axes == (0, 1, 2) and x.shape.rank == 4 and x.dtype in FUSED_DTYPES:
+        return tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=tf.ones_like(mean) if gamma is None else gamma,
+            offset=tf.zeros_like(mean) if beta is None else beta,
+            mean=mean,
+            variance=variance,
+            epsilon=epsilon,
+            is_training=False,
+        ).y
+    factor = tf.math.rsqrt(variance + epsilon)
+    if gamma is not None:
+        factor *= gamma
+    shift = -mean * factor if beta is None else beta - mean * factor
+    keepdims = [1 if a in axes else size for a, size in enumerate(x.shape)]
+    y = functional.widen(x) * tf.reshape(factor, keepdims)
+    return tf.cast(y + tf.reshape(shift, keepdims), x.dtype)
+
+
+def dropout(
+    x: Tensor,
+    rate: float | Tensor,
+    seed: Tensor,
+    noise_shape: Shape | None = None,
+) -> Tensor:
+    """`functional.dropout`, compiled."""
+    return _multiply_by_noise(functional.dropout, x, rate, seed, noise_shape)
+
+
+def thinning(
+    x: Tensor,
+    rate: float | Tensor,
+    seed: Tensor,
+    noise_shape: Shape | None = None,
+) -> Tensor:
+    """`functional.thinning`, compiled."""
+    return _multiply_by_noise(functional.thinning, x, rate, seed, noise_shape)
+
+
+def gaussian_dropout(x: Tensor, rate: float | Tensor, seed: Tensor) -> Tensor:
+    """`functional.gaussian_dropout`, compiled."""
+    return _multiply_by_noise(functional.gaussian_dropout, x, rate, seed)
+
+
+def _multiply_by_noise(
+    function: Callable[..., Tensor],
+    x: Tensor,
+    rate: float | Tensor,
+    seed: Tensor,
+    noise_shape: Shape | None = None,
+) -> Tensor:
+    """y = r * x, compiled by XLA in every mode.
+
+    y is linear in x, so the backward pass is the same function of dy: it draws the
+    same noise again, which takes less time than to store and to read it.
+    """
+    arguments = [seed]
+    if tf.is_tensor(rate):
+        arguments.append(rate)
+        rate = None
+    compiled = _compile(function, rate, noise_shape, x.shape.rank)
+
+    @tf.custom_gradient
+    def multiply(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        y = tf.ensure_shape(compiled(x, *arguments), x.shape)
+        return y, multiply
+
+    return multiply(x)
+
+
+@functools.cache
+def _compile(
+    function: Callable[..., Tensor],
+    rate: float | None,
+    noise_shape: Shape | None,
+    rank: int,
+) -> Callable[..., Tensor]:
+    """A compiled `function` of x, the seed and, where it is not given here, the rate.
+
+    One for each rate and rank: as arguments of one function, each new layer's would
+    count as a retracing.
+    """
+    shape = {} if noise_shape is None else {"noise_shape": noise_shape}
+
+    def multiply(x: Tensor, seed: Tensor, rate: float | Tensor = rate) -> Tensor:
+        return function(x, rate, seed, **shape)
+
+    return tf.function(
+        multiply, jit_compile=True, autograph=False, reduce_retracing=True
+    )
+
+
+def _normalize_rows(
+    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, count: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize (samples, features) by the fastest means for the size and the mode."""
+
+    @tf.custom_gradient
+    def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Any:
+        xla = _is_under_xla()
+        size = x.shape.num_elements()
+        small = tf.size(x) <= SMALL if size is None else size <= SMALL
+
+        def by_mode(fused: Callable[[], Any], composed: Callable[[Sum], Any]) -> Any:
+            return _if(
+                xla,
+                lambda: composed(_sum_rows),
+                lambda: _if(small, lambda: composed(_sum_rows_by_product), fused),
+            )
+
+        def composed_forward(total: Sum) -> tuple[Tensor, ...]:
+            nothing = tf.zeros([0])
+            results = _forward(x, gamma, beta, epsilon, count, total)
+            return *results, nothing, nothing, nothing
+
+        y, *saved = by_mode(
+            lambda: _fused_forward(x, gamma, beta, epsilon, count), composed_forward
+        )
+        shift, mean, variance, *_ = saved
+
+        def backward(dy: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
+            return by_mode(
+                lambda: _fused_backward(dy, x, gamma, epsilon, saved),
+                lambda total: _backward(dy, x, gamma, epsilon, count, saved[:3], total),
+            )
+
+        return (y, shift + mean, variance), backward
+
+    return normalize(x, gamma, beta)
+
+
+def _normalize_axes(
+    x: Tensor,
+    axes: tuple[int, ...],
+    gamma: Tensor,
+    beta: Tensor,
+    epsilon: float,
+    count: Tensor,
+    mask: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize over any axes, masked or not; all but `x` broadcastable to it."""
+
+    def total(values: Tensor) -> Tensor:
+        return tf.reduce_sum(values, axes, keepdims=True)
+
+    def total_of_valid(values: Tensor) -> Tensor:
+        return total(values if mask is None else tf.where(mask, values, 0))
+
+    @tf.custom_gradient
+    def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Any:
+        y, *moments = _forward(x, gamma, beta, epsilon, count, total_of_valid)
+        shift, mean, variance = moments
+
+        def backward(dy: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
+            return _backward(dy, x, gamma, epsilon, count, moments, total, mask)
+
+        return (y, shift + mean, variance), backward
+
+    return normalize(x, gamma, beta)
+
+
+def _forward(
+    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, count: Tensor, total: Sum
+) -> tuple[Tensor, ...]:
+    """BN, Alg. 1, in composed operations; `total` sums over the valid samples.
+
+    Returns:
+        y, and the mean as a sum of two numbers, since one float32 has not the digits
+        of a mean that is large in standard deviations; and the variance.
+    """
+    divisor = tf.maximum(count, 1)
+    wide = functional.widen(x)
+    shift = total(wide) / divisor
+    rest = wide - shift
+    mean = total(rest) / divisor
+    deviation = rest - mean
+    variance = total(tf.square(deviation)) / divisor
+    y = deviation * (gamma * tf.math.rsqrt(variance + epsilon)) + beta
+    return tf.cast(y, x.dtype), shift, mean, variance
+
+
+def _backward(
+    dy: Tensor,
+    x: Tensor,
+    gamma: Tensor,
+    epsilon: float,
+    count: Tensor,
+    moments: Sequence[Tensor],
+    total: Sum,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The chain rule of BN, section 3, collected; `total` sums over all samples.
+
+    A sample that the mask leaves out is normalized like the others, so its dy counts,
+    but neither the mean nor the variance depends on it.
+    """
+    shift, mean, variance = moments
+    wide_dy = functional.widen(dy)
+    factor = tf.math.rsqrt(variance + epsilon)
+    x_hat = (functional.widen(x) - shift - mean) * factor
+    dbeta = total(wide_dy)
+    dgamma = total(wide_dy * x_hat)
+    through_moments = (dbeta + x_hat * dgamma) / tf.maximum(count, 1)
+    if mask is not None:
+        through_moments = tf.where(mask, through_moments, 0)
+    dx = (gamma * factor) * (wide_dy - through_moments)
+    return tf.cast(dx, x.dtype), dgamma, dbeta
+
+
+def _fused_forward(
+    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, count: Tensor
+) -> tuple[Tensor, ...]:
+    """As `_forward`, and what the kernel saves for its backward pass."""
+
+    def run(x: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
+        y, mean, variance, *saved = tf.raw_ops.FusedBatchNormV3(
+            x=x[:, None, None, :],
+            scale=gamma,
+            offset=beta,
+            mean=[],
+            variance=[],
+            epsilon=epsilon,
+        )
+        biased = variance * ((count - 1) / tf.maximum(count, 1))
+        return y[:, 0, 0, :], shift, mean, biased, *saved
+
+    results = run(x, tf.zeros_like(gamma))
+    _, _, mean, variance, *_ = results
+    is_large = tf.reduce_any(tf.abs(mean) > LARGE_MEAN * tf.sqrt(variance + epsilon))
+    return _if(is_large, lambda: run(_minus(x, mean), mean), lambda: results)
+
+
+def _fused_backward(
+    dy: Tensor, x: Tensor, gamma: Tensor, epsilon: float, saved: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    shift, *_, saved_mean, saved_variance, saved_more = saved
+    is_shifted = tf.reduce_any(shift != 0)
+    x = _if(is_shifted, lambda: _minus(x, shift), lambda: x)
+    dx, dgamma, dbeta, *_ = tf.raw_ops.FusedBatchNormGradV3(
+        y_backprop=dy[:, None, None, :],
+        x=x[:, None, None, :],
+        scale=gamma,
+        reserve_space_1=saved_mean,
+        reserve_space_2=saved_variance,
+        reserve_space_3=saved_more,
+        epsilon=epsilon,
+    )
+    return dx[:, 0, 0, :], dgamma, dbeta
+
+
+def _minus(x: Tensor, shift: Tensor) -> Tensor:
+    return tf.cast(functional.widen(x) - shift, x.dtype)
+
+
+def _sum_rows(values: Tensor) -> Tensor:
+    return tf.reduce_sum(values, axis=0)
+
+
+def _sum_rows_by_product(values: Tensor) -> Tensor:
+    """The same as a matrix product, which takes less time to start."""
+    return tf.linalg.matmul(tf.ones((1, tf.shape(values)[0]), values.dtype), values)[0]
+
+
+def _is_under_xla() -> bool | Tensor:
+    """Whether XLA compiles what is being traced, known when it is compiled.
+
+    DeviceIndex is the index of the device that runs it, or the length of the list
+    under XLA.
+    """
+    if tf.executing_eagerly():
+        return False
+    names = ["CPU", "GPU"]
+    return tf.raw_ops.DeviceIndex(device_names=names) == len(names)
+
+
+def _if(condition: bool | Tensor, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+    """`tf.cond`, decided while tracing where that can be."""
+    if isinstance(condition, bool):
+        return yes() if condition else no()
+    return tf.cond(condition, yes, no)
