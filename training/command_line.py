@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import json
 import os
 import tomllib
 from collections.abc import Sequence
@@ -139,7 +138,7 @@ def load(path: Path) -> TrainConfig:
         UserError: If it is missing or is no `TrainConfig`.
     """
     try:
-        return TrainConfig(**json.loads(path.read_text(encoding="utf-8")))
+        return TrainConfig.model_validate_json(path.read_bytes())
     except OSError as error:
         raise UserError(
             f"`--resume` must be the directory of a run, with its config.json. "
@@ -147,8 +146,6 @@ def load(path: Path) -> TrainConfig:
         ) from error
     except ValidationError as error:
         raise UserError(f"{path} is not usable. {describe(error)}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not usable: {error}.") from error
 
 
 def option(field: str) -> str:

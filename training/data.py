@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from training.config import TrainConfig
 from training.errors import UserError
-from training.sources import Source, open_source
+from training.sources import open_source
 
 # Decoded images up to this size are cached, and shuffled over the whole split.
 # A larger split is decoded in every epoch and shuffled in a window of this size.
@@ -30,7 +30,6 @@ class Data:
     sizes: dict[str, int]
     notes: tuple[str, ...]
     splits: dict[str, tf.data.Dataset] = field(repr=False)
-    source: Source = field(repr=False)  # keeps its workspace alive
 
     @property
     def scale(self) -> float:
@@ -107,7 +106,6 @@ def load(config: TrainConfig) -> Data:
         sizes=sizes,
         notes=notes,
         splits=splits,
-        source=source,
     )
 
 

@@ -1,7 +1,9 @@
 """Finds a dataset and makes it ready to read: the only module that knows TFDS."""
 
+import atexit
 import difflib
 import hashlib
+import shutil
 import tempfile
 import urllib.parse
 from dataclasses import dataclass
@@ -26,8 +28,6 @@ class Source:
     name: str
     version: str
     checksums: dict[str, str]  # SHA-256 by the archive's name
-    # Holds links to the pictures: it is removed together with this object.
-    workspace: tempfile.TemporaryDirectory[str] | None = None
 
 
 def open_source(config: TrainConfig) -> Source:
@@ -163,12 +163,12 @@ def _open_folder(root: Path) -> Source:
         raise UserError(
             f"`--dataset` folder:PATH must name a directory. Received: {root}."
         )
-    workspace = None
+    top = root
     if not any(_directories(folder) for folder in _directories(root)):
         # ImageFolder wants a split's folder above the classes.
-        workspace = tempfile.TemporaryDirectory()
-        (Path(workspace.name) / "train").symlink_to(root)
-    top = Path(workspace.name) if workspace else root
+        top = Path(tempfile.mkdtemp())
+        (top / "train").symlink_to(root)
+        atexit.register(shutil.rmtree, top)
     pictures = [
         path
         for path in sorted(top.glob("*/*/*"))
@@ -185,7 +185,6 @@ def _open_folder(root: Path) -> Source:
         f"folder:{root}",
         f"{len(pictures)} pictures",
         {"all pictures": digest},
-        workspace,
     )
 
 
