@@ -1,0 +1,179 @@
+"""Bad input is refused in one line: argument, domain, what was received, advice."""
+
+import keras
+import numpy as np
+import pytest
+
+from kerasnorm import KBatchNorm, KDropout, KGaussianDropout, KSpatialDropout
+
+DROPOUT_LAYERS = [KDropout, KSpatialDropout, KGaussianDropout]
+
+
+def inputs_of(shape):
+    return np.random.default_rng(0).normal(3, 2, shape).astype("float32")
+
+
+@pytest.mark.parametrize("layer_class", [KDropout, KSpatialDropout])
+@pytest.mark.parametrize(
+    ("error", "rate", "received"),
+    [
+        (ValueError, 1.5, r"rate=1\.5"),
+        (ValueError, -0.1, r"rate=-0\.1"),
+        (ValueError, float("nan"), "rate=nan"),
+        (ValueError, float("inf"), "rate=inf"),
+        (TypeError, "half", "rate='half'"),
+        (TypeError, None, "rate=None"),
+        (TypeError, True, "rate=True"),
+        (TypeError, [0.5], r"rate=\[0\.5\]"),
+        (TypeError, 0.5j, "rate=0.5j"),
+    ],
+)
+def test_bad_rates(layer_class, error, rate, received):
+    message = r"`rate` must be a float in \[0, 1\].*Received: " + received + r"\. "
+    with pytest.raises(error, match=message):
+        layer_class(rate)
+    layer = layer_class(0.5)
+    with pytest.raises(error, match=message):
+        layer.rate = rate
+    assert layer.rate == 0.5
+
+
+@pytest.mark.parametrize("rate", [1, 1.0, 1.5, -0.1, float("nan")])
+def test_bad_rates_of_gaussian_dropout(rate):
+    received = rf"`rate` must be a float in \[0, 1\).*rate={float(rate)}"
+    with pytest.raises(ValueError, match=received):
+        KGaussianDropout(rate)
+
+
+@pytest.mark.parametrize(
+    ("error", "arguments", "message"),
+    [
+        (ValueError, {"scale_at": "test"}, "`scale_at` must be .*scale_at='test'"),
+        (TypeError, {"seed": 1.5}, r"`seed` must be .*Received: seed=1\.5"),
+        (TypeError, {"seed": "one"}, r"Received: seed='one'"),
+        (TypeError, {"noise_shape": "abc"}, r"Received: noise_shape='abc'"),
+        (TypeError, {"noise_shape": 3}, r"Received: noise_shape=3"),
+        (ValueError, {"noise_shape": (None, 0)}, r"noise_shape=\(None, 0\)"),
+        (ValueError, {"noise_shape": (None, -2)}, r"noise_shape=\(None, -2\)"),
+        (ValueError, {"noise_shape": (None, 1.5)}, r"noise_shape=\(None, 1\.5\)"),
+    ],
+)
+def test_bad_arguments_of_dropout(error, arguments, message):
+    with pytest.raises(error, match=message):
+        KDropout(0.5, **arguments)
+
+
+@pytest.mark.parametrize(
+    "noise_shape",
+    [(4, 2, 3), (4, 5, 3, 1), (1, 1, 1, 1), (3, 5, 3), (2,), (None, 5)],
+)
+def test_noise_shapes_that_do_not_broadcast_to_the_inputs(noise_shape):
+    message = r"`noise_shape` must be .*\(4, 5, 3\).*Received: noise_shape=\("
+    with pytest.raises(ValueError, match=message):
+        KDropout(0.5, noise_shape=noise_shape)(inputs_of((4, 5, 3)), training=True)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 3, 2, 2, 2, 2)])
+def test_spatial_dropout_of_another_rank(shape):
+    message = r"of rank 3, 4 or 5.*Received: .*\(4, ?"
+    with pytest.raises(ValueError, match=message):
+        KSpatialDropout(0.5)(inputs_of(shape), training=True)
+
+
+def test_spatial_dropout_of_another_data_format():
+    with pytest.raises(ValueError, match="Received: data_format='NHWC'"):
+        KSpatialDropout(0.5, data_format="NHWC")
+
+
+@pytest.mark.parametrize("layer_class", DROPOUT_LAYERS)
+@pytest.mark.parametrize("dtype", ["int32", "bool", "uint8"])
+def test_dropout_of_inputs_that_are_no_floats(layer_class, dtype):
+    x = np.ones((4, 3, 5), dtype)
+    with pytest.raises(TypeError, match=f"`inputs` must be .*float.*'{dtype}'"):
+        layer_class(0.5)(x, training=True)
+
+
+def test_a_schedule_is_given_when_the_layer_is_made():
+    layer = KDropout(0.5)
+    layer(inputs_of((4, 3)))
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9)
+    with pytest.raises(ValueError, match=r"`rate` must be .*ExponentialDecay"):
+        layer.rate = schedule
+
+
+@pytest.mark.parametrize(
+    ("error", "arguments", "message"),
+    [
+        (TypeError, {"axis": 1.5}, r"`axis` must be an integer.*Received: axis=1\.5"),
+        (TypeError, {"axis": "last"}, r"Received: axis='last'"),
+        (TypeError, {"axis": ()}, r"Received: axis=\(\)"),
+        (TypeError, {"axis": True}, r"Received: axis=True"),
+        (ValueError, {"axis": (1, 1)}, r"Received: axis=\(1, 1\)"),
+        (ValueError, {"momentum": 1.5}, r"`momentum` must be .*momentum=1\.5"),
+        (ValueError, {"momentum": float("nan")}, r"Received: momentum=nan"),
+        (TypeError, {"momentum": None}, r"Received: momentum=None"),
+        (ValueError, {"renorm_momentum": -0.1}, r"Received: renorm_momentum=-0\.1"),
+        (ValueError, {"epsilon": -1e-3}, r"`epsilon` must be .*epsilon=-0\.001"),
+        (ValueError, {"epsilon": float("nan")}, r"Received: epsilon=nan"),
+        (TypeError, {"epsilon": "tiny"}, r"Received: epsilon='tiny'"),
+        (ValueError, {"moving_average": "mean"}, r"Received: moving_average='mean'"),
+        (ValueError, {"virtual_batch_size": 8}, r"Received: virtual_batch_size=8"),
+        (ValueError, {"synchronized": True}, r"Received: synchronized=True"),
+    ],
+)
+def test_bad_arguments_of_batch_norm(error, arguments, message):
+    with pytest.raises(error, match=message):
+        KBatchNorm(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("error", "clipping", "message"),
+    [
+        (ValueError, {"max": 3.0}, r"Received: .*\{'max': 3\.0\}"),
+        (ValueError, {"rmax": 1.0, "rmin": 2.0}, r"'rmin': 2\.0"),
+        (ValueError, {"dmax": -1.0}, r"dmax.*-1\.0"),
+        (ValueError, {"rmax": float("nan")}, r"rmax.*nan"),
+        (TypeError, {"rmax": "three"}, r"rmax.*'three'"),
+        (TypeError, 3.0, r"Received: renorm_clipping=3\.0"),
+    ],
+)
+def test_bad_renorm_clipping(error, clipping, message):
+    with pytest.raises(error, match=message):
+        KBatchNorm(renorm=True, renorm_clipping=clipping)
+
+
+@pytest.mark.parametrize(
+    ("axis", "shape", "message"),
+    [
+        (3, (None, 4, 5), r"`axis` must be .*\(None, 4, 5\).*Received: axis=3"),
+        (-4, (None, 4, 5), r"Received: axis=-4"),
+        ((1, -2), (None, 4, 5), r"Received: axis=\(1, -2\)"),
+        (-1, (None, 4, None), r"\(None, 4, None\).*Received: axis=-1"),
+        ((1, 2), (None, None, 5), r"Received: axis=\(1, 2\)"),
+    ],
+)
+def test_axes_that_do_not_fit_the_inputs(axis, shape, message):
+    with pytest.raises(ValueError, match=message):
+        KBatchNorm(axis).build(shape)
+    with pytest.raises(ValueError, match=message):
+        KBatchNorm(axis)(keras.Input(shape[1:]))
+
+
+@pytest.mark.parametrize("mask_shape", [(5,), (4, 4), (3, 5), (4, 5, 2), (4, 5, 3, 1)])
+def test_masks_that_do_not_fit_the_inputs(mask_shape):
+    layer = KBatchNorm()
+    received = r"Received: mask=.*" + ", ".join(map(str, mask_shape))
+    with pytest.raises(ValueError, match=received):
+        layer(inputs_of((4, 5, 3)), training=True, mask=np.ones(mask_shape, bool))
+
+
+def test_batch_norm_of_inputs_that_are_no_numbers():
+    with pytest.raises(TypeError, match=r"Received: inputs='?bool"):
+        KBatchNorm()(np.ones((4, 3), bool))
+
+
+def test_inputs_of_another_size_than_built():
+    layer = KBatchNorm()
+    layer.build((None, 3))
+    with pytest.raises(ValueError, match=r"shape \(4, 5\)"):
+        layer(inputs_of((4, 5)))
