@@ -19,8 +19,6 @@ LARGE_MEAN = 16.0
 """In standard deviations. The fused kernel's mean is a plain float32 sum, whose
 rounding an output feels in proportion to this ratio: 1e-4 at 16, 0.1 at 10,000."""
 
-FUSED_DTYPES = (tf.float32, tf.bfloat16, tf.float16)
-
 Sum = Callable[[Tensor], Tensor]
 
 
@@ -38,21 +36,21 @@ def normalize_batch(
     mask; composed operations elsewhere, for few elements, and under XLA, whose form
     of the fused kernel has a one-pass variance.
     """
+    wide = functional.widen(x)
     kept = [size for axis, size in enumerate(x.shape) if axis not in axes]
-    wide = functional.widen(x).dtype
-    gamma = tf.ones(kept, wide) if gamma is None else tf.cast(gamma, wide)
-    beta = tf.zeros(kept, wide) if beta is None else tf.cast(beta, wide)
-    count = functional.count_samples(x, axes, mask)
+    gamma = tf.ones(kept, wide.dtype) if gamma is None else tf.cast(gamma, wide.dtype)
+    beta = tf.zeros(kept, wide.dtype) if beta is None else tf.cast(beta, wide.dtype)
+    count = functional.count_samples(wide, axes, mask)
     rows_first = axes == tuple(range(len(axes)))
-    if mask is None and rows_first and x.dtype in FUSED_DTYPES:
-        rows = tf.reshape(x, (-1, gamma.shape.num_elements()))
+    if mask is None and rows_first and wide.dtype == tf.float32:
+        rows = tf.reshape(wide, (-1, gamma.shape.num_elements()))
         y, mean, variance = _normalize_rows(
             rows, tf.reshape(gamma, [-1]), tf.reshape(beta, [-1]), epsilon, count
         )
     else:
         keepdims = [1 if a in axes else size for a, size in enumerate(x.shape)]
         y, mean, variance = _normalize_axes(
-            x,
+            wide,
             axes,
             tf.reshape(gamma, keepdims),
             tf.reshape(beta, keepdims),
@@ -61,7 +59,8 @@ def normalize_batch(
             mask,
         )
     y = tf.ensure_shape(tf.reshape(y, tf.shape(x)), x.shape)
-    return y, Moments(count, tf.reshape(mean, kept), tf.reshape(variance, kept))
+    batch = Moments(count, tf.reshape(mean, kept), tf.reshape(variance, kept))
+    return tf.cast(y, x.dtype), batch
 
 
 def normalize_with(
@@ -78,27 +77,29 @@ def normalize_with(
     For channels-last images it is the operation that TensorFlow's graph optimizer
     folds into a convolution before it.
     """
-    wide = functional.widen(x).dtype
+    wide = functional.widen(x)
     mean, variance, gamma, beta = (
-        None if v is None else tf.cast(v, wide) for v in (mean, variance, gamma, beta)
+        None if v is None else tf.cast(v, wide.dtype)
+        for v in (mean, variance, gamma, beta)
     )
-    if axes == (0, 1, 2) and x.shape.rank == 4 and x.dtype in FUSED_DTYPES:
-        return tf.raw_ops.FusedBatchNormV3(
-            x=x,
+    if axes == (0, 1, 2) and x.shape.rank == 4 and wide.dtype == tf.float32:
+        y, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=wide,
             scale=tf.ones_like(mean) if gamma is None else gamma,
             offset=tf.zeros_like(mean) if beta is None else beta,
             mean=mean,
             variance=variance,
             epsilon=epsilon,
             is_training=False,
-        ).y
+        )
+        return tf.cast(y, x.dtype)
     factor = tf.math.rsqrt(variance + epsilon)
     if gamma is not None:
         factor *= gamma
     shift = -mean * factor if beta is None else beta - mean * factor
     keepdims = [1 if a in axes else size for a, size in enumerate(x.shape)]
-    y = functional.widen(x) * tf.reshape(factor, keepdims)
-    return tf.cast(y + tf.reshape(shift, keepdims), x.dtype)
+    y = wide * tf.reshape(factor, keepdims) + tf.reshape(shift, keepdims)
+    return tf.cast(y, x.dtype)
 
 
 def dropout(
@@ -253,14 +254,13 @@ def _forward(
         of a mean that is large in standard deviations; and the variance.
     """
     divisor = tf.maximum(count, 1)
-    wide = functional.widen(x)
-    shift = total(wide) / divisor
-    rest = wide - shift
+    shift = total(x) / divisor
+    rest = x - shift
     mean = total(rest) / divisor
     deviation = rest - mean
     variance = total(tf.square(deviation)) / divisor
     y = deviation * (gamma * tf.math.rsqrt(variance + epsilon)) + beta
-    return tf.cast(y, x.dtype), shift, mean, variance
+    return y, shift, mean, variance
 
 
 def _backward(
@@ -279,16 +279,14 @@ def _backward(
     but neither the mean nor the variance depends on it.
     """
     shift, mean, variance = moments
-    wide_dy = functional.widen(dy)
     factor = tf.math.rsqrt(variance + epsilon)
-    x_hat = (functional.widen(x) - shift - mean) * factor
-    dbeta = total(wide_dy)
-    dgamma = total(wide_dy * x_hat)
+    x_hat = (x - shift - mean) * factor
+    dbeta = total(dy)
+    dgamma = total(dy * x_hat)
     through_moments = (dbeta + x_hat * dgamma) / tf.maximum(count, 1)
     if mask is not None:
         through_moments = tf.where(mask, through_moments, 0)
-    dx = (gamma * factor) * (wide_dy - through_moments)
-    return tf.cast(dx, x.dtype), dgamma, dbeta
+    return gamma * factor * (dy - through_moments), dgamma, dbeta
 
 
 def _fused_forward(
@@ -311,7 +309,7 @@ def _fused_forward(
     results = run(x, tf.zeros_like(gamma))
     _, _, mean, variance, *_ = results
     is_large = tf.reduce_any(tf.abs(mean) > LARGE_MEAN * tf.sqrt(variance + epsilon))
-    return _if(is_large, lambda: run(_minus(x, mean), mean), lambda: results)
+    return _if(is_large, lambda: run(x - mean, mean), lambda: results)
 
 
 def _fused_backward(
@@ -319,7 +317,7 @@ def _fused_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     shift, *_, saved_mean, saved_variance, saved_more = saved
     is_shifted = tf.reduce_any(shift != 0)
-    x = _if(is_shifted, lambda: _minus(x, shift), lambda: x)
+    x = _if(is_shifted, lambda: x - shift, lambda: x)
     dx, dgamma, dbeta, *_ = tf.raw_ops.FusedBatchNormGradV3(
         y_backprop=dy[:, None, None, :],
         x=x[:, None, None, :],
@@ -330,10 +328,6 @@ def _fused_backward(
         epsilon=epsilon,
     )
     return dx[:, 0, 0, :], dgamma, dbeta
-
-
-def _minus(x: Tensor, shift: Tensor) -> Tensor:
-    return tf.cast(functional.widen(x) - shift, x.dtype)
 
 
 def _sum_rows(values: Tensor) -> Tensor:
