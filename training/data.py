@@ -52,7 +52,9 @@ class Data:
             # Without it the order would depend on the global seed as well, and a
             # global seed of 0 beside a tensor as seed fails.
             tf.random.set_seed(1)
-            epoch_seed = tf.random.fold_in(tf.stack([seed, 0]), epoch)[0]
+            epoch_seed = tf.random.stateless_uniform(
+                (), (seed, epoch), minval=None, maxval=None, dtype=tf.int64
+            )
             return train.shuffle(
                 self._shuffle_window(), epoch_seed, reshuffle_each_iteration=False
             ).batch(batch_size)

@@ -112,7 +112,7 @@ def _prepare(
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=directory)
             )
-        except tfds.download.NonMatchingChecksumError as error:
+        except tfds.download.download_manager.NonMatchingChecksumError as error:
             names = archives.corrupt(directory, checksums) if directory else []
             raise UserError(
                 f"{', '.join(names) or 'An archive'} in {origin} is corrupt: its "
