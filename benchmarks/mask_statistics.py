@@ -1,0 +1,85 @@
+"""The statistical tests of the mask generator, recorded in `docs/masks.md`.
+
+python -m benchmarks.mask_statistics [--output docs/masks.json]
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import mask_draws, mask_stream, mask_tests
+from benchmarks.mask_results import Result
+
+FALSE_ALARM = 1e-3
+"""The probability that a perfect generator fails any test of the run (Bonferroni)."""
+
+SIZE = 2**24
+"""Words of one test."""
+
+
+def battery(generate: mask_tests.Generator, size: int) -> Iterator[Result]:
+    """Every test, of about `size` words each; a power of two, 2**18 at least."""
+    yield from mask_tests.frequency(generate, size)
+    for rate in (0.5, 0.1):
+        yield from mask_tests.serial(generate, size, rate)
+    yield from mask_tests.across_axes(generate, size >> 15, (128, 256))
+    yield from mask_tests.across_axes(generate, size >> 18, (8, 16, 16, 64))
+    yield from mask_tests.spectra(generate, size >> 2)
+    yield from mask_tests.cells(generate, size)
+    yield from mask_tests.collisions(generate, size, 8)
+    for kind in mask_draws.KINDS:
+        for rate in (0.5, 0.1):
+            yield from mask_draws.kept_over(generate, kind, size >> 9, 1024, rate)
+        yield from mask_draws.pairs_over(generate, kind, size >> 9, 512)
+    yield from mask_draws.between(generate, size >> 10)
+    yield from mask_draws.between_replicas(generate, size >> 8, 64)
+    yield from mask_draws.most_alike(generate, size >> 6, 2**20, 64)
+
+
+def failures(results: list[Result], false_alarm: float) -> list[Result]:
+    """The results that a perfect generator would show with that probability at most."""
+    return [r for r in results if r.p_value < false_alarm / len(results)]
+
+
+def table(results: list[Result]) -> str:
+    """A Markdown table."""
+    lines = ["| test | sample | statistic | value | expected | p-value |"]
+    lines.append("|---|---|---|---:|---:|---:|")
+    for r in results:
+        numbers = f"{r.value:,.6g} | {r.expected:,.6g} | {r.p_value:.4g}"
+        lines.append(f"| {r.test} | {r.sample} | {r.statistic} | {numbers} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the battery, print the table, fail if a test does."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, help="write the results as JSON")
+    options = parser.parse_args()
+    start = time.perf_counter()
+    results = list(battery(mask_stream.words, SIZE))
+    failed = failures(results, FALSE_ALARM)
+    print(table(results))
+    print(
+        f"\n{len(results)} p-values, smallest {min(r.p_value for r in results):.3g}, "
+        f"bound {FALSE_ALARM / len(results):.3g}, {len(failed)} below it, "
+        f"{time.perf_counter() - start:.0f} s"
+    )
+    if options.output:
+        record = {
+            "seed": mask_stream.SEED,
+            "words": SIZE,
+            "false_alarm_probability": FALSE_ALARM,
+            "p_value_bound": FALSE_ALARM / len(results),
+            "failed": [r.test for r in failed],
+            "results": [r._asdict() for r in results],
+        }
+        options.output.write_text(json.dumps(record, indent=1) + "\n")
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
