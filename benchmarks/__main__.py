@@ -1,0 +1,40 @@
+"""`python -m benchmarks layers|models|inference|scaling`."""
+
+import argparse
+from pathlib import Path
+
+from benchmarks import inference, layers, models, scaling
+from benchmarks.report import report
+from benchmarks.timing import environment
+
+BENCHMARKS = {
+    "layers": layers.run,
+    "models": models.run,
+    "inference": inference.run,
+    "scaling": scaling.run,
+}
+DEFAULT_OUTPUT = Path(__file__).parent.parent / "runs" / "benchmarks"
+
+
+def main() -> None:
+    """Run the benchmark that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("benchmark", choices=BENCHMARKS)
+    parser.add_argument("--quick", action="store_true", help="fewer cases, less time")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=DEFAULT_OUTPUT,
+        metavar="DIR",
+        help="where the JSON, the tables and the picture go (default: %(default)s)",
+    )
+    arguments = parser.parse_args()
+    # Before and after: the load average tells whether others were at work meanwhile.
+    before = environment()
+    results = BENCHMARKS[arguments.benchmark](arguments.quick)
+    results = {"environment": {"before": before, "after": environment()}, **results}
+    report(arguments.benchmark, results, arguments.output)
+
+
+if __name__ == "__main__":
+    main()

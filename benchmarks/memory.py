@@ -1,0 +1,79 @@
+"""What a step costs in memory and at its first call, in a process of its own."""
+
+import ctypes
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from benchmarks.timing import WARM_UP, Step
+
+STEPS = 5
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of the first call; bytes needed at the peak of the later ones."""
+
+    first_call: float
+    peak: float
+
+
+def measure_costs(
+    builders: Mapping[str, tuple[Callable[..., Step], tuple[Any, ...]]], repeats: int
+) -> dict[str, Cost]:
+    """The median costs of the candidates, taken in turn.
+
+    Args:
+        builders: For each candidate a function that makes its step, and its
+            arguments.
+        repeats: How many processes are started for each.
+    """
+    costs: dict[str, list[Cost]] = {name: [] for name in builders}
+    with ProcessPoolExecutor(
+        1, mp_context=get_context("spawn"), max_tasks_per_child=1
+    ) as fresh_process:
+        for _ in range(repeats):
+            for name, (build, arguments) in builders.items():
+                cost = fresh_process.submit(measure_cost, build, *arguments)
+                costs[name].append(cost.result())
+    return {
+        name: Cost(
+            statistics.median(cost.first_call for cost in found),
+            statistics.median(cost.peak for cost in found),
+        )
+        for name, found in costs.items()
+    }
+
+
+def measure_cost(build: Callable[..., Step], *arguments: Any) -> Cost:
+    """Make the step and measure it in this process."""
+    step = build(*arguments)
+    start = time.perf_counter()
+    step()
+    first_call = time.perf_counter() - start
+    for _ in range(WARM_UP):
+        step()
+    return Cost(first_call, peak_memory(step))
+
+
+def peak_memory(step: Step) -> int:
+    """Bytes that calls of a step need beyond what is allocated between them."""
+    # Memory that was freed but not given back would hide what the step takes of it.
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # The peak is the present from here.
+    before = _status("VmRSS")
+    for _ in range(STEPS):
+        step()
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}.")

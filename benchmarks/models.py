@@ -1,0 +1,110 @@
+"""Whole models: training steps with our layers, with Keras's and with neither."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import models
+from benchmarks import memory
+from benchmarks.resnet import resnet20
+from benchmarks.timing import Step, Timing, interleave
+from kerasnorm import KBatchNorm, KDropout
+
+BATCH = 128
+NUM_CLASSES = 10
+OWN_ARGUMENTS = {
+    "moving_average",
+    "bessel_correction",
+    "virtual_batch_size",
+    "scale_at",
+    "monte_carlo",
+}
+BUILTIN = {
+    KBatchNorm: keras.layers.BatchNormalization,
+    KDropout: keras.layers.Dropout,
+}
+NETWORKS: dict[str, Callable[[], keras.Model]] = {
+    "mlp": lambda: models.build("mlp", (28, 28, 1), NUM_CLASSES),
+    "cnn": lambda: models.build("cnn", (28, 28, 1), NUM_CLASSES),
+    "resnet20": lambda: resnet20((32, 32, 3), NUM_CLASSES),
+}
+VARIANTS = ("kerasnorm", "keras", "neither")
+
+
+def build(network: str, variant: str) -> keras.Model:
+    """A network with our layers, with Keras's in their place, or with nothing there.
+
+    All else is the same, the absence of biases before a normalization included.
+    """
+    keras.utils.set_random_seed(0)
+    model = NETWORKS[network]()
+    if variant == "kerasnorm":
+        return model
+    if variant == "keras":
+        return keras.models.clone_model(model, clone_function=builtin)
+    return keras.models.clone_model(model, clone_function=_copy, call_function=_skip)
+
+
+def builtin(layer: keras.Layer) -> keras.Layer:
+    """Keras's layer with the configuration of ours, or a copy of another layer."""
+    if type(layer) not in BUILTIN:
+        return _copy(layer)
+    config = layer.get_config()
+    shared = {key: config[key] for key in config.keys() - OWN_ARGUMENTS}
+    return BUILTIN[type(layer)].from_config(shared)
+
+
+def _copy(layer: keras.Layer) -> keras.Layer:
+    return type(layer).from_config(layer.get_config())
+
+
+def _skip(layer: keras.Layer, inputs: Any, **arguments: Any) -> Any:
+    return inputs if type(layer) in BUILTIN else layer(inputs, **arguments)
+
+
+def training_step(network: str, variant: str) -> Step:
+    """Keras's own train function, on one batch again and again."""
+    model = build(network, variant)
+    model.compile(
+        optimizer=keras.optimizers.Adam(),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (BATCH, *model.input_shape[1:])).astype("float32")
+    labels = rng.integers(0, NUM_CLASSES, BATCH)
+    batches = iter(tf.data.Dataset.from_tensors((images, labels)).repeat())
+    model.make_train_function()
+    return lambda: model.train_function(batches)
+
+
+def added_share(timing: Timing) -> float:
+    """What our layers add to the step, as a share of what Keras's add."""
+    neither = timing.median("neither")
+    ours = timing.median("kerasnorm") - neither
+    return ours / (timing.median("keras") - neither)
+
+
+def run(quick: bool) -> dict[str, Any]:
+    """Time the training steps; measure the first call and the peak of the memory."""
+    rows = []
+    for network in ("mlp",) if quick else NETWORKS:
+        steps = {variant: training_step(network, variant) for variant in VARIANTS}
+        timing = interleave(steps, budget=2 if quick else 20)
+        del steps
+        costs = memory.measure_costs(
+            {variant: (training_step, (network, variant)) for variant in VARIANTS},
+            repeats=1 if quick else 3,
+        )
+        rows.append(
+            {
+                "network": network,
+                "times": timing.summary("kerasnorm"),
+                "added_share": added_share(timing),
+                "costs": {variant: asdict(cost) for variant, cost in costs.items()},
+            }
+        )
+    return {"models": rows}

@@ -1,0 +1,33 @@
+"""How the time of a training step grows with the number of elements."""
+
+import gc
+from typing import Any
+
+from benchmarks.steps import LAYERS, Case, copy_step, tensorflow_step
+from benchmarks.timing import interleave
+
+FEATURES = 64
+ELEMENTS = [round(10 ** (exponent / 2)) for exponent in range(8, 17)]
+"""1e4 to 1e8, two to a decade."""
+
+
+def run(quick: bool) -> dict[str, Any]:
+    """Time the layers on (samples, 64) in an ordinary graph."""
+    rows = []
+    for layer in LAYERS:
+        for elements in ELEMENTS[:5] if quick else ELEMENTS:
+            case = Case(layer, (elements // FEATURES, FEATURES))
+            steps = {
+                library: tensorflow_step(case, library) for library in LAYERS[layer]
+            }
+            steps["copy"] = copy_step(case)
+            timing = interleave(steps, budget=0.5 if quick else 2)
+            rows.append(
+                {
+                    "layer": layer,
+                    "elements": case.elements,
+                    "times": timing.summary("kerasnorm"),
+                }
+            )
+            gc.collect()
+    return {"scaling": rows}
