@@ -28,11 +28,19 @@ def main() -> None:
         metavar="DIR",
         help="where the JSON, the tables and the picture go (default: %(default)s)",
     )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long each timing may wait for other processes (default: %(default)s)",
+    )
     arguments = parser.parse_args()
-    # Before and after: the load average tells whether others were at work meanwhile.
-    before = environment()
-    results = BENCHMARKS[arguments.benchmark](arguments.quick)
-    results = {"environment": {"before": before, "after": environment()}, **results}
+    run = BENCHMARKS[arguments.benchmark]
+    results = {
+        "environment": environment(),
+        **run(arguments.quick, arguments.patience),
+    }
     report(arguments.benchmark, results, arguments.output)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.models import NETWORKS, VARIANTS, build
-from benchmarks.timing import interleave
+from benchmarks.quiet import measure
 
 BATCHES = (1, 32, 256)
 
@@ -26,7 +26,7 @@ def exported(model: keras.Model, directory: Path) -> Any:
     return tf.saved_model.load(str(directory))
 
 
-def run(quick: bool) -> dict[str, Any]:
+def run(quick: bool, patience: float) -> dict[str, Any]:
     """Time the exported models."""
     rows = []
     for network in ("mlp",) if quick else NETWORKS:
@@ -45,12 +45,6 @@ def run(quick: bool) -> dict[str, Any]:
                     variant: lambda model=model, x=x: model.serve(x)
                     for variant, model in served.items()
                 }
-                timing = interleave(steps, budget=0.5 if quick else 3)
-                rows.append(
-                    {
-                        "network": network,
-                        "batch": batch,
-                        "times": timing.summary("kerasnorm"),
-                    }
-                )
+                measured = measure(steps, 0.5 if quick else 3, patience)
+                rows.append({"network": network, "batch": batch, **measured})
     return {"inference": rows}

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks import memory
+from benchmarks.quiet import measure
 from benchmarks.steps import LAYERS, Case, steps, tensorflow_step
-from benchmarks.timing import interleave
 
 SMALL = [(32, 16), (128, 64), (128, 256)]
 LARGE = [(4096, 1024), (64, 32, 32, 64)]
@@ -45,12 +45,12 @@ def cases(quick: bool) -> Iterator[Case]:
     yield from (Case("batch_norm", shape, training=False) for shape in SHAPES)
 
 
-def run(quick: bool) -> dict[str, Any]:
+def run(quick: bool, patience: float) -> dict[str, Any]:
     """Time all cases; for the large tensors, the peak memory too."""
     timings = []
     for case in cases(quick):
-        timing = interleave(steps(case), budget=0.5 if quick else 2.0)
-        timings.append({"case": asdict(case), "times": timing.summary("kerasnorm")})
+        measured = measure(steps(case), 0.5 if quick else 2.0, patience)
+        timings.append({"case": asdict(case), **measured})
         gc.collect()
     return {"timings": timings, "memory": [] if quick else peaks()}
 

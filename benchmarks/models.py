@@ -1,6 +1,6 @@
 """Whole models: training steps with our layers, with Keras's and with neither."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -10,8 +10,9 @@ import tensorflow as tf
 
 import models
 from benchmarks import memory
+from benchmarks.quiet import measure
 from benchmarks.resnet import resnet20
-from benchmarks.timing import Step, Timing, interleave
+from benchmarks.timing import Step
 from kerasnorm import KBatchNorm, KDropout
 
 BATCH = 128
@@ -81,19 +82,18 @@ def training_step(network: str, variant: str) -> Step:
     return lambda: model.train_function(batches)
 
 
-def added_share(timing: Timing) -> float:
+def added_share(times: Mapping[str, Mapping[str, float]]) -> float:
     """What our layers add to the step, as a share of what Keras's add."""
-    neither = timing.median("neither")
-    ours = timing.median("kerasnorm") - neither
-    return ours / (timing.median("keras") - neither)
+    ours, keras_own, neither = (times[variant]["median"] for variant in VARIANTS)
+    return (ours - neither) / (keras_own - neither)
 
 
-def run(quick: bool) -> dict[str, Any]:
+def run(quick: bool, patience: float) -> dict[str, Any]:
     """Time the training steps; measure the first call and the peak of the memory."""
     rows = []
     for network in ("mlp",) if quick else NETWORKS:
         steps = {variant: training_step(network, variant) for variant in VARIANTS}
-        timing = interleave(steps, budget=2 if quick else 20)
+        measured = measure(steps, 2 if quick else 15, patience)
         del steps
         costs = memory.measure_costs(
             {variant: (training_step, (network, variant)) for variant in VARIANTS},
@@ -102,8 +102,8 @@ def run(quick: bool) -> dict[str, Any]:
         rows.append(
             {
                 "network": network,
-                "times": timing.summary("kerasnorm"),
-                "added_share": added_share(timing),
+                **measured,
+                "added_share": added_share(measured["times"]),
                 "costs": {variant: asdict(cost) for variant, cost in costs.items()},
             }
         )

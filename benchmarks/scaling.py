@@ -3,15 +3,15 @@
 import gc
 from typing import Any
 
+from benchmarks.quiet import measure
 from benchmarks.steps import LAYERS, Case, copy_step, tensorflow_step
-from benchmarks.timing import interleave
 
 FEATURES = 64
 ELEMENTS = [round(10 ** (exponent / 2)) for exponent in range(8, 17)]
 """1e4 to 1e8, two to a decade."""
 
 
-def run(quick: bool) -> dict[str, Any]:
+def run(quick: bool, patience: float) -> dict[str, Any]:
     """Time the layers on (samples, 64) in an ordinary graph."""
     rows = []
     for layer in LAYERS:
@@ -21,13 +21,7 @@ def run(quick: bool) -> dict[str, Any]:
                 library: tensorflow_step(case, library) for library in LAYERS[layer]
             }
             steps["copy"] = copy_step(case)
-            timing = interleave(steps, budget=0.5 if quick else 2)
-            rows.append(
-                {
-                    "layer": layer,
-                    "elements": case.elements,
-                    "times": timing.summary("kerasnorm"),
-                }
-            )
+            measured = measure(steps, 0.5 if quick else 2, patience)
+            rows.append({"layer": layer, "elements": case.elements, **measured})
             gc.collect()
     return {"scaling": rows}

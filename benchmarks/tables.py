@@ -20,9 +20,10 @@ def timings_table(rows: list[dict[str, Any]]) -> Table:
         "step moves the tensor 8 times (read x for the moments; read x, write y; read "
         "x and dy for the sums; read x and dy, write dx) = 4 copies, dropout's 4 "
         "times = 2 copies, inference 1 copy. Below a million elements it is the "
-        "start-up of one operation. torch: the faster of its two memory layouts.",
+        "start-up of one operation. torch: the faster of its two layouts. Others: the "
+        "cores that other processes used meanwhile.",
         ("layer", "kerasnorm", "keras", "torch", "floor"),
-        ("keras / ours", "torch / ours", "ours / floor"),
+        ("keras / ours", "torch / ours", "ours / floor", "others"),
     )
     for row in rows:
         case, times = as_case(row["case"]), row["times"]
@@ -37,6 +38,7 @@ def timings_table(rows: list[dict[str, Any]]) -> Table:
             f"{times['keras']['ratio']:.2f}",
             f"{times[fastest]['ratio']:.2f}" if fastest else "",
             f"{times['kerasnorm']['median'] / floor:.2f}",
+            f"{row['others']:.2f}",
         )
     return table
 
@@ -65,7 +67,7 @@ def models_table(rows: list[dict[str, Any]]) -> Table:
         "Milliseconds of a training step, batch 128: median (quartiles). Share: what "
         "our layers add to the model with neither, of what Keras's add.",
         ("model", "kerasnorm", "keras", "neither"),
-        ("keras / ours", "share"),
+        ("keras / ours", "share", "others"),
     )
     for row in rows:
         times = row["times"]
@@ -74,6 +76,7 @@ def models_table(rows: list[dict[str, Any]]) -> Table:
             *(spread(times[name]) for name in ("kerasnorm", "keras", "neither")),
             f"{times['keras']['ratio']:.2f}",
             f"{row['added_share']:.2f}",
+            f"{row['others']:.2f}",
         )
     return table
 
@@ -106,7 +109,7 @@ def inference_table(rows: list[dict[str, Any]]) -> Table:
     table = _table(
         "Milliseconds of an exported model's answer: median (quartiles).",
         ("model", "batch", "kerasnorm", "keras", "neither"),
-        ("keras / ours",),
+        ("keras / ours", "others"),
     )
     for row in rows:
         times = row["times"]
@@ -115,6 +118,7 @@ def inference_table(rows: list[dict[str, Any]]) -> Table:
             str(row["batch"]),
             *(spread(times[name]) for name in ("kerasnorm", "keras", "neither")),
             f"{times['keras']['ratio']:.2f}",
+            f"{row['others']:.2f}",
         )
     return table
 
@@ -125,7 +129,7 @@ def scaling_table(rows: list[dict[str, Any]]) -> Table:
         "Training step on (samples, 64): milliseconds, median (quartiles), and "
         "nanoseconds an element.",
         ("layer", "elements", "kerasnorm", "keras"),
-        ("ours, ns", "keras, ns", "copy, ns"),
+        ("ours, ns", "keras, ns", "copy, ns", "others"),
     )
     for row in rows:
         times, elements = row["times"], row["elements"]
@@ -138,6 +142,7 @@ def scaling_table(rows: list[dict[str, Any]]) -> Table:
                 f"{1e9 * times[name]['median'] / elements:.2f}"
                 for name in ("kerasnorm", "keras", "copy")
             ),
+            f"{row['others']:.2f}",
         )
     return table
 

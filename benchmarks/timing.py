@@ -102,12 +102,11 @@ def num_threads() -> int:
 
 
 def environment() -> dict[str, Any]:
-    """What the figures depend on. The load tells whether others were at work."""
+    """What the figures depend on."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "cpu": _cpu(),
         "threads": num_threads(),
-        "load": round(os.getloadavg()[0], 2),
         "system": platform.platform(),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},

@@ -1,0 +1,60 @@
+"""Timings on a machine that others use too: wait for quiet, and record how quiet."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.timing import Step, interleave
+
+QUIET = 0.1
+"""Cores that other processes may use on average while something is timed."""
+
+
+def measure(
+    candidates: Mapping[str, Step], budget: float, patience: float
+) -> dict[str, Any]:
+    """The timing least disturbed by other processes.
+
+    Args:
+        candidates: What to call, by name.
+        budget: Seconds to spend on one timing.
+        patience: Seconds after which a disturbed timing is not made again.
+
+    Returns:
+        The summary as `times`, and the cores that others used meanwhile as `others`.
+    """
+    deadline = time.monotonic() + patience
+    results = []
+    while True:
+        _wait_for_quiet(deadline)
+        timing, others = during(lambda: interleave(candidates, budget))
+        results.append({"times": timing.summary("kerasnorm"), "others": others})
+        if others <= QUIET or time.monotonic() >= deadline:
+            return min(results, key=lambda result: result["others"])
+
+
+def during(run: Callable[[], Any]) -> tuple[Any, float]:
+    """What `run` returns, and how many cores other processes used meanwhile."""
+    start, busy, own = time.monotonic(), _busy_seconds(), time.process_time()
+    result = run()
+    others = _busy_seconds() - busy - (time.process_time() - own)
+    return result, max(others, 0.0) / (time.monotonic() - start)
+
+
+def _wait_for_quiet(deadline: float) -> None:
+    while time.monotonic() < deadline:
+        _, others = during(lambda: time.sleep(1))
+        if others <= QUIET:
+            return
+
+
+def _busy_seconds() -> float:
+    """Seconds of all cores in use since the start, the hypervisor's share included."""
+    first_line = Path("/proc/stat").read_text(encoding="utf-8").partition("\n")[0]
+    user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = map(
+        int, first_line.split()[1:]
+    )
+    ticks = user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK")
