@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from training.command_line import CommandLine, read
+from training.command_line import CommandLine, read, resumed
 from training.errors import UserError
 
 
@@ -37,6 +37,9 @@ def main() -> int:
 
 
 def _train(options: CommandLine) -> None:
+    config = options.job()
+    if options.resume is not None:
+        config = resumed(options.resume, config)
     # Here, so that --help and a wrong option answer without waiting for TensorFlow.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _silent_standard_error():
@@ -44,9 +47,9 @@ def _train(options: CommandLine) -> None:
     from training import loop
 
     if options.resume is None:
-        loop.train(options.job())
+        loop.train(config)
     else:
-        loop.resume(options.resume, options.job())
+        loop.resume(options.resume, config)
 
 
 @contextlib.contextmanager

@@ -18,10 +18,12 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from training.config import TrainConfig
+from training.config import Location, TrainConfig
 from training.errors import UserError
 
 ENVIRONMENT_PREFIX = "KERASNORM_"
+# Where things lie does not change what is computed, so a resumed run may move it.
+_LOCATIONS = {"data_dir", "archives", "export_dir"}
 
 
 class _TomlFile(PydanticBaseSettingsSource):
@@ -73,7 +75,7 @@ class CommandLine(TrainConfig, BaseSettings):
     )
 
     config: Path | None = Field(None, description="a TOML file with options")
-    resume: Path | None = Field(
+    resume: Location | None = Field(
         None, description="go on with the interrupted run in this directory"
     )
 
@@ -146,6 +148,27 @@ def load(path: Path) -> TrainConfig:
         ) from error
     except ValidationError as error:
         raise UserError(f"{path} is not usable. {describe(error)}") from error
+
+
+def resumed(directory: Path, given: TrainConfig) -> TrainConfig:
+    """The options of a run that is to go on.
+
+    Args:
+        directory: The directory of the run.
+        given: Options given along with it.
+
+    Raises:
+        UserError: If the directory holds no run or an option contradicts it.
+    """
+    config = load(directory / "config.json")
+    for field in given.model_fields_set - _LOCATIONS:
+        if (value := getattr(given, field)) != getattr(config, field):
+            raise UserError(
+                f"`{option(field)}` contradicts the run in {directory}, which has "
+                f"{getattr(config, field)}. Received: {value}. Leave it out."
+            )
+    moved = given.model_fields_set & _LOCATIONS
+    return config.model_copy(update={name: getattr(given, name) for name in moved})
 
 
 def option(field: str) -> str:

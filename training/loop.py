@@ -13,18 +13,13 @@ import tensorflow as tf
 import models
 from training import report
 from training.checkpoint import Checkpoint, RunState
-from training.command_line import load as load_config
-from training.command_line import option
 from training.config import TrainConfig
-from training.data import Data
-from training.data import load as load_data
+from training.data import Data, load
 from training.errors import UserError
 from training.export import export
 from training.files import check_writable, write_atomically
 
 WARM_UP = 0.2  # of all steps
-# Where things lie does not change what is computed, so a resumed run may move it.
-_LOCATIONS = {"data_dir", "archives", "export_dir"}
 _SPLITS = ("train", "validation", "test")
 
 
@@ -52,45 +47,35 @@ def train(config: TrainConfig) -> Result:
         UserError: If an option does not fit the others or the machine.
     """
     _check_locations(config)
-    data = load_data(config)
+    data = load(config)
     directory = _new_directory(config)
     write_atomically(directory / "config.json", config.model_dump_json(indent=2) + "\n")
     return _run(config, data, directory)
 
 
-def resume(directory: Path, given: TrainConfig) -> Result:
+def resume(directory: Path, config: TrainConfig) -> Result:
     """Goes on with a run after its last finished epoch.
 
     The weights and the history end up as if the run had not been interrupted.
 
     Args:
         directory: The directory of the run.
-        given: Options given along with it; they must agree with the run's own,
-            except for those that say where things lie.
+        config: The options of the run, from its config.json; those that say where
+            things lie may differ.
 
     Returns:
         As `train`; at once if the run has finished and its export is there.
 
     Raises:
-        UserError: If the directory holds no run or an option contradicts it.
+        UserError: If the data cannot be had or a directory cannot be written to.
     """
-    directory = directory.expanduser().absolute()
-    config = load_config(directory / "config.json")
-    for field in given.model_fields_set - _LOCATIONS:
-        if (value := getattr(given, field)) != getattr(config, field):
-            raise UserError(
-                f"`{option(field)}` contradicts the run in {directory}, which has "
-                f"{getattr(config, field)}. Received: {value}. Leave it out."
-            )
-    moved = given.model_fields_set & _LOCATIONS
-    config = config.model_copy(update={name: getattr(given, name) for name in moved})
     finished = _read_result(directory)
     if finished is not None and finished.export.is_dir():
         print(f"The run in {directory} has finished; nothing is left to do.")
         _show(finished)
         return finished
     _check_locations(config)
-    return _run(config, load_data(config), directory)
+    return _run(config, load(config), directory)
 
 
 def _run(config: TrainConfig, data: Data, directory: Path) -> Result:

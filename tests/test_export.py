@@ -1,0 +1,205 @@
+"""Exported models, read by plain TensorFlow."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import models
+from tests.conftest import REPOSITORY, Run
+from training.config import TrainConfig
+from training.data import Data, load
+from training.errors import UserError
+from training.export import export
+
+Split = Callable[[str], tuple[np.ndarray, np.ndarray]]
+
+PLAIN_TENSORFLOW = """
+import sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("kerasnorm", "keras", "models", "training"):
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Block())
+import numpy as np
+import tensorflow as tf
+
+model = tf.saved_model.load(sys.argv[1])
+before = [v.numpy() for v in model.variables]
+images = np.load(sys.argv[2])
+answers = {}
+for count in (1, 7, len(images)):
+    answer = model.signatures["serving_default"](images=tf.constant(images[:count]))
+    answers |= {f"{name}{count}": value.numpy() for name, value in answer.items()}
+after = [v.numpy() for v in model.variables]
+assert before and all(np.array_equal(a, b) for a, b in zip(before, after))
+assert "keras" not in sys.modules and "kerasnorm" not in sys.modules
+np.savez(sys.argv[3], **answers)
+"""
+
+
+def test_plain_tensorflow_predicts_what_the_keras_model_predicts(
+    finished: Run, fashion_mnist: Split, tmp_path: Path
+) -> None:
+    images = fashion_mnist("test")[0][:50]
+    np.save(tmp_path / "images.npy", images)
+    subprocess.run(
+        [
+            *(sys.executable, "-c", PLAIN_TENSORFLOW),
+            str(finished.exports / "mlp-fashion_mnist" / "1"),
+            *("images.npy", "answers.npz"),
+        ],
+        cwd=tmp_path,
+        check=True,
+    )
+    answers = np.load(tmp_path / "answers.npz")
+    model = keras.models.load_model(finished.runs / "mlp-fashion_mnist/model.keras")
+    logits = model.predict(images, verbose=0)
+    odds = np.exp(logits.astype(np.float64))
+    for count in (1, 7, 50):
+        expected = logits[:count]
+        np.testing.assert_allclose(answers[f"logits{count}"], expected, atol=1e-4)
+        np.testing.assert_allclose(
+            answers[f"probabilities{count}"],
+            (odds / odds.sum(axis=1, keepdims=True))[:count],
+            atol=1e-5,
+        )
+        classes = answers[f"classes{count}"]
+        assert classes.dtype == np.int64
+        assert (classes == expected.argmax(axis=1)).all()
+
+
+def test_saved_model_cli_shows_the_signature(finished: Run) -> None:
+    shown = subprocess.run(
+        [
+            *(sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "show"),
+            *("--dir", str(finished.exports / "mlp-fashion_mnist" / "1")),
+            *("--tag_set", "serve", "--signature_def", "serving_default"),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    shown = " ".join(shown.split())
+    assert (
+        "inputs['images'] tensor_info: dtype: DT_UINT8 shape: (-1, 28, 28, 1)" in shown
+    )
+    for output, dtype, shape in (
+        ("classes", "DT_INT64", "(-1)"),
+        ("logits", "DT_FLOAT", "(-1, 10)"),
+        ("probabilities", "DT_FLOAT", "(-1, 10)"),
+    ):
+        assert (
+            f"outputs['{output}'] tensor_info: dtype: {dtype} shape: {shape}" in shown
+        )
+
+
+def test_the_model_card(finished: Run) -> None:
+    directory = finished.exports / "mlp-fashion_mnist" / "1"
+    card = (directory / "MODEL_CARD.md").read_text()
+    run = finished.runs / "mlp-fashion_mnist"
+    metrics = json.loads((run / "result.json").read_text())["metrics"]
+    for split, size in (("train", 57000), ("validation", 3000), ("test", 10000)):
+        values = metrics[split]
+        row = f"| {split} | {size} | {values['loss']:.4f} | {values['accuracy']:.4f} |"
+        assert row in card
+    assert "| 9 | Ankle boot |" in card
+    assert "fashion_mnist, version 3.0.1" in card
+    digest = "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"
+    assert f"| t10k-images-idx3-ubyte.gz | `{digest}` |" in card
+    assert f"- tensorflow {tf.__version__}" in card
+    config = re.search(r"```json\n(.*?)```", card, re.DOTALL)
+    assert config is not None
+    assert TrainConfig.model_validate_json(config[1]).epochs == 1
+
+
+@pytest.fixture(scope="module")
+def small(pictures: Path) -> tuple[keras.Model, Data]:
+    data = load(TrainConfig(dataset=f"folder:{pictures}", image_size=8))
+    return models.build("mlp", data.shape, len(data.labels)), data
+
+
+METRICS = {"test": {"loss": 1.0, "accuracy": 0.5}}
+
+
+def write(small: tuple[keras.Model, Data], directory: Path) -> Path:
+    config = TrainConfig(name="small", export_dir=directory, image_size=8)
+    return export(*small, config, METRICS, "staging")
+
+
+def test_versions_are_counted_up_and_nothing_is_overwritten(
+    small: tuple[keras.Model, Data], tmp_path: Path
+) -> None:
+    for name in ("2", "10", "notes", ".staging"):
+        (tmp_path / "small" / name).mkdir(parents=True)
+        (tmp_path / "small" / name / "kept").touch()
+    assert write(small, tmp_path) == tmp_path / "small" / "11"
+    assert write(small, tmp_path) == tmp_path / "small" / "12"
+    names = {path.name for path in (tmp_path / "small").iterdir()}
+    assert names == {"2", "10", "11", "12", "notes"}  # the leftover has gone
+    assert [path.name for path in (tmp_path / "small" / "10").iterdir()] == ["kept"]
+
+
+def test_images_of_any_size_are_resized_inside(
+    small: tuple[keras.Model, Data], tmp_path: Path
+) -> None:
+    served = tf.saved_model.load(write(small, tmp_path)).signatures["serving_default"]
+    constant = np.full((2, 8, 8, 1), 90, np.uint8)
+    expected = small[0].predict(constant, verbose=0)
+    for height, width in ((8, 8), (5, 31), (100, 40)):
+        images = tf.fill((2, height, width, 1), tf.constant(90, tf.uint8))
+        np.testing.assert_allclose(served(images=images)["logits"], expected, atol=1e-4)
+
+
+def test_an_unwritable_directory_is_named(
+    small: tuple[keras.Model, Data], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"could not be exported to .*file/below"):
+        write(small, tmp_path / "file" / "below")
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import models
+from training.config import TrainConfig
+from training.data import load
+from training.errors import UserError
+from training.export import export
+
+config = TrainConfig(dataset="folder:" + sys.argv[1], export_dir=sys.argv[2], name="m")
+data = load(config)
+model = models.build("mlp", data.shape, len(data.labels))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+try:
+    export(model, data, config, {}, "staging")
+except UserError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+@pytest.mark.parametrize("room", [1000, 300_000])
+def test_no_half_version_is_left_where_there_is_no_room(
+    pictures: Path, tmp_path: Path, room: int
+) -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(pictures), str(tmp_path), str(room)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 1
+    line = process.stderr.splitlines()[-1]
+    assert line.startswith(f"error: The model could not be exported to {tmp_path}/m: ")
+    assert "Traceback" not in process.stderr
+    assert list((tmp_path / "m").iterdir()) == []

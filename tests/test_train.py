@@ -1,0 +1,155 @@
+"""The command line from an empty data directory to an exported model."""
+
+import csv
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import kerasnorm  # noqa: F401  (registers the layers)
+from tests.conftest import Run
+from training import report
+
+Split = Callable[[str], tuple[np.ndarray, np.ndarray]]
+
+
+def test_the_run_directory_holds_all_that_is_promised(finished: Run) -> None:
+    (run,) = finished.runs.iterdir()
+    assert run.name == "mlp-fashion_mnist"
+    assert {path.name for path in run.iterdir()} == {
+        *("config.json", "result.json", "history.csv", "logs", "checkpoints"),
+        *("model.keras", "curves.png", "confusion.png", "mistakes.png"),
+    }
+    assert list((run / "logs").rglob("events.out.tfevents.*"))
+    assert json.loads((run / "config.json").read_text())["epochs"] == 1
+    (row,) = csv.DictReader((run / "history.csv").read_text().splitlines())
+    assert row["epoch"] == "1"
+    assert 0.5 < float(row["val_accuracy"]) < 1
+    for name in ("curves", "confusion", "mistakes"):
+        with Image.open(run / f"{name}.png") as image:
+            assert min(image.size) > 400
+            pixels = np.asarray(image.convert("L"))
+        assert (pixels < 128).mean() > 0.005  # something has been drawn
+
+
+def test_the_result_is_the_accuracy_on_the_test_archive(
+    finished: Run, fashion_mnist: Split
+) -> None:
+    run = finished.runs / "mlp-fashion_mnist"
+    result = json.loads((run / "result.json").read_text())
+    model = keras.models.load_model(run / "model.keras")
+    images, labels = fashion_mnist("test")
+    logits = model.predict(images, batch_size=1000, verbose=0).astype(np.float64)
+    accuracy = (logits.argmax(axis=1) == labels).mean()
+    log_sum = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1))
+    loss = (log_sum + logits.max(1) - logits[np.arange(len(labels)), labels]).mean()
+    # Two of 10,000 images may change sides with the size of the batch.
+    assert result["metrics"]["test"]["accuracy"] == pytest.approx(accuracy, abs=2e-4)
+    assert result["metrics"]["test"]["loss"] == pytest.approx(loss, rel=1e-4)
+    assert accuracy > 0.84
+    assert result["export"] == str(finished.exports / "mlp-fashion_mnist" / "1")
+
+
+def test_what_the_user_reads(finished: Run) -> None:
+    text = finished.process.stdout
+    assert "python train.py --resume runs/mlp-fashion_mnist" in text
+    assert "57,000 train, 3,000 validation, 10,000 test images of 28x28x1" in text
+    assert "Preparing fashion_mnist from" in text
+    for split in ("train", "validation", "test"):
+        assert f"│ {split}" in text
+    assert "\r" not in text  # no progress bar: the output is no terminal
+    assert "\x1b" not in text
+    assert finished.process.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_an_interruption_says_how_to_go_on(
+    train_py: Callable[..., subprocess.Popen[str]],
+    pictures: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+    status: int,
+) -> None:
+    with train_py(
+        *("--model", "mlp", "--dataset", f"folder:{pictures}", "--epochs", 1000),
+        *("--run-dir", "runs", "--export-dir", "exports", "--name", "long"),
+        cwd=tmp_path,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("Epoch 3/"):
+                break
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert out.endswith("Interrupted. Go on with: python train.py --resume runs/long\n")
+    assert err == ""
+    assert not (tmp_path / "runs/long/result.json").exists()
+
+
+def test_a_name_is_never_used_twice(
+    run_train_py: Callable[..., subprocess.CompletedProcess[str]],
+    pictures: Path,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "runs" / "twice").mkdir(parents=True)
+    (tmp_path / "runs" / "twice" / "kept").touch()
+    process = run_train_py(
+        *("--model", "mlp", "--dataset", f"folder:{pictures}", "--epochs", 1),
+        *("--run-dir", "runs", "--export-dir", "exports", "--name", "twice"),
+        *("--no-norm", "--max-norm", 3, "--image-size", 14, "--batch-size", 7),
+        cwd=tmp_path,
+    )
+    assert process.returncode == 0, process.stderr
+    assert [p.name for p in (tmp_path / "runs" / "twice").iterdir()] == ["kept"]
+    assert (tmp_path / "runs" / "twice-2" / "result.json").exists()
+    assert (tmp_path / "exports" / "twice" / "1" / "saved_model.pb").exists()
+
+
+@pytest.mark.parametrize("option", ["--run-dir", "--export-dir"])
+def test_an_unwritable_directory_is_named_before_training(
+    run_train_py: Callable[..., subprocess.CompletedProcess[str]],
+    pictures: Path,
+    tmp_path: Path,
+    option: str,
+) -> None:
+    (tmp_path / "file").touch()
+    process = run_train_py(
+        *("--dataset", f"folder:{pictures}", "--run-dir", "r", "--export-dir", "e"),
+        *(option, "file/below"),
+        cwd=tmp_path,
+    )
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert process.stderr.startswith(f"error: `{option}` must be a directory that can")
+    assert process.stderr.count("\n") == 1
+
+
+def test_the_worst_mistakes_are_the_most_confident_ones() -> None:
+    true = np.array([0, 1, 2, 0])
+    probabilities = np.array(
+        [[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.05, 0.95, 0.0], [0.2, 0.4, 0.4]]
+    )
+    assert report.worst_mistakes(true, probabilities).tolist() == [2, 1, 3]
+    counts = report.confusion_matrix(true, probabilities.argmax(axis=1), 3)
+    assert counts.tolist() == [[1, 1, 0], [1, 0, 0], [0, 1, 0]]
+
+
+def test_pictures_are_drawn_for_a_hundred_classes_and_for_no_mistake(
+    tmp_path: Path,
+) -> None:
+    labels = [f"quite a long name {index}" for index in range(100)]
+    report.draw_confusion(np.eye(100, dtype=int), labels, tmp_path / "confusion.png")
+    nothing = np.zeros((0, 100))
+    report.draw_mistakes([], nothing[:, 0], nothing, labels, tmp_path / "mistakes.png")
+    for path in tmp_path.iterdir():
+        with Image.open(path) as image:
+            assert max(image.size) < 4000
