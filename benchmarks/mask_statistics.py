@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+
 from benchmarks import mask_draws, mask_stream, mask_tests
 from benchmarks.mask_results import Result
 
@@ -54,10 +56,28 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
+def figure(results: list[Result], path: Path) -> None:
+    """Plot the p-values in order against those of a perfect generator."""
+    values = sorted(result.p_value for result in results)
+    quantiles = [(i + 0.5) / len(values) for i in range(len(values))]
+    fig, axes = plt.subplots(figsize=(4.5, 4.5), layout="constrained")
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    axes.plot(quantiles, values, ".", markersize=4)
+    axes.set(
+        xlabel="expected of a perfect generator",
+        ylabel="p-value",
+        title=f"The {len(values)} p-values in order",
+        aspect="equal",
+    )
+    fig.savefig(path, dpi=120)
+    plt.close(fig)
+
+
 def main() -> None:
     """Run the battery, print the table, fail if a test does."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, help="write the results as JSON")
+    parser.add_argument("--figure", type=Path, help="plot the p-values")
     options = parser.parse_args()
     start = time.perf_counter()
     results = list(battery(mask_stream.words, SIZE))
@@ -78,6 +98,8 @@ def main() -> None:
             "results": [r._asdict() for r in results],
         }
         options.output.write_text(json.dumps(record, indent=1) + "\n")
+    if options.figure:
+        figure(results, options.figure)
     sys.exit(bool(failed))
 
 
