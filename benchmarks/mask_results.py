@@ -23,7 +23,7 @@ class Result(NamedTuple):
 def of_deviations(test: str, sample: str, z: NDArray[Any]) -> list[Result]:
     """The largest of uncorrelated standard normal deviates, and the sum of squares."""
     squares = float(np.sum(np.square(z)))
-    total = f"sum of {z.size:,} z²"
+    total = f"sum of {z.size:,} squares"
     return [
         largest(test, sample, z),
         Result(test, sample, total, squares, z.size, chi_square(squares, z.size)),
@@ -35,7 +35,9 @@ def largest(test: str, sample: str, z: NDArray[Any]) -> Result:
     value = float(np.max(np.abs(z)))
     median = -NormalDist().inv_cdf(-math.expm1(-math.log(2) / z.size) / 2)
     p_value = of_many(math.erfc(value / math.sqrt(2)), z.size)
-    return Result(test, sample, f"largest of {z.size:,} |z|", value, median, p_value)
+    return Result(
+        test, sample, f"largest of {z.size:,} deviations", value, median, p_value
+    )
 
 
 def largest_power(test: str, sample: str, power: NDArray[Any]) -> Result:
