@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from absl import logging
+
 from training.command_line import CommandLine, read, resumed
 from training.errors import UserError
 
@@ -44,6 +46,8 @@ def _train(options: CommandLine) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _silent_standard_error():
         import tensorflow  # noqa: F401
+    # TFDS warns of what it is about to mend.
+    logging.set_verbosity(logging.ERROR)
     from training import loop
 
     if options.resume is None:

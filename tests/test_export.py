@@ -22,12 +22,18 @@ from training.export import export
 Split = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
 PLAIN_TENSORFLOW = """
+import importlib.machinery
 import sys
 
 class Block:
+    '''TensorFlow asks where Keras lies when it starts; executing it must fail.'''
+
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ("kerasnorm", "keras", "models", "training"):
-            raise ImportError(name)
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+
+    def create_module(self, spec):
+        raise ImportError(spec.name)
 
 sys.meta_path.insert(0, Block())
 import numpy as np
