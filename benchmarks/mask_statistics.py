@@ -51,7 +51,10 @@ def table(results: list[Result]) -> str:
     lines = ["| test | sample | statistic | value | expected | p-value |"]
     lines.append("|---|---|---|---:|---:|---:|")
     for r in results:
-        numbers = f"{r.value:,.6g} | {r.expected:,.6g} | {r.p_value:.4g}"
+        value, expected = (
+            f"{v:,.0f}" if v >= 1e5 else f"{v:,.5g}" for v in (r.value, r.expected)
+        )
+        numbers = f"{value} | {expected} | {r.p_value:.4g}"
         lines.append(f"| {r.test} | {r.sample} | {r.statistic} | {numbers} |")
     return "\n".join(lines)
 
