@@ -89,6 +89,16 @@ def check_noise_shape(noise_shape: Any) -> tuple[int | None, ...] | None:
     return tuple(size if size is None else int(size) for size in shape)
 
 
+def check_noise_shape_fits(
+    noise_shape: tuple[int | None, ...], shape: Iterable[int | None]
+) -> None:
+    """Refuse a noise shape that does not broadcast to inputs of `shape`."""
+    shape = tuple(shape)
+    if not broadcasts(noise_shape, shape):
+        domain = f"broadcastable to the inputs' shape {shape}"
+        raise ValueError(message("noise_shape", domain, noise_shape))
+
+
 def check_fraction(argument: str, value: Any) -> float:
     """Return a float in [0, 1]."""
     return check_real(argument, value, "a float in [0, 1]", minimum=0.0, maximum=1.0)

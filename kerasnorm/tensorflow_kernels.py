@@ -72,8 +72,9 @@ def normalize_with(
     beta: Tensor | None,
     epsilon: float,
 ) -> Tensor:
-    """`functional.normalize_with` as one multiply-add.
+    """`functional.normalize_with` as one multiply-add: y = factor * x + shift.
 
+    Its error grows with the mean in standard deviations, about 1e-7 times as large.
     For channels-last images it is the operation that TensorFlow's graph optimizer
     folds into a convolution before it.
     """
@@ -194,9 +195,9 @@ def _normalize_rows(
             )
 
         def composed_forward(total: Sum) -> tuple[Tensor, ...]:
-            nothing = tf.zeros([0])
             results = _forward(x, gamma, beta, epsilon, count, total)
-            return *results, nothing, nothing, nothing
+            # Nothing is saved for the fused kernel, in the shapes that it saves.
+            return *results, tf.zeros_like(gamma), tf.zeros_like(gamma), tf.zeros([0])
 
         y, *saved = by_mode(
             lambda: _fused_forward(x, gamma, beta, epsilon, count), composed_forward

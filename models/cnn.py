@@ -1,5 +1,7 @@
 """A small convolutional network for images of any size."""
 
+import itertools
+
 import keras
 
 from models.blocks import (
@@ -28,10 +30,10 @@ def cnn(
     """Stages of two 3x3 convolutions and a pooling, then a hidden layer.
 
     Each stage halves the image and doubles the width, until at most 8x8 positions
-    are left. Dropout stands after the last normalization: in front of one it would
-    make the variance seen in training another one than at inference (Li et al.,
-    arXiv 1801.05134). Without normalization it also follows every pooling, at half
-    the rate.
+    are left; there is at least one. Dropout stands after the last normalization: in
+    front of one it would make the variance seen in training another one than at
+    inference (Li et al., arXiv 1801.05134). Without normalization it also follows
+    every pooling, at half the rate.
 
     Args:
         input_shape: Height, width and channels of the images.
@@ -46,8 +48,8 @@ def cnn(
     """
     images = keras.Input(input_shape, name="images")
     x = keras.layers.Rescaling(scale)(images)
-    width = FIRST_WIDTH
-    while max(x.shape[1:3]) > LARGEST_MAP:
+    for stage in itertools.count():
+        width = min(FIRST_WIDTH * 2**stage, LARGEST_WIDTH)
         for _ in range(2):
             x = keras.layers.Conv2D(
                 width,
@@ -61,7 +63,8 @@ def cnn(
         x = keras.layers.MaxPooling2D(padding="same")(x)
         if not norm:
             x = dropout(x, dropout_rate / 2)
-        width = min(2 * width, LARGEST_WIDTH)
+        if max(x.shape[1:3]) <= LARGEST_MAP:
+            break
     x = keras.layers.Flatten()(x)
     x = keras.layers.Dense(
         HIDDEN_UNITS,

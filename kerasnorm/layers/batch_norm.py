@@ -53,8 +53,9 @@ class KBatchNorm(keras.layers.Layer):
         renorm_clipping: Dictionary with any of `"rmax"`, `"rmin"`, `"dmax"`, the
             bounds of r and d: floats or
             `keras.optimizers.schedules.LearningRateSchedule`s called with the count
-            of training steps seen. The paper starts with rmax 1 and dmax 0, which is
-            batch normalization, and relaxes them to 3 and 5. Defaults to no bounds.
+            of training steps seen. The paper's lower bound is rmin = 1 / rmax; it
+            starts with all of r 1 and d 0, which is batch normalization, and relaxes
+            rmax to 3 and dmax to 5. Defaults to no bounds, as Keras.
         renorm_momentum: `momentum` of the averages that r and d refer to. Defaults
             to 0.99.
         synchronized: Not available yet; must be `False`.
@@ -324,15 +325,20 @@ class KBatchNorm(keras.layers.Layer):
 
     def _align_mask(self, mask: Tensor | None, x: Tensor) -> Tensor | None:
         """Give the mask the rank of `x`: by Keras's rule, else by the layer's axis."""
-        if mask is None or (
-            len(mask.shape) == len(x.shape)
-            and _validation.broadcasts(mask.shape, x.shape)
-        ):
-            return mask
-        for axis in (len(x.shape) - 1, self._axes[-1]):
-            shape = (*mask.shape[:axis], 1, *mask.shape[axis:])
-            if len(shape) == len(x.shape) and _validation.broadcasts(shape, x.shape):
-                return ops.expand_dims(mask, axis)
+        if mask is None:
+            return None
+        mask = ops.cast(mask, "bool")
+        if len(mask.shape) == len(x.shape):
+            if _validation.broadcasts(mask.shape, x.shape):
+                return mask
+        elif len(mask.shape) == len(x.shape) - 1:
+            last, own = len(x.shape) - 1, self._axes[-1]
+            # A size that is not known yet is no reason to read it as Keras does.
+            is_keras_mask = own == last or mask.shape[own] == x.shape[own]
+            for axis in (last, own) if is_keras_mask else (own,):
+                shape = (*mask.shape[:axis], 1, *mask.shape[axis:])
+                if _validation.broadcasts(shape, x.shape):
+                    return ops.expand_dims(mask, axis)
         raise ValueError(
             _validation.message(
                 "mask",
@@ -392,7 +398,7 @@ class KBatchNorm(keras.layers.Layer):
         else:
             self._follow(self.moving_variance, self.variance_weight, variance, degrees)
         if self.steps_seen is not None:
-            self.steps_seen.assign_add(1)
+            self.steps_seen.assign_add(ops.cast(ops.any(count > 0), "int32"))
 
     def _follow(
         self, moving: Any, weight: Any, batch: Tensor, batch_weight: Tensor

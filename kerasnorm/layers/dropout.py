@@ -87,23 +87,10 @@ class KDropout(RandomLayer):
         )
         self.monte_carlo = bool(monte_carlo)
 
-    def build(self, input_shape: Shape) -> None:
-        """Check that the mask broadcasts to the inputs; see `RandomLayer.build`."""
-        super().build(input_shape)
-        if self.noise_shape is not None and not _validation.broadcasts(
-            self.noise_shape, input_shape
-        ):
-            raise ValueError(
-                _validation.message(
-                    "noise_shape",
-                    f"broadcastable to the inputs' shape {tuple(input_shape)}",
-                    self.noise_shape,
-                )
-            )
-
     def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
         """Drop in training; scale at inference where `scale_at` says so."""
         _validation.check_dtype(inputs, ("float",))
+        self.compute_output_shape(inputs.shape)
         rate = self._current_rate()
         if not self._is_random(training):
             if self.scale_at == "inference":
@@ -113,6 +100,12 @@ class KDropout(RandomLayer):
         kernels = self._kernels(training)
         drop = kernels.thinning if self.scale_at == "inference" else kernels.dropout
         return drop(inputs, rate, self.seed_generator.next(), self.noise_shape)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return `input_shape`, if `noise_shape` broadcasts to it."""
+        if self.noise_shape is not None:
+            _validation.check_noise_shape_fits(self.noise_shape, input_shape)
+        return input_shape
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""
@@ -184,17 +177,10 @@ class KSpatialDropout(RandomLayer):
             ("channels_last", "channels_first"),
         )
 
-    def build(self, input_shape: Shape) -> None:
-        """Check the inputs' rank; see `RandomLayer.build`."""
-        super().build(input_shape)
-        if len(input_shape) not in (3, 4, 5):
-            raise ValueError(
-                _validation.message("inputs", "of rank 3, 4 or 5", tuple(input_shape))
-            )
-
     def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
         """Drop whole feature maps in training."""
         _validation.check_dtype(inputs, ("float",))
+        self.compute_output_shape(inputs.shape)
         if not self._is_random(training):
             return inputs
         rate = self._current_rate()
@@ -207,6 +193,13 @@ class KSpatialDropout(RandomLayer):
         return self._kernels(training).dropout(
             inputs, rate, self.seed_generator.next(), noise_shape
         )
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return `input_shape`, if it is of rank 3, 4 or 5."""
+        if len(input_shape) not in (3, 4, 5):
+            shape = tuple(input_shape)
+            raise ValueError(_validation.message("inputs", "of rank 3, 4 or 5", shape))
+        return input_shape
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""
