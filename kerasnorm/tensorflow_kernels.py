@@ -4,6 +4,7 @@ The same results with fewer passes over memory, eagerly, in graphs and under XLA
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from kerasnorm.functional import Moments, Shape, Tensor
 
 SMALL = 2**17
 """Up to so many elements composed operations beat the start-up of the fused kernel."""
+
+UNKNOWN_BATCH = 64
+"""What a batch of unknown size is taken for when it is compared with `SMALL`."""
 
 LARGE_MEAN = 16.0
 """In standard deviations. The fused kernel's mean is a plain float32 sum, whose
@@ -44,7 +48,8 @@ def normalize_batch(
     rows_first = axes == tuple(range(len(axes)))
     if mask is None and rows_first and wide.dtype == tf.float32:
         rows = tf.reshape(wide, (-1, gamma.shape.num_elements()))
-        y, mean, variance = _normalize_rows(
+        normalize_rows = _normalize_rows if _is_small(x) else _normalize_many_rows
+        y, mean, variance = normalize_rows(
             rows, tf.reshape(gamma, [-1]), tf.reshape(beta, [-1]), epsilon, count
         )
     else:
@@ -179,35 +184,49 @@ def _compile(
 def _normalize_rows(
     x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, count: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalize (samples, features) by the fastest means for the size and the mode."""
+    """Normalize few (samples, features) by composed operations, or under XLA."""
+
+    @tf.custom_gradient
+    def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Any:
+        shift = _sum_rows(x[:1])
+        y, mean, variance = _forward(x, shift, gamma, beta, epsilon, count, _sum_rows)
+
+        def backward(dy: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
+            moments = (shift, mean, variance)
+            return _backward(dy, x, gamma, epsilon, count, moments, _sum_rows)
+
+        return (y, shift + mean, variance), backward
+
+    return normalize(x, gamma, beta)
+
+
+def _normalize_many_rows(
+    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, count: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize many (samples, features) by the fused kernel, but not under XLA."""
 
     @tf.custom_gradient
     def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Any:
         xla = _is_under_xla()
-        size = x.shape.num_elements()
-        small = tf.size(x) <= SMALL if size is None else size <= SMALL
 
-        def by_mode(fused: Callable[[], Any], composed: Callable[[Sum], Any]) -> Any:
-            return _if(
-                xla,
-                lambda: composed(_sum_rows),
-                lambda: _if(small, lambda: composed(_sum_rows_by_product), fused),
-            )
-
-        def composed_forward(total: Sum) -> tuple[Tensor, ...]:
-            results = _forward(x, gamma, beta, epsilon, count, total)
+        def composed() -> tuple[Tensor, ...]:
+            shift = _sum_rows(x[:1])
+            results = _forward(x, shift, gamma, beta, epsilon, count, _sum_rows)
             # Nothing is saved for the fused kernel, in the shapes that it saves.
-            return *results, tf.zeros_like(gamma), tf.zeros_like(gamma), tf.zeros([0])
+            saved = (x, tf.zeros_like(gamma), tf.zeros_like(gamma), tf.zeros([0]))
+            return results[0], shift, *results[1:], *saved
 
-        y, *saved = by_mode(
-            lambda: _fused_forward(x, gamma, beta, epsilon, count), composed_forward
-        )
-        shift, mean, variance, *_ = saved
+        def fused() -> tuple[Tensor, ...]:
+            return _fused_forward(x, gamma, beta, epsilon, count)
+
+        y, shift, mean, variance, *saved = _if(xla, composed, fused)
 
         def backward(dy: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
-            return by_mode(
-                lambda: _fused_backward(dy, x, gamma, epsilon, saved),
-                lambda total: _backward(dy, x, gamma, epsilon, count, saved[:3], total),
+            moments = (shift, mean, variance)
+            return _if(
+                xla,
+                lambda: _backward(dy, x, gamma, epsilon, count, moments, _sum_rows),
+                lambda: _fused_backward(dy, gamma, epsilon, saved),
             )
 
         return (y, shift + mean, variance), backward
@@ -234,8 +253,11 @@ def _normalize_axes(
 
     @tf.custom_gradient
     def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Any:
-        y, *moments = _forward(x, gamma, beta, epsilon, count, total_of_valid)
-        shift, mean, variance = moments
+        shift = total_of_valid(x) / tf.maximum(count, 1)
+        y, mean, variance = _forward(
+            x, shift, gamma, beta, epsilon, count, total_of_valid
+        )
+        moments = (shift, mean, variance)
 
         def backward(dy: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
             return _backward(dy, x, gamma, epsilon, count, moments, total, mask)
@@ -246,22 +268,29 @@ def _normalize_axes(
 
 
 def _forward(
-    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, count: Tensor, total: Sum
-) -> tuple[Tensor, ...]:
+    x: Tensor,
+    shift: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    epsilon: float,
+    count: Tensor,
+    total: Sum,
+) -> tuple[Tensor, Tensor, Tensor]:
     """BN, Alg. 1, in composed operations; `total` sums over the valid samples.
 
+    `shift` is a first guess at the mean, a sample's value or better. It is subtracted
+    before anything is summed, since one float32 has not the digits of a mean that is
+    large in standard deviations.
+
     Returns:
-        y, and the mean as a sum of two numbers, since one float32 has not the digits
-        of a mean that is large in standard deviations; and the variance.
+        y, the mean less `shift`, and the variance.
     """
     divisor = tf.maximum(count, 1)
-    shift = total(x) / divisor
     rest = x - shift
     mean = total(rest) / divisor
-    deviation = rest - mean
-    variance = total(tf.square(deviation)) / divisor
-    y = deviation * (gamma * tf.math.rsqrt(variance + epsilon)) + beta
-    return y, shift, mean, variance
+    variance = total(tf.math.squared_difference(rest, mean)) / divisor
+    factor = gamma * tf.math.rsqrt(variance + epsilon)
+    return rest * factor + (beta - mean * factor), mean, variance
 
 
 def _backward(
@@ -270,21 +299,24 @@ def _backward(
     gamma: Tensor,
     epsilon: float,
     count: Tensor,
-    moments: Sequence[Tensor],
+    moments: tuple[Tensor, Tensor, Tensor],
     total: Sum,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The chain rule of BN, section 3, collected; `total` sums over all samples.
 
-    A sample that the mask leaves out is normalized like the others, so its dy counts,
-    but neither the mean nor the variance depends on it.
+    With factor = 1 / sqrt(variance + epsilon) and x_hat = (x - mean) * factor,
+    dx = gamma * factor * (dy - dbeta / m - x_hat * dgamma / m). A sample that the mask
+    leaves out is normalized like the others, so its dy counts, but neither the mean
+    nor the variance depends on it.
     """
     shift, mean, variance = moments
     factor = tf.math.rsqrt(variance + epsilon)
-    x_hat = (x - shift - mean) * factor
+    deviation = x - shift - mean
     dbeta = total(dy)
-    dgamma = total(dy * x_hat)
-    through_moments = (dbeta + x_hat * dgamma) / tf.maximum(count, 1)
+    dgamma = total(dy * deviation) * factor
+    divisor = tf.maximum(count, 1)
+    through_moments = deviation * (dgamma * factor / divisor) + dbeta / divisor
     if mask is not None:
         through_moments = tf.where(mask, through_moments, 0)
     return gamma * factor * (dy - through_moments), dgamma, dbeta
@@ -293,7 +325,7 @@ def _backward(
 def _fused_forward(
     x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, count: Tensor
 ) -> tuple[Tensor, ...]:
-    """As `_forward`, and what the kernel saves for its backward pass."""
+    """y, the mean as a sum of two, the variance, and what the backward pass needs."""
 
     def run(x: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
         y, mean, variance, *saved = tf.raw_ops.FusedBatchNormV3(
@@ -305,7 +337,7 @@ def _fused_forward(
             epsilon=epsilon,
         )
         biased = variance * ((count - 1) / tf.maximum(count, 1))
-        return y[:, 0, 0, :], shift, mean, biased, *saved
+        return y[:, 0, 0, :], shift, mean, biased, x, *saved
 
     results = run(x, tf.zeros_like(gamma))
     _, _, mean, variance, *_ = results
@@ -314,11 +346,9 @@ def _fused_forward(
 
 
 def _fused_backward(
-    dy: Tensor, x: Tensor, gamma: Tensor, epsilon: float, saved: Sequence[Tensor]
+    dy: Tensor, gamma: Tensor, epsilon: float, saved: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    shift, *_, saved_mean, saved_variance, saved_more = saved
-    is_shifted = tf.reduce_any(shift != 0)
-    x = _if(is_shifted, lambda: x - shift, lambda: x)
+    x, saved_mean, saved_variance, saved_more = saved
     dx, dgamma, dbeta, *_ = tf.raw_ops.FusedBatchNormGradV3(
         y_backprop=dy[:, None, None, :],
         x=x[:, None, None, :],
@@ -332,12 +362,15 @@ def _fused_backward(
 
 
 def _sum_rows(values: Tensor) -> Tensor:
-    return tf.reduce_sum(values, axis=0)
+    """Sum over the first axis; in graphs this operation starts sooner than `Sum`."""
+    return tf.raw_ops.BiasAddGrad(out_backprop=values)
 
 
-def _sum_rows_by_product(values: Tensor) -> Tensor:
-    """The same as a matrix product, which takes less time to start."""
-    return tf.linalg.matmul(tf.ones((1, tf.shape(values)[0]), values.dtype), values)[0]
+def _is_small(x: Tensor) -> bool:
+    batch, *sizes = x.shape
+    if None in sizes:
+        return False
+    return (UNKNOWN_BATCH if batch is None else batch) * math.prod(sizes) <= SMALL
 
 
 def _is_under_xla() -> bool | Tensor:
