@@ -110,13 +110,17 @@ PLOTS: dict[str, Callable[[dict[str, Any], Path], None]] = {
 
 
 def _draw_bars(rows: list[tuple[str, Any]], title: str, path: Path) -> None:
-    """Medians with their quartiles, one group of bars for each row."""
+    """Medians with their quartiles, over the median of the model with neither."""
     figure = Figure(figsize=(max(6, 1.4 * len(rows)), 4), layout="constrained")
     axes = figure.subplots()
     names = ("neither", "kerasnorm", "keras")
     for offset, name in enumerate(names):
         times = [row_times[name] for _, row_times in rows]
-        medians = [1e3 * time["median"] for time in times]
+        bases = [row_times["neither"]["median"] for _, row_times in rows]
+        medians, lower, upper = (
+            [time[key] / base for time, base in zip(times, bases, strict=True)]
+            for key in ("median", "lower_quartile", "upper_quartile")
+        )
         axes.bar(
             [x + 0.27 * (offset - 1) for x in range(len(rows))],
             medians,
@@ -124,13 +128,13 @@ def _draw_bars(rows: list[tuple[str, Any]], title: str, path: Path) -> None:
             color=COLOURS[name],
             label=name,
             yerr=[
-                [1e3 * (time["median"] - time["lower_quartile"]) for time in times],
-                [1e3 * (time["upper_quartile"] - time["median"]) for time in times],
+                [m - q for m, q in zip(medians, lower, strict=True)],
+                [q - m for m, q in zip(medians, upper, strict=True)],
             ],
             error_kw={"lw": 1},
         )
     axes.set_xticks(range(len(rows)), [label for label, _ in rows])
-    axes.set(yscale="log", ylabel="milliseconds", title=title)
+    axes.set(ylabel="time / time with neither", title=title)
     axes.grid(axis="y", alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside right upper")
     figure.savefig(path, dpi=DPI)
