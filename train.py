@@ -44,6 +44,7 @@ def _train(options: CommandLine) -> None:
         config = resumed(options.resume, config)
     # Here, so that --help and a wrong option answer without waiting for TensorFlow.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     with _silent_standard_error():
         import tensorflow  # noqa: F401
     # TFDS warns of what it is about to mend.

@@ -45,6 +45,8 @@ def find(
     if _holds_any(own := own_directory(dataset), names):
         return own
     if _holds_any(system := system_directory(dataset), names):
+        if dataset != "fashion_mnist":
+            return system
         restore_headers(system, names, workspace)
         return workspace
     return None
@@ -61,15 +63,14 @@ def system_directory(dataset: str) -> Path:
 
 
 def restore_headers(source: Path, names: Iterable[str], destination: Path) -> None:
-    """Copies archives; Fashion-MNIST's get back the gzip headers of the originals."""
+    """Copies Fashion-MNIST's archives under the gzip headers of the originals."""
     for name in names:
-        if not (source / name).is_file():
-            continue
-        archive = (source / name).read_bytes()
-        time = _ORIGINAL_TIMES.get(name.split("-")[0])
-        if time is not None:
-            archive = _gzip_header(name.removesuffix(".gz"), time) + _deflated(archive)
-        (destination / name).write_bytes(archive)
+        if (source / name).is_file():
+            header = _gzip_header(
+                name.removesuffix(".gz"), _ORIGINAL_TIMES[name.split("-")[0]]
+            )
+            archive = (source / name).read_bytes()
+            (destination / name).write_bytes(header + _deflated(archive))
 
 
 def _gzip_header(name: str, time: int) -> bytes:

@@ -120,7 +120,7 @@ class Checkpoint(keras.callbacks.Callback):
         except (tf.errors.OpError, OSError) as error:
             raise UserError(
                 f"The checkpoint of epoch {epoch + 1} could not be written: "
-                f"{str(error).splitlines()[0]}. Make room and go on with --resume."
+                f"{str(error).splitlines()[0]}. Make room."
             ) from error
 
     def _write_history(self) -> None:

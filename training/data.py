@@ -11,9 +11,13 @@ from training.config import TrainConfig
 from training.errors import UserError
 from training.sources import open_source
 
+SPLITS = ("train", "validation", "test")
+
 # Decoded images up to this size are cached, and shuffled over the whole split.
 # A larger split is decoded in every epoch and shuffled in a window of this size.
 _MEMORY_BYTES = 4 * 2**30
+
+_SPLIT_NAMES = {"validation": ("validation", "valid", "val"), "test": ("test",)}
 
 
 @dataclass(frozen=True)
@@ -115,9 +119,11 @@ def _model_shape(
     shape: tuple[int | None, ...], config: TrainConfig
 ) -> tuple[int, int, int]:
     height, width, channels = shape
+    if channels is None:
+        raise UserError(f"The images of {config.dataset} differ in their channels.")
     if config.image_size:
         height = width = config.image_size
-    if height is None or width is None or channels is None:
+    if height is None or width is None:
         raise UserError(
             f"The images of {config.dataset} differ in size. Give the size to resize "
             "them to with --image-size N."
@@ -139,9 +145,10 @@ def _split(
     rest, size = _read(builder, train_name), available[train_name]
     splits, sizes, notes = {}, {}, []
     part = max(1, round(size * fraction))
-    for name in ("validation", "test"):
-        if name in available and name != train_name:
-            splits[name], sizes[name] = _read(builder, name), available[name]
+    for name, aliases in _SPLIT_NAMES.items():
+        own = next((a for a in aliases if a in available and a != train_name), None)
+        if own is not None:
+            splits[name], sizes[name] = _read(builder, own), available[own]
             continue
         splits[name], sizes[name] = rest.take(part), part
         rest, size = rest.skip(part), size - part

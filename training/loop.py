@@ -2,25 +2,25 @@
 
 import json
 import math
+import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 import models
 from training import report
 from training.checkpoint import Checkpoint, RunState
-from training.config import TrainConfig
-from training.data import Data, load
+from training.config import REPOSITORY, TrainConfig
+from training.data import SPLITS, Data, load
 from training.errors import UserError
+from training.evaluation import finish
 from training.export import export
 from training.files import check_writable, write_atomically
 
 WARM_UP = 0.2  # of all steps
-_SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ def train(config: TrainConfig) -> Result:
     Raises:
         UserError: If an option does not fit the others or the machine.
     """
-    _check_locations(config)
     data = load(config)
+    check_writable(config.run_dir, "--run-dir")
+    check_writable(config.export_dir / config.export_name, "--export-dir")
     directory = _new_directory(config)
     write_atomically(directory / "config.json", config.model_dump_json(indent=2) + "\n")
     return _run(config, data, directory)
@@ -69,41 +70,44 @@ def resume(directory: Path, config: TrainConfig) -> Result:
     Raises:
         UserError: If the data cannot be had or a directory cannot be written to.
     """
+    exports = config.export_dir / config.export_name
     finished = _read_result(directory)
-    if finished is not None and finished.export.is_dir():
+    if finished and finished.export.is_dir() and finished.export.parent == exports:
         print(f"The run in {directory} has finished; nothing is left to do.")
         _show(finished)
         return finished
-    _check_locations(config)
-    return _run(config, load(config), directory)
+    data = load(config)
+    check_writable(directory, "--resume")
+    check_writable(exports, "--export-dir")
+    return _run(config, data, directory)
 
 
 def _run(config: TrainConfig, data: Data, directory: Path) -> Result:
-    # A function, not module level: another job may run in the same process.
     keras.utils.set_random_seed(config.seed)
     steps = math.ceil(data.sizes["train"] / config.batch_size)
     model = _compiled_model(config, data, steps)
-    hint = f"python train.py --resume {_short(directory)}"
+    hint = _resume_command(directory)
     print(f"{_description(config, data, model)}\nIf interrupted, go on with: {hint}")
     try:
         history = _fit(model, config, data, steps, directory)
-        metrics = _finish(model, config, data, history, directory)
+        metrics = finish(model, data, config.batch_size, history, directory)
         path = export(model, data, config, metrics, f"incomplete-{directory.name}")
+        result = Result(
+            directory=directory,
+            export=path,
+            epochs=len(history),
+            training_seconds=round(sum(row["seconds"] for row in history), 1),
+            metrics=metrics,
+        )
+        write_atomically(
+            directory / "result.json", json.dumps(asdict(result), indent=2, default=str)
+        )
     except KeyboardInterrupt:
         print(f"\nInterrupted. Go on with: {hint}", flush=True)
         raise
-    except UserError as error:
-        raise UserError(f"{error} The run is kept; go on with: {hint}") from error
-    result = Result(
-        directory=directory,
-        export=path,
-        epochs=len(history),
-        training_seconds=round(sum(row["seconds"] for row in history), 1),
-        metrics=metrics,
-    )
-    write_atomically(
-        directory / "result.json", json.dumps(asdict(result), indent=2, default=str)
-    )
+    except (UserError, OSError, tf.errors.OpError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{reason} The run is kept; go on with: {hint}") from error
     _show(result)
     return result
 
@@ -173,56 +177,6 @@ def _fit(
     return state.history
 
 
-def _finish(
-    model: keras.Model,
-    config: TrainConfig,
-    data: Data,
-    history: list[dict[str, float]],
-    directory: Path,
-) -> dict[str, dict[str, float]]:
-    """Evaluates in inference mode; writes model.keras and the pictures."""
-    model.save(directory / "model.keras")
-    metrics = {
-        split: model.evaluate(
-            data.batches(split, config.batch_size), return_dict=True, verbose=0
-        )
-        for split in _SPLITS
-    }
-    test = data.batches("test", config.batch_size)
-    logits = model.predict(test, verbose=0)
-    probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-    true = np.concatenate([labels for _, labels in test.as_numpy_iterator()])
-    worst = report.worst_mistakes(true, probabilities)
-    images = _pick(data.splits["test"], worst)
-    counts = report.confusion_matrix(true, probabilities.argmax(1), len(data.labels))
-    report.draw_curves(history, directory / "curves.png")
-    report.draw_confusion(counts, data.labels, directory / "confusion.png")
-    report.draw_mistakes(
-        images,
-        true[worst],
-        probabilities[worst],
-        data.labels,
-        directory / "mistakes.png",
-    )
-    return metrics
-
-
-def _pick(examples: tf.data.Dataset, indices: np.ndarray) -> list[np.ndarray]:
-    wanted = set(indices.tolist())
-    found = {
-        i: image
-        for i, (image, _) in enumerate(examples.as_numpy_iterator())
-        if i in wanted
-    }
-    return [found[i] for i in indices.tolist()]
-
-
-def _check_locations(config: TrainConfig) -> None:
-    """Before minutes of training, not after them."""
-    check_writable(config.run_dir, "--run-dir")
-    check_writable(config.export_dir / config.export_name, "--export-dir")
-
-
 def _new_directory(config: TrainConfig) -> Path:
     number = 1
     while True:
@@ -247,7 +201,7 @@ def _read_result(directory: Path) -> Result | None:
 
 
 def _description(config: TrainConfig, data: Data, model: keras.Model) -> str:
-    sizes = ", ".join(f"{data.sizes[split]:,} {split}" for split in _SPLITS)
+    sizes = ", ".join(f"{data.sizes[split]:,} {split}" for split in SPLITS)
     shape = "x".join(map(str, data.shape))
     notes = "".join(f"\n{data.name} {note}" for note in data.notes)
     return (
@@ -263,6 +217,11 @@ def _show(result: Result) -> None:
         f"run:    {_short(result.directory)}\n"
         f"export: {_short(result.export)}"
     )
+
+
+def _resume_command(directory: Path) -> str:
+    words = (Path(sys.executable), REPOSITORY / "train.py", "--resume", directory)
+    return shlex.join(str(_short(w) if isinstance(w, Path) else w) for w in words)
 
 
 def _short(path: Path) -> Path:

@@ -102,7 +102,9 @@ def draw_mistakes(
         axes.imshow(image.squeeze(), cmap="gray")
         predicted = p.argmax()
         axes.set_title(
-            f"true: {labels[label]}\n{labels[predicted]} {p[predicted]:.0%}", fontsize=9
+            f"true: {labels[label]}\n"
+            f"predicted: {labels[predicted]}, {p[predicted]:.0%}",
+            fontsize=8,
         )
     figure.suptitle("The most confident mistakes on the test images")
     figure.savefig(path, dpi=_DPI)

@@ -1,8 +1,10 @@
-"""Finds a dataset and makes it ready to read: the only module that knows TFDS."""
+"""Finds a dataset and makes it ready to read."""
 
 import atexit
+import contextlib
 import difflib
 import hashlib
+import io
 import shutil
 import tempfile
 import urllib.parse
@@ -12,12 +14,22 @@ from pathlib import Path
 import requests
 import tensorflow_datasets as tfds
 from PIL import Image
+from tensorflow_datasets.core.download.extractor import ExtractError
+from tensorflow_datasets.core.download.util import DownloadError
 
 from training import archives
 from training.config import TrainConfig
 from training.errors import UserError
 
 _NETWORK_TIMEOUT_SECONDS = 10
+_DOWNLOAD_ERRORS = (
+    AssertionError,
+    ImportError,
+    OSError,
+    ValueError,
+    DownloadError,
+    ExtractError,
+)
 
 
 @dataclass(frozen=True)
@@ -60,12 +72,13 @@ def _builder(config: TrainConfig) -> tfds.core.DatasetBuilder:
     try:
         return tfds.builder(name, data_dir=config.data_dir)
     except tfds.core.DatasetNotFoundError as error:
-        known = tfds.list_builders(with_community_datasets=False)
-        near = difflib.get_close_matches(name.split("/")[0].lower(), known, n=3)
-        hint = f"Did you mean {' or '.join(near)}?" if near else ""
         raise UserError(
             "`--dataset` must be the name of a TFDS dataset or folder:PATH. "
-            f"Received: {name}. {hint}".rstrip()
+            f"Received: {name}.{_near_names(name)}"
+        ) from error
+    except ImportError as error:
+        raise UserError(
+            f"`--dataset` {name} needs a package that is not installed: {error}."
         ) from error
     except (ValueError, AssertionError) as error:
         raise UserError(
@@ -74,9 +87,18 @@ def _builder(config: TrainConfig) -> tfds.core.DatasetBuilder:
         ) from error
 
 
+def _near_names(name: str) -> str:
+    known = tfds.list_builders(with_community_datasets=False)
+    near = difflib.get_close_matches(name.split("/")[0].lower(), known, n=3)
+    return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
 def _near_configurations(name: str) -> str:
     dataset, _, configuration = name.partition("/")
-    known = tfds.builder_cls(dataset.split(":")[0]).builder_configs
+    try:
+        known = tfds.builder_cls(dataset.split(":")[0]).builder_configs
+    except (ValueError, AssertionError, ImportError):
+        return _near_names(name)
     near = difflib.get_close_matches(configuration, known, n=3, cutoff=0.3)
     names = [f"{dataset}/{c}" for c in near or sorted(known)[:3]]
     return f" Did you mean {' or '.join(names)}?" if names else ""
@@ -109,22 +131,24 @@ def _prepare(
         origin = directory or "a download"
         print(f"Preparing {config.dataset} from {origin}, once ...", flush=True)
         try:
-            builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(manual_dir=directory)
-            )
+            # TFDS announces a download of unknown size, also where there is none.
+            with contextlib.redirect_stdout(io.StringIO()):
+                builder.download_and_prepare(
+                    download_config=tfds.download.DownloadConfig(manual_dir=directory)
+                )
         except tfds.download.download_manager.NonMatchingChecksumError as error:
             names = archives.corrupt(directory, checksums) if directory else []
             raise UserError(
                 f"{', '.join(names) or 'An archive'} in {origin} is corrupt: its "
                 "SHA-256 is not the one that TFDS has on record. Replace the file."
             ) from error
-        except (OSError, AssertionError, ValueError) as error:
+        except _DOWNLOAD_ERRORS as error:
             raise _unavailable(builder, config, error) from error
 
 
 def _check_network(builder: tfds.core.DatasetBuilder, config: TrainConfig) -> None:
     """Asks each host once: TFDS itself asks for more than three minutes."""
-    error: requests.ConnectionError | None = None
+    error: requests.RequestException | None = None
     for host in {
         urllib.parse.urljoin(url, "/")
         for url in builder.url_infos
@@ -132,7 +156,7 @@ def _check_network(builder: tfds.core.DatasetBuilder, config: TrainConfig) -> No
     }:
         try:
             requests.head(host, timeout=_NETWORK_TIMEOUT_SECONDS)
-        except requests.ConnectionError as failure:
+        except requests.RequestException as failure:
             error = failure
         else:
             return
