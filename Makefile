@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint types wheel clean
+.PHONY: help train test lint types wheel bench docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -41,6 +41,14 @@ wheel: $(VENV)/.ready  ## build the wheel; run the library's tests on it in an e
 	&& mkdir "$$elsewhere/tests" && cp pyproject.toml "$$elsewhere" \
 	&& cp tests/__init__.py tests/oracle.py $(LIBRARY_TESTS:%=tests/test_%.py) "$$elsewhere/tests" \
 	&& cd "$$elsewhere" && venv/bin/python -m pytest
+
+bench: $(VENV)/.ready  ## timings beside Keras and, where it is installed, PyTorch: build/benchmarks
+	for what in layers models inference scaling; do \
+		$(BIN)/python -m benchmarks $$what --output build/benchmarks $(ARGS) || exit; done
+
+docs: $(VENV)/.ready  ## run the code of docs/math.md; the docstrings as pages: build/docs
+	$(BIN)/python -m doctest docs/math.md
+	$(BIN)/pdoc kerasnorm --math --docformat google --output-directory build/docs
 
 clean:  ## what make has made; datasets, runs and saved models stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

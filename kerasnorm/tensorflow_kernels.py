@@ -36,22 +36,25 @@ def normalize_batch(
 ) -> tuple[Tensor, Moments]:
     """`functional.normalize_batch` with the closed-form backward pass: BN, section 3.
 
-    Runs TensorFlow's fused kernel where the reduced axes come first and there is no
-    mask; composed operations elsewhere, for few elements, and under XLA, whose form
-    of the fused kernel has a one-pass variance.
+    Without a mask x is seen as (samples, features), for which TensorFlow's fused
+    kernel runs; composed operations run for few elements, under XLA, whose form of
+    the fused kernel has a one-pass variance, and where there is a mask.
     """
     wide = functional.widen(x)
     kept = [size for axis, size in enumerate(x.shape) if axis not in axes]
     gamma = tf.ones(kept, wide.dtype) if gamma is None else tf.cast(gamma, wide.dtype)
     beta = tf.zeros(kept, wide.dtype) if beta is None else tf.cast(beta, wide.dtype)
     count = functional.count_samples(wide, axes, mask)
-    rows_first = axes == tuple(range(len(axes)))
-    if mask is None and rows_first and wide.dtype == tf.float32:
-        rows = tf.reshape(wide, (-1, gamma.shape.num_elements()))
+    if mask is None and wide.dtype == tf.float32:
+        order = (*axes, *(a for a in range(x.shape.rank) if a not in axes))
+        features_last = _transpose(wide, order)
+        rows = tf.reshape(features_last, (-1, gamma.shape.num_elements()))
         normalize_rows = _normalize_rows if _is_small(x) else _normalize_many_rows
         y, mean, variance = normalize_rows(
             rows, tf.reshape(gamma, [-1]), tf.reshape(beta, [-1]), epsilon, count
         )
+        y = tf.reshape(y, tf.shape(features_last))
+        y = _transpose(y, tuple(order.index(a) for a in range(len(order))))
     else:
         keepdims = [1 if a in axes else size for a, size in enumerate(x.shape)]
         y, mean, variance = _normalize_axes(
@@ -63,7 +66,7 @@ def normalize_batch(
             tf.reshape(count, keepdims) if mask is not None else count,
             mask,
         )
-    y = tf.ensure_shape(tf.reshape(y, tf.shape(x)), x.shape)
+    y = tf.ensure_shape(y, x.shape)
     batch = Moments(count, tf.reshape(mean, kept), tf.reshape(variance, kept))
     return tf.cast(y, x.dtype), batch
 
@@ -364,6 +367,10 @@ def _fused_backward(
 def _sum_rows(values: Tensor) -> Tensor:
     """Sum over the first axis; in graphs this operation starts sooner than `Sum`."""
     return tf.raw_ops.BiasAddGrad(out_backprop=values)
+
+
+def _transpose(x: Tensor, order: tuple[int, ...]) -> Tensor:
+    return x if order == tuple(range(len(order))) else tf.transpose(x, order)
 
 
 def _is_small(x: Tensor) -> bool:
