@@ -73,6 +73,31 @@ def test_noise_shapes_that_do_not_broadcast_to_the_inputs(noise_shape):
         KDropout(0.5, noise_shape=noise_shape)(inputs_of((4, 5, 3)), training=True)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_a_noise_shape_is_checked_at_every_call(training):
+    layer = KDropout(0.5, noise_shape=(4, 1, 1))
+    layer(inputs_of((4, 5, 3)), training=training)
+    message = r"`noise_shape` must be .*\(6, 5, 3\).*noise_shape=\(4, 1, 1\)"
+    with pytest.raises(ValueError, match=message):
+        layer(inputs_of((6, 5, 3)), training=training)
+
+
+def test_a_functional_model_refuses_a_noise_shape_when_it_is_made():
+    inputs = keras.Input((5, 3))
+    message = r"`noise_shape` must be .*\(None, 5, 3\).*noise_shape=\(None, 2, 1\)"
+    with pytest.raises(ValueError, match=message):
+        KDropout(0.5, noise_shape=(None, 2, 1))(inputs)
+
+
+def test_spatial_dropout_checks_the_rank_at_every_call():
+    layer = KSpatialDropout(0.5)
+    layer(inputs_of((4, 5, 5, 3)), training=True)
+    message = r"of rank 3, 4 or 5.*Received: .*\(4, 3\)"
+    for training in (False, True):
+        with pytest.raises(ValueError, match=message):
+            layer(inputs_of((4, 3)), training=training)
+
+
 @pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 3, 2, 2, 2, 2)])
 def test_spatial_dropout_of_another_rank(shape):
     message = r"of rank 3, 4 or 5.*Received: .*\(4, ?"

@@ -136,6 +136,24 @@ def test_mask_without_the_normalised_axis(shape, axis, mask_shape, read_as):
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("mask_shape", [(4, 5), (4, 1, 5)])
+def test_a_mask_of_sizes_unknown_while_tracing(mask_shape):
+    shape = (4, 3, 5)
+    layer = randomised(KBatchNorm(1, epsilon=EPSILON, dtype="float64"), shape)
+    x = uneven(shape)
+    mask = np.random.default_rng(6).random(mask_shape) < 0.6
+    unknown = [None if size > 1 else 1 for size in mask_shape]
+    signature = [
+        tf.TensorSpec((None, 3, None), tf.float64),
+        tf.TensorSpec(unknown, tf.bool),
+    ]
+    call = tf.function(
+        lambda x, mask: layer(x, training=True, mask=mask), input_signature=signature
+    )
+    expected = layer(x, training=True, mask=mask)
+    np.testing.assert_allclose(call(x, mask), expected, rtol=1e-12, atol=1e-12)
+
+
 @LAYOUT
 def test_inference_normalises_with_the_moving_statistics(shape, axis):
     layer = randomised(KBatchNorm(axis, epsilon=EPSILON, dtype="float64"), shape)

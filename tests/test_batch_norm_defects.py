@@ -69,6 +69,27 @@ def test_an_empty_batch_changes_nothing(renorm, moving_average):
     np.testing.assert_array_equal([w.numpy() for w in ours.weights], before)
 
 
+@pytest.mark.parametrize("nothing", ["masked", "empty"])
+@pytest.mark.parametrize("moving_average", AVERAGES)
+def test_nothing_valid_is_no_step_of_a_schedule_either(moving_average, nothing):
+    x = normal(64, 5, 2)
+    rmax = keras.optimizers.schedules.PolynomialDecay(1.0, 10, 3.0)
+    layer = KBatchNorm(
+        renorm=True, renorm_clipping={"rmax": rmax}, moving_average=moving_average
+    )
+    layer(x, training=True)
+    before = {w.path: w.numpy() for w in layer.weights}
+    assert layer.steps_seen.numpy() == 1
+    if nothing == "masked":
+        layer(x, training=True, mask=np.zeros(64, bool))
+    else:
+        layer(x[:0], training=True)
+    for weight in layer.weights:
+        np.testing.assert_array_equal(weight, before[weight.path], err_msg=weight.path)
+    layer(x, training=True)
+    assert layer.steps_seen.numpy() == 2
+
+
 @pytest.mark.parametrize("moving_average", ["debiased", "cumulative"])
 def test_moving_statistics_are_free_of_their_initial_values(moving_average):
     batches = [normal(100, 5, 3, seed) for seed in range(10)]

@@ -43,6 +43,32 @@ def test_images_of_any_size_to_logits(name: str, shape: tuple[int, int, int]) ->
     assert np.isfinite(logits).all()
 
 
+@pytest.mark.parametrize(
+    ("size", "widths"),
+    [
+        (8, [32]),
+        (16, [32]),
+        (28, [32, 64]),
+        (32, [32, 64]),
+        (300, [32, 64, 128, 256, 256, 256]),
+    ],
+)
+def test_the_stages_of_the_cnn(size: int, widths: list[int]) -> None:
+    model = models.build("cnn", (size, size, 1), 10)
+    convolutions = of(model, keras.layers.Conv2D)
+    assert [c.filters for c in convolutions] == [w for w in widths for _ in range(2)]
+    (flatten,) = of(model, keras.layers.Flatten)
+    assert max(flatten.input.shape[1:3]) <= 8
+
+
+@pytest.mark.parametrize("name", models.REGISTRY)
+def test_names(name: str) -> None:
+    model = models.build(name, (28, 28, 1), 10)
+    assert model.name == name
+    assert model.input.name == "images"
+    assert model.layers[-1].name == "logits"
+
+
 @pytest.mark.parametrize("name", models.REGISTRY)
 def test_normalization_comes_before_the_nonlinearity_and_replaces_the_bias(
     name: str,

@@ -121,6 +121,21 @@ def test_masks():
         np.testing.assert_allclose(one, other, rtol=1e-6, err_msg=one.path)
 
 
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_masks_of_other_dtypes_than_bool(dtype):
+    mask = np.random.default_rng(0).random((4, 5)) < 0.6
+    x = uneven((4, 5, 3))
+    builtin = keras.layers.BatchNormalization(dtype="float64")
+    randomised(builtin, x.shape)
+    y = builtin(x, training=True, mask=mask.astype(dtype))
+    ours, of_bool = (randomised(KBatchNorm(dtype="float64"), x.shape) for _ in range(2))
+    ours_y = ours(x, training=True, mask=mask.astype(dtype))
+    np.testing.assert_allclose(ours_y, y, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(ours_y, of_bool(x, training=True, mask=mask))
+    for one, other in zip(ours.weights, of_bool.weights, strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=one.path)
+
+
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
 def test_dtypes(policy):
     ours = randomised(KBatchNorm(dtype=policy), (32, 3))
