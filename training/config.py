@@ -54,7 +54,7 @@ class TrainConfig(BaseModel):
         description="fraction of the training images kept for validation where the "
         "dataset has no validation split; the same for a missing test split",
     )
-    epochs: int = Field(6, ge=1, description="passes over the training images")
+    epochs: int = Field(4, ge=1, description="passes over the training images")
     batch_size: int = Field(128, ge=1, description="images in a training step")
     learning_rate: float = Field(
         4e-3,
@@ -64,7 +64,7 @@ class TrainConfig(BaseModel):
         "and followed by a cosine decay to 0",
     )
     weight_decay: float = Field(
-        1e-3,
+        0.05,
         ge=0,
         allow_inf_nan=False,
         description="AdamW's weight decay; biases, gamma and beta are not decayed",
