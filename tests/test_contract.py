@@ -297,6 +297,52 @@ def check_fit_evaluate_and_predict(case, jit_compile):
     np.testing.assert_allclose(model.evaluate(X, Y, verbose=0), mse, rtol=1e-4)
 
 
+class Everything(keras.Model):
+    """Every public layer, one after the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.all = one_of_each()
+        self.flatten, self.dense = layers.Flatten(), layers.Dense(2)
+
+    def call(self, x, training=False):
+        for layer in self.all:
+            x = layer(x, training=training)
+        return self.dense(self.flatten(x))
+
+
+def one_of_each():
+    """The first case of every layer."""
+    cases = {layer_class: case for case, (layer_class, _) in reversed(CASES.items())}
+    return [make(case) for case in cases.values()]
+
+
+def functional_everything():
+    x = inputs = keras.Input(SHAPE[1:])
+    for layer in one_of_each():
+        x = layer(x)
+    return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+
+
+@pytest.mark.parametrize("make_model", [functional_everything, Everything])
+def test_all_layers_in_one_model(make_model):
+    """`fit` moves every variable; `evaluate` and `predict` agree and move none."""
+    model = make_model()
+    model.compile(keras.optimizers.SGD(0.001), "mse")
+    model(X)
+    before = values(model)
+    model.fit(X, Y, batch_size=4, epochs=2, verbose=0)
+    after = values(model)
+    assert all(np.isfinite(array).all() for array in after)
+    assert all(np.any(one != two) for one, two in zip(before, after, strict=True))
+    predicted = model.predict(X, verbose=0)
+    np.testing.assert_allclose(predicted, model(X), rtol=1e-4, atol=1e-5)
+    mse = np.mean(np.square(predicted - Y))
+    np.testing.assert_allclose(model.evaluate(X, Y, verbose=0), mse, rtol=1e-4)
+    for one, other in zip(values(model), after, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_train_on_batch_is_a_gradient_tape_loop(case):
     model = model_of(case)
     model.compile(keras.optimizers.SGD(0.01), "mse")

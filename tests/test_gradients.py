@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasnorm import KBatchNorm, KDropout, KGaussianDropout, KSpatialDropout
+from kerasnorm import (
+    KBatchNorm,
+    KDropout,
+    KGaussianDropout,
+    KSpatialDropout,
+    functional,
+    tensorflow_kernels,
+)
 from tests import oracle
 
 EPSILON = 0.05
@@ -279,6 +286,127 @@ def test_jacobians(mode):
         np.testing.assert_allclose(
             dropped[index], oracle.inverted_dropout(dy, mask, 0.4), rtol=1e-14
         )
+
+
+# Shapes, reduced axes and means; 2000 is a mean of 1000 standard deviations. 4096
+# features are above 2**17 elements also where the batch is unknown, and taken for 64.
+FLOAT32 = {
+    "few elements, large mean": ((6, 5), (0,), 2000.0),
+    "many elements": ((40, 4096), (0,), 0.0),
+    "many elements, large mean": ((40, 4096), (0,), 2000.0),
+    "many elements, axis 1": ((40, 2100, 2), (0, 2), 0.0),
+}
+CASE = pytest.mark.parametrize(
+    ("shape", "axes", "location"), FLOAT32.values(), ids=FLOAT32.keys()
+)
+MODE = pytest.mark.parametrize("mode", ["eager", "graph", "unknown batch", "xla"])
+
+
+def float32_parameters(shape, axes, location):
+    """x, gamma and beta."""
+    rng = np.random.default_rng(4)
+    kept = [size for axis, size in enumerate(shape) if axis not in axes]
+    arrays = (
+        rng.normal(location, 2, shape),
+        rng.uniform(0.5, 2, kept),
+        rng.normal(0, 1, kept),
+    )
+    return [tf.constant(array, tf.float32) for array in arrays]
+
+
+def in_mode(function, mode, arguments):
+    """What the function gives in the mode."""
+    if mode == "eager":
+        return function(*arguments)
+    x, *rest = (tf.TensorSpec(a.shape, a.dtype) for a in arguments)
+    if mode == "unknown batch":
+        x = tf.TensorSpec((None, *x.shape[1:]), x.dtype)
+    compiled = tf.function(
+        function, input_signature=[x, *rest], jit_compile=mode == "xla"
+    )
+    return compiled(*arguments)
+
+
+def assert_close_in_float32(ours, expected):
+    """To 5e-5 of the largest; two roundings of a mean of 1000 deviations are 1e-4."""
+    for one, other in zip(ours, expected, strict=True):
+        tolerance = 5e-5 * np.abs(other).max()
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
+
+
+@MODE
+@CASE
+def test_second_derivatives_in_float32(shape, axes, location, mode):
+    """Of a gradient penalty, against the functional form in float64."""
+
+    def penalty_gradients(form):
+        def second(x, gamma, beta):
+            with tf.GradientTape() as outer:
+                outer.watch([x, gamma, beta])
+                with tf.GradientTape() as inner:
+                    inner.watch(x)
+                    y, _ = form.normalize_batch(x, axes, gamma, beta, EPSILON)
+                    loss = tf.reduce_sum(tf.sin(y))
+                penalty = tf.reduce_sum(tf.square(inner.gradient(loss, x)))
+            return outer.gradient(penalty, [x, gamma, beta])
+
+        return second
+
+    arguments = float32_parameters(shape, axes, location)
+    ours = in_mode(penalty_gradients(tensorflow_kernels), mode, arguments)
+    exact = [tf.cast(a, tf.float64) for a in arguments]
+    assert_close_in_float32(ours, penalty_gradients(functional)(*exact))
+
+
+@MODE
+@CASE
+def test_jacobians_in_float32(shape, axes, location, mode):
+    """Of three functions of the output at once, by the vectorized backward pass."""
+
+    def jacobians(form):
+        def jacobian(x, gamma, beta):
+            with tf.GradientTape(persistent=True) as tape:
+                tape.watch([x, gamma])
+                y, _ = form.normalize_batch(x, axes, gamma, beta, EPSILON)
+                values = tf.reduce_sum(tf.sin(y), axes)[:3]
+            return [tape.jacobian(values, v) for v in (x, gamma)]
+
+        return jacobian
+
+    arguments = float32_parameters(shape, axes, location)
+    ours = in_mode(jacobians(tensorflow_kernels), mode, arguments)
+    exact = [tf.cast(a, tf.float64) for a in arguments]
+    assert_close_in_float32(ours, jacobians(functional)(*exact))
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_inference_of_float32_images(frozen, mode):
+    """Where TensorFlow's fused kernel normalizes with given statistics."""
+    shape, axes = (4, 5, 6, 3), (0, 1, 2)
+    layer = KBatchNorm(epsilon=EPSILON)
+    x, gamma, beta = float32_parameters(shape, axes, 1.0)
+    layer.build(shape)
+    statistics = np.array([[0.5, 1.0, 1.5], [2.0, 4.0, 6.0]])
+    layer.set_weights([gamma, beta, *statistics])
+
+    def loss(y):
+        return tf.reduce_sum(tf.sin(y))
+
+    def ours(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = loss(layer(x, training=frozen))
+        return tape.gradient(value, [x, *(w.value for w in layer.trainable_weights)])
+
+    x64, *parameters = (tf.cast(v, tf.float64) for v in (x, gamma, beta))
+    layer.trainable = not frozen
+    with tf.GradientTape() as tape:
+        tape.watch([x64, *parameters])
+        y = functional.normalize_with(x64, axes, *statistics, *parameters, EPSILON)
+        value = loss(y)
+    expected = tape.gradient(value, [x64] if frozen else [x64, *parameters])
+    assert_close_in_float32(in_mode(ours, mode, [x]), expected)
 
 
 def test_the_moving_statistics_take_part_in_no_gradient():
