@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import re
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,48 @@ def test_every_room_with_code_is_known_to_the_import_test():
     assert with_code - {"tests"} <= set(BELOW)
 
 
+def is_library_test(path):
+    """Whether a test file needs nothing but the installed library and the oracle.
+
+    It imports no other room and nothing of `tests` but `oracle`, takes no fixture of
+    conftest.py, and does not look where it lies itself.
+    """
+    conftest = ast.parse((ROOT / "tests" / "conftest.py").read_text())
+    fixtures = {n.name for n in conftest.body if isinstance(n, ast.FunctionDef)}
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import(names=names):
+                modules = {alias.name for alias in names}
+            case ast.ImportFrom(module=module, names=names):
+                modules = {f"{module}.{alias.name}" for alias in names}
+            case ast.arg(arg=name) if name in fixtures:
+                return False
+            case ast.Name(id="__file__"):
+                return False
+            case _:
+                continue
+        elsewhere = {*ROOMS, "tests"} - {"kerasnorm"}
+        if any(
+            module.split(".")[0] in elsewhere for module in modules - {"tests.oracle"}
+        ):
+            return False
+    return True
+
+
+def test_make_wheel_runs_every_test_of_the_library():
+    listed = re.search(
+        r"^LIBRARY_TESTS := ((?:.*\\\n)*.*)$",
+        (ROOT / "Makefile").read_text(),
+        re.MULTILINE,
+    )
+    expected = {
+        path.stem.removeprefix("test_")
+        for path in (ROOT / "tests").glob("test_*.py")
+        if is_library_test(path)
+    }
+    assert sorted(listed[1].replace("\\\n", " ").split()) == sorted(expected)
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """The names in a wheel built from a copy of the tracked kinds of files."""
@@ -106,3 +149,12 @@ def test_the_examples_of_the_pages(page):
 def test_the_page_of_mathematics_has_examples():
     text = (ROOT / "docs" / "math.md").read_text()
     assert len(doctest.DocTestParser().get_examples(text)) > 10
+
+
+def test_the_python_of_the_readme_runs():
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert blocks
+    namespace = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
