@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,6 +25,11 @@ class Run:
     runs: Path
     exports: Path
     data_dir: Path
+
+
+def resume_hint(text: str) -> str:
+    """The last command that train.py has given to go on with."""
+    return re.findall(r"[Gg]o on with: (.+)$", text, re.MULTILINE)[-1]
 
 
 @pytest.fixture(scope="session")

@@ -135,16 +135,20 @@ def test_archives_are_looked_for_in_order(
     assert found(tmp_path / "given") == tmp_path / "given"
     assert found() == tmp_path / "own/datasets/some_set"
     shutil.rmtree(tmp_path / "own")
-    assert found() == workspace
-    assert (workspace / "a.zip").read_text() == "system/some-set"
+    assert found() == tmp_path / "system/some-set"  # as they are
+    assert list(workspace.iterdir()) == []
     shutil.rmtree(tmp_path / "system")
     assert found() is None
 
 
 @pytest.mark.parametrize("with_name", [False, True])
-def test_rewritten_gzip_headers_are_restored(tmp_path: Path, with_name: bool) -> None:
-    source, destination = tmp_path / "system", tmp_path / "restored"
-    source.mkdir()
+def test_rewritten_gzip_headers_are_restored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, with_name: bool
+) -> None:
+    monkeypatch.setattr(archives, "REPOSITORY", tmp_path / "own")
+    monkeypatch.setattr(archives, "SYSTEM", tmp_path / "system")
+    source, destination = tmp_path / "system" / "fashion-mnist", tmp_path / "restored"
+    source.mkdir(parents=True)
     destination.mkdir()
     names = sorted(path.name for path in ARCHIVES.glob("*.gz"))
     for name in names:
@@ -153,7 +157,7 @@ def test_rewritten_gzip_headers_are_restored(tmp_path: Path, with_name: bool) ->
         header = struct.pack("<BBBBIBB", 0x1F, 0x8B, 8, 8 * with_name, 0, 2, 3)
         (source / name).write_bytes(header + b"other\0" * with_name + deflated)
         assert gzip.decompress((source / name).read_bytes())
-    archives.restore_headers(source, names, destination)
+    assert archives.find("fashion_mnist", names, None, destination) == destination
     for name in names:
         assert (destination / name).read_bytes() == (ARCHIVES / name).read_bytes()
 
@@ -180,6 +184,9 @@ def test_what_was_tried_is_said_where_there_is_no_network(
     [
         ("fashion_mnits", "Received: fashion_mnits. Did you mean fashion_mnist"),
         ("qqqqqqqqqq", "Received: qqqqqqqqqq.$"),
+        ("fashion-mnist", "fashion-mnist is not known .*Did you mean fashion_mnist"),
+        ("foo bar", "foo bar is not known to TFDS"),
+        ("a:b:c", "a:b:c is not known to TFDS"),
         ("emnist/leters", "Did you mean emnist/letters"),
         ("mnist:9.9.9", "mnist:9.9.9 is not known to TFDS"),
         ("imdb_reviews", "must be an image classification set.*imdb_reviews"),
@@ -223,14 +230,20 @@ def test_classes_without_splits(tmp_path: Path) -> None:
     assert len(counted(*map(np.concatenate, zip(*every, strict=True)))) == 20
 
 
-def test_splits_with_classes(tmp_path: Path) -> None:
-    for split, count in {"train": 10, "validation": 3, "test": 2}.items():
+@pytest.mark.parametrize("validation", ["validation", "valid", "val"])
+def test_splits_with_classes(tmp_path: Path, validation: str) -> None:
+    for split, count in {"train": 10, validation: 3, "test": 2}.items():
         for index in range(count):
             picture(tmp_path / split / "a" / f"{index}.png", mode="L")
     data = open_folder(tmp_path)
     assert data.sizes == {"train": 10, "validation": 3, "test": 2}
     assert data.notes == ()
     assert data.shape == (8, 10, 1)
+    for split in data.sizes:
+        folder = tmp_path / (validation if split == "validation" else split) / "a"
+        pixels = [np.asarray(Image.open(path)) for path in folder.iterdir()]
+        images, labels = all_of(data.batches(split, 4))
+        assert counted(images[..., 0], labels) == counted(pixels, [0] * len(pixels))
 
 
 def test_a_single_split_of_any_name_is_trained_on(tmp_path: Path) -> None:

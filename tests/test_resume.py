@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.conftest import resume_hint
+
 Start = Callable[..., "subprocess.Popen[str]"]
 RunToEnd = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -78,6 +80,38 @@ def kill(process: "subprocess.Popen[str]", when: Callable[[], bool]) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+def in_epoch(number: int, process: "subprocess.Popen[str]") -> Callable[[], bool]:
+    """True once the process has told that the epoch has begun, and a little later."""
+
+    def read() -> bool:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(f"Epoch {number}/"):
+                time.sleep(0.3)
+                return True
+        return False
+
+    return read
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """The same history, variables, exported weights and metrics, bit for bit."""
+    assert history(one) == history(other)
+    expected, received = variables(one), variables(other)
+    assert expected.keys() == received.keys()
+    assert any("seed" in name for name in expected)
+    assert any("optimizer" in name for name in expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(received[name], value, err_msg=name)
+    for first, second in zip(weights(one), weights(other), strict=True):
+        np.testing.assert_array_equal(first, second)
+    metrics = [
+        json.loads((directory / "result.json").read_text())["metrics"]
+        for directory in (one, other)
+    ]
+    assert metrics[0] == metrics[1]
+
+
 def test_a_run_killed_at_several_points_ends_as_if_it_had_not_been(
     train_py: Start,
     run_train_py: RunToEnd,
@@ -89,26 +123,15 @@ def test_a_run_killed_at_several_points_ends_as_if_it_had_not_been(
     versions = tmp_path / "exports" / "fashion"
     resume = ("--resume", "runs/fashion")
 
-    def until(process: "subprocess.Popen[str]", start: str) -> Callable[[], bool]:
-        def read() -> bool:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if line.startswith(start):
-                    time.sleep(0.3)  # some way into the epoch
-                    return True
-            return False
-
-        return read
-
     process = train_py(*arguments(pictures), cwd=tmp_path)
-    kill(process, until(process, "Epoch 1/"))
+    kill(process, in_epoch(1, process))
     assert not (run / "history.csv").exists()
 
     process = train_py(*resume, cwd=tmp_path)
     kill(process, (run / "checkpoints" / "ckpt-2.index").exists)
 
     process = train_py(*resume, cwd=tmp_path)
-    kill(process, until(process, "Epoch 4/"))
+    kill(process, in_epoch(4, process))
     assert [row["epoch"] for row in history(run)] == ["1", "2", "3"]
 
     process = train_py(*resume, cwd=tmp_path)
@@ -125,20 +148,29 @@ def test_a_run_killed_at_several_points_ends_as_if_it_had_not_been(
     # Early stopping has ended the run, in either with what it knew from before.
     assert len(rows) < 8
     assert np.argmin(losses) == len(rows) - 5
-    assert history(run) == rows
-    expected, received = variables(uninterrupted), variables(run)
-    assert expected.keys() == received.keys()
-    assert any("seed" in name for name in expected)
-    assert any("optimizer" in name for name in expected)
-    for name, value in expected.items():
-        np.testing.assert_array_equal(received[name], value, err_msg=name)
-    for one, other in zip(weights(uninterrupted), weights(run), strict=True):
-        np.testing.assert_array_equal(one, other)
-    metrics = [
-        json.loads((directory / "result.json").read_text())["metrics"]
-        for directory in (uninterrupted, run)
-    ]
-    assert metrics[0] == metrics[1]
+    assert_same_end(uninterrupted, run)
+
+
+def test_a_killed_cnn_ends_as_if_it_had_not_been(
+    train_py: Start, run_train_py: RunToEnd, pictures: Path, tmp_path: Path
+) -> None:
+    options = (
+        *("--model", "cnn", "--epochs", 3, "--batch-size", 16, "--name", "cnn"),
+        *("--dataset", f"folder:{pictures}", "--max-norm", 3),
+        *("--run-dir", "runs", "--export-dir", "exports"),
+    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    process = train_py(*options, cwd=killed)
+    kill(process, in_epoch(2, process))
+    assert len(history(killed / "runs" / "cnn")) == 1
+    for process in (
+        run_train_py("--resume", "runs/cnn", cwd=killed),
+        run_train_py(*options, cwd=whole),
+    ):
+        assert process.returncode == 0, process.stderr
+    assert_same_end(whole / "runs" / "cnn", killed / "runs" / "cnn")
 
 
 def test_another_seed_gives_other_weights(
@@ -184,11 +216,13 @@ def test_a_missing_export_is_made_again_and_elsewhere_on_request(
 
 
 def test_an_export_that_fails_at_the_end_loses_nothing(
-    train_py: Start, run_train_py: RunToEnd, pictures: Path, tmp_path: Path
+    train_py: Start, pictures: Path, tmp_path: Path
 ) -> None:
+    """And the hint runs as it is printed, in a directory with a space in its name."""
     versions = tmp_path / "exports" / "fashion"
-    with train_py(*arguments(pictures), cwd=tmp_path) as process:
-        while not (tmp_path / "runs/fashion/history.csv").exists():
+    options = (*arguments(pictures), "--run-dir", "my runs")
+    with train_py(*options, cwd=tmp_path) as process:
+        while not (tmp_path / "my runs/fashion/history.csv").exists():
             assert process.poll() is None
             time.sleep(0.01)
         versions.rmdir()
@@ -196,10 +230,11 @@ def test_an_export_that_fails_at_the_end_loses_nothing(
         _, err = process.communicate(timeout=120)
     assert process.returncode == 2
     assert err.startswith(f"error: The model could not be exported to {versions}: ")
-    assert err.endswith("go on with: python train.py --resume runs/fashion\n")
     assert err.count("\n") == 1
     versions.unlink()
-    ended = run_train_py("--resume", "runs/fashion", cwd=tmp_path)
+    ended = subprocess.run(
+        resume_hint(err), shell=True, cwd=tmp_path, capture_output=True, text=True
+    )
     assert ended.returncode == 0, ended.stderr
     assert (versions / "1" / "saved_model.pb").exists()
 

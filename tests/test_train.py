@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import signal
 import subprocess
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 import kerasnorm  # noqa: F401  (registers the layers)
-from tests.conftest import Run
+from tests.conftest import Run, resume_hint
 from training import report
 
 Split = Callable[[str], tuple[np.ndarray, np.ndarray]]
@@ -58,7 +59,8 @@ def test_the_result_is_the_accuracy_on_the_test_archive(
 
 def test_what_the_user_reads(finished: Run) -> None:
     text = finished.process.stdout
-    assert "python train.py --resume runs/mlp-fashion_mnist" in text
+    resume = shlex.split(resume_hint(text))
+    assert resume[-2:] == ["--resume", "runs/mlp-fashion_mnist"]
     assert "57,000 train, 3,000 validation, 10,000 test images of 28x28x1" in text
     assert "Preparing fashion_mnist from" in text
     for split in ("train", "validation", "test"):
@@ -80,7 +82,7 @@ def test_an_interruption_says_how_to_go_on(
 ) -> None:
     with train_py(
         *("--model", "mlp", "--dataset", f"folder:{pictures}", "--epochs", 1000),
-        *("--run-dir", "runs", "--export-dir", "exports", "--name", "long"),
+        *("--run-dir", "my runs", "--export-dir", "exports", "--name", "long"),
         cwd=tmp_path,
     ) as process:
         assert process.stdout is not None
@@ -90,9 +92,11 @@ def test_an_interruption_says_how_to_go_on(
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == status
-    assert out.endswith("Interrupted. Go on with: python train.py --resume runs/long\n")
+    last = out.splitlines()[-1]
+    assert last.startswith("Interrupted. Go on with: ")
+    assert shlex.split(resume_hint(last))[-2:] == ["--resume", "my runs/long"]
     assert err == ""
-    assert not (tmp_path / "runs/long/result.json").exists()
+    assert not (tmp_path / "my runs/long/result.json").exists()
 
 
 def test_a_name_is_never_used_twice(
@@ -131,6 +135,36 @@ def test_an_unwritable_directory_is_named_before_training(
     assert process.stdout == ""
     assert process.stderr.startswith(f"error: `{option}` must be a directory that can")
     assert process.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fashion-mnist",
+        "foo bar",
+        "a:b:c",
+        pytest.param(
+            "huggingface:mnist",
+            marks=pytest.mark.xfail(
+                strict=True, reason="TFDS prints a banner on standard output."
+            ),
+        ),
+    ],
+)
+def test_an_unusable_dataset_is_one_line_and_leaves_nothing(
+    run_train_py: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    name: str,
+) -> None:
+    process = run_train_py(
+        *("--dataset", name, "--data-dir", "d", "--run-dir", "r", "--export-dir", "e"),
+        cwd=tmp_path,
+    )
+    assert process.returncode == 2
+    assert process.stderr.startswith(f"error: `--dataset` {name} ")
+    assert process.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+    assert process.stdout == ""
 
 
 def test_the_worst_mistakes_are_the_most_confident_ones() -> None:
