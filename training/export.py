@@ -98,6 +98,7 @@ def _model_card(
     checksums = "\n".join(f"| {n} | `{c}` |" for n, c in data.checksums.items())
     notes = "".join(f"\n- {note}" for note in data.notes)
     software = "\n".join(f"- {name} {version(name)}" for name in SOFTWARE)
+    inside = "Scaling and resizing happen" if config.image_size else "Scaling happens"
     shape = ", ".join("any" if n is None else str(n) for n in data.served_shape)
     example = json.dumps({"instances": ["<image>"]})
     return f"""# {config.export_name}
@@ -107,7 +108,7 @@ def _model_card(
 ## Signature
 
 `serving_default`: `images`, {data.dtype}, (any batch size, {shape}), as the dataset
-has them. Scaling{" and resizing" if config.image_size else ""} happen inside.
+has them. {inside} inside.
 
 | output | type | meaning |
 |---|---|---|
