@@ -207,65 +207,34 @@ def _normalize_many_rows(
     x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, count: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalize many (samples, features) by the fused kernel, but not under XLA."""
-    forward_pass, backward_pass = _passes(epsilon)
 
     @tf.custom_gradient
     def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Any:
-        y, *moments_and_saved = forward_pass(x, gamma, beta, count)
-        shift, mean, variance, *_ = moments_and_saved
+        xla = _is_under_xla()
+
+        def composed() -> tuple[Tensor, ...]:
+            shift = _sum_rows(x[:1])
+            results = _forward(x, shift, gamma, beta, epsilon, count, _sum_rows)
+            # Nothing is saved for the fused kernel, in the shapes that it saves.
+            saved = (x, tf.zeros_like(gamma), tf.zeros_like(gamma), tf.zeros([0]))
+            return results[0], shift, *results[1:], *saved
+
+        def fused() -> tuple[Tensor, ...]:
+            return _fused_forward(x, gamma, beta, epsilon, count)
+
+        y, shift, mean, variance, *saved = _if(xla, composed, fused)
 
         def backward(dy: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
-            return backward_pass(dy, x, gamma, count, *moments_and_saved)
+            moments = (shift, mean, variance)
+            return _if(
+                xla,
+                lambda: _backward(dy, x, gamma, epsilon, count, moments, _sum_rows),
+                lambda: _fused_backward(dy, gamma, epsilon, saved),
+            )
 
         return (y, shift + mean, variance), backward
 
     return normalize(x, gamma, beta)
-
-
-@functools.cache
-def _passes(epsilon: float) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Forward and backward pass on many rows.
-
-    Functions of unknown sizes, so that TensorFlow traces their branches once and not
-    once in every layer.
-    """
-    rows, features = tf.TensorSpec((None, None)), tf.TensorSpec((None,))
-    scalar, any_shape = tf.TensorSpec(()), tf.TensorSpec(None)
-
-    @tf.function(input_signature=(rows, features, features, scalar), autograph=False)
-    def forward(
-        x: Tensor, gamma: Tensor, beta: Tensor, count: Tensor
-    ) -> tuple[Tensor, ...]:
-        def composed() -> tuple[Tensor, ...]:
-            shift = _sum_rows(x[:1])
-            y, *moments = _forward(x, shift, gamma, beta, epsilon, count, _sum_rows)
-            # Nothing is saved for the fused kernel, in the shapes that it saves.
-            saved = (x, tf.zeros_like(gamma), tf.zeros_like(gamma), tf.zeros([0]))
-            return y, shift, *moments, *saved
-
-        return tf.cond(
-            _is_under_xla(),
-            composed,
-            lambda: _fused_forward(x, gamma, beta, epsilon, count),
-        )
-
-    moments_and_saved = (*(features,) * 3, rows, *(features,) * 2, any_shape)
-
-    @tf.function(
-        input_signature=(rows, rows, features, scalar, *moments_and_saved),
-        autograph=False,
-    )
-    def backward(
-        dy: Tensor, x: Tensor, gamma: Tensor, count: Tensor, *given: Tensor
-    ) -> tuple[Tensor, ...]:
-        moments, saved = given[:3], given[3:]
-        return tf.cond(
-            _is_under_xla(),
-            lambda: _backward(dy, x, gamma, epsilon, count, moments, _sum_rows),
-            lambda: _fused_backward(dy, gamma, epsilon, saved),
-        )
-
-    return forward, backward
 
 
 def _normalize_axes(
@@ -333,7 +302,7 @@ def _backward(
     gamma: Tensor,
     epsilon: float,
     count: Tensor,
-    moments: Sequence[Tensor],
+    moments: tuple[Tensor, Tensor, Tensor],
     total: Sum,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -376,7 +345,7 @@ def _fused_forward(
     results = run(x, tf.zeros_like(gamma))
     _, _, mean, variance, *_ = results
     is_large = tf.reduce_any(tf.abs(mean) > LARGE_MEAN * tf.sqrt(variance + epsilon))
-    return tf.cond(is_large, lambda: run(x - mean, mean), lambda: results)
+    return _if(is_large, lambda: run(x - mean, mean), lambda: results)
 
 
 def _fused_backward(
@@ -411,11 +380,20 @@ def _is_small(x: Tensor) -> bool:
     return (UNKNOWN_BATCH if batch is None else batch) * math.prod(sizes) <= SMALL
 
 
-def _is_under_xla() -> Tensor:
-    """Whether XLA compiles the function being traced, known when it is compiled.
+def _is_under_xla() -> bool | Tensor:
+    """Whether XLA compiles what is being traced, known when it is compiled.
 
     DeviceIndex is the index of the device that runs it, or the length of the list
     under XLA.
     """
+    if tf.executing_eagerly():
+        return False
     names = ["CPU", "GPU"]
     return tf.raw_ops.DeviceIndex(device_names=names) == len(names)
+
+
+def _if(condition: bool | Tensor, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+    """`tf.cond`, decided while tracing where that can be."""
+    if isinstance(condition, bool):
+        return yes() if condition else no()
+    return tf.cond(condition, yes, no)

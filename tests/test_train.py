@@ -143,12 +143,7 @@ def test_an_unwritable_directory_is_named_before_training(
         "fashion-mnist",
         "foo bar",
         "a:b:c",
-        pytest.param(
-            "huggingface:mnist",
-            marks=pytest.mark.xfail(
-                strict=True, reason="TFDS prints a banner on standard output."
-            ),
-        ),
+        "huggingface:mnist",
     ],
 )
 def test_an_unusable_dataset_is_one_line_and_leaves_nothing(

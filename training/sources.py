@@ -70,7 +70,9 @@ def _open_tfds(config: TrainConfig) -> Source:
 def _builder(config: TrainConfig) -> tfds.core.DatasetBuilder:
     name = config.dataset
     try:
-        return tfds.builder(name, data_dir=config.data_dir)
+        # For a namespace whose package is missing TFDS prints a banner.
+        with contextlib.redirect_stdout(io.StringIO()):
+            return tfds.builder(name, data_dir=config.data_dir)
     except tfds.core.DatasetNotFoundError as error:
         raise UserError(
             "`--dataset` must be the name of a TFDS dataset or folder:PATH. "
