@@ -20,6 +20,7 @@ from tensorflow_datasets.core.download.util import DownloadError
 from training import archives
 from training.config import TrainConfig
 from training.errors import UserError
+from training.files import check_writable
 
 _NETWORK_TIMEOUT_SECONDS = 10
 _DOWNLOAD_ERRORS = (
@@ -124,20 +125,25 @@ def _prepare(
     builder: tfds.core.DatasetBuilder, config: TrainConfig, checksums: dict[str, str]
 ) -> None:
     tfds.disable_progress_bar()
-    with tempfile.TemporaryDirectory() as workspace:
-        directory = archives.find(
-            builder.name, checksums, config.archives, Path(workspace)
-        )
+    place = Path(builder.data_dir).parent
+    check_writable(place, "--data-dir")
+    with tempfile.TemporaryDirectory(dir=place, prefix=".preparing-") as name:
+        workspace = Path(name)
+        directory = archives.find(builder.name, checksums, config.archives, workspace)
         if directory is None:
             _check_network(builder, config)
         origin = directory or "a download"
+        # TFDS names what it extracts from an archive that is given after the file
+        # alone, and takes one of that name that is there: MNIST's and
+        # Fashion-MNIST's archives have the same names.
+        download_config = tfds.download.DownloadConfig(
+            manual_dir=directory, extract_dir=workspace / "extracted"
+        )
         print(f"Preparing {config.dataset} from {origin}, once ...", flush=True)
         try:
             # TFDS announces a download of unknown size, also where there is none.
             with contextlib.redirect_stdout(io.StringIO()):
-                builder.download_and_prepare(
-                    download_config=tfds.download.DownloadConfig(manual_dir=directory)
-                )
+                builder.download_and_prepare(download_config=download_config)
         except tfds.download.download_manager.NonMatchingChecksumError as error:
             names = archives.corrupt(directory, checksums) if directory else []
             raise UserError(
