@@ -187,7 +187,7 @@ def _compile(
 def _normalize_rows(
     x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, count: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalize few (samples, features) by composed operations, or under XLA."""
+    """Normalize few (samples, features) by composed operations."""
 
     @tf.custom_gradient
     def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Any:
