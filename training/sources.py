@@ -125,25 +125,16 @@ def _prepare(
     builder: tfds.core.DatasetBuilder, config: TrainConfig, checksums: dict[str, str]
 ) -> None:
     tfds.disable_progress_bar()
-    place = Path(builder.data_dir).parent
-    check_writable(place, "--data-dir")
-    with tempfile.TemporaryDirectory(dir=place, prefix=".preparing-") as name:
-        workspace = Path(name)
-        directory = archives.find(builder.name, checksums, config.archives, workspace)
+    with tempfile.TemporaryDirectory() as workspace:
+        directory = archives.find(
+            builder.name, checksums, config.archives, Path(workspace)
+        )
         if directory is None:
             _check_network(builder, config)
         origin = directory or "a download"
-        # TFDS names what it extracts from an archive that is given after the file
-        # alone, and takes one of that name that is there: MNIST's and
-        # Fashion-MNIST's archives have the same names.
-        download_config = tfds.download.DownloadConfig(
-            manual_dir=directory, extract_dir=workspace / "extracted"
-        )
         print(f"Preparing {config.dataset} from {origin}, once ...", flush=True)
         try:
-            # TFDS announces a download of unknown size, also where there is none.
-            with contextlib.redirect_stdout(io.StringIO()):
-                builder.download_and_prepare(download_config=download_config)
+            _download_and_prepare(builder, directory)
         except tfds.download.download_manager.NonMatchingChecksumError as error:
             names = archives.corrupt(directory, checksums) if directory else []
             raise UserError(
@@ -152,6 +143,26 @@ def _prepare(
             ) from error
         except _DOWNLOAD_ERRORS as error:
             raise _unavailable(builder, config, error) from error
+
+
+def _download_and_prepare(
+    builder: tfds.core.DatasetBuilder, directory: Path | None
+) -> None:
+    """Has TFDS prepare a dataset from given archives, or from a download.
+
+    TFDS names what it extracts from a given archive after the file alone, and takes
+    one of that name that is there already: MNIST's and Fashion-MNIST's archives have
+    the same names. So every dataset gets a place of its own.
+    """
+    place = Path(builder.data_dir).parent
+    check_writable(place, "--data-dir")
+    with tempfile.TemporaryDirectory(dir=place, prefix=".preparing-") as extracted:
+        download_config = tfds.download.DownloadConfig(
+            manual_dir=directory, extract_dir=extracted
+        )
+        # TFDS announces a download of unknown size, also where there is none.
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(download_config=download_config)
 
 
 def _check_network(builder: tfds.core.DatasetBuilder, config: TrainConfig) -> None:
