@@ -30,10 +30,12 @@ def cnn(
     """Stages of two 3x3 convolutions and a pooling, then a hidden layer.
 
     Each stage halves the image and doubles the width, until at most 8x8 positions
-    are left; there is at least one. Dropout stands after the last normalization: in
-    front of one it would make the variance seen in training another one than at
-    inference (Li et al., arXiv 1801.05134). Without normalization it also follows
-    every pooling, at half the rate.
+    are left; there is at least one. The very first convolution has half the width.
+
+    Dropout stands after the last normalization: in front of one it would make the
+    variance seen in training another one than at inference (Li et al., arXiv
+    1801.05134). Without normalization it also follows every pooling, at half the
+    rate.
 
     Args:
         input_shape: Height, width and channels of the images.
@@ -50,9 +52,10 @@ def cnn(
     x = keras.layers.Rescaling(scale)(images)
     for stage in itertools.count():
         width = min(FIRST_WIDTH * 2**stage, LARGEST_WIDTH)
-        for _ in range(2):
+        # At the full size of the image a convolution costs most.
+        for filters in (width if stage else width // 2, width):
             x = keras.layers.Conv2D(
-                width,
+                filters,
                 3,
                 padding="same",
                 use_bias=not norm,
