@@ -104,13 +104,30 @@ def check_fraction(argument: str, value: Any) -> float:
     return check_real(argument, value, "a float in [0, 1]", minimum=0.0, maximum=1.0)
 
 
-def check_unavailable(argument: str, value: Any) -> Any:
-    """Refuse an argument whose feature is not there yet."""
-    if value not in (None, False):
+def check_virtual_batch_size(size: Any) -> int | None:
+    """Return the samples in a ghost batch, a positive integer, or `None`."""
+    if size is None:
+        return None
+    domain = "a positive integer or None"
+    if not _is_integer(size):
+        raise TypeError(message("virtual_batch_size", domain, size))
+    if size < 1:
+        raise ValueError(message("virtual_batch_size", domain, size))
+    return int(size)
+
+
+def check_synchronized(synchronized: Any) -> bool:
+    """Return whether replicas normalize together, which only TensorFlow's can."""
+    if synchronized and keras.backend.backend() != "tensorflow":
         raise ValueError(
-            message(argument, "None or False", value, "It is not available yet.")
+            message(
+                "synchronized",
+                f"False on the {keras.backend.backend()} backend",
+                synchronized,
+                "Replicas are those of tf.distribute.",
+            )
         )
-    return value
+    return bool(synchronized)
 
 
 def check_renorm_clipping(clipping: Any) -> dict[str, float | LearningRateSchedule]:

@@ -104,6 +104,53 @@ def merge_moments(first: Moments, second: Moments) -> Moments:
     return Moments(count, mean, m2 / divisor)
 
 
+def pool_moments(parts: Moments) -> Moments:
+    """Moments of all samples from those of several sets, stacked along the first axis.
+
+    `merge_moments` for any number of sets: with the shares count_i / count,
+    mean = sum(share_i * mean_i), corrected as in `moments`, and
+    variance = sum(share_i * (variance_i + (mean_i - mean)^2)). Counts may be 0.
+    """
+    count = ops.sum(parts.count, 0)
+    share = parts.count / ops.maximum(count, 1)
+    mean = ops.sum(share * parts.mean, 0)
+    mean = mean + ops.sum(share * (parts.mean - mean), 0)
+    spread = ops.square(parts.mean - mean)
+    return Moments(count, mean, ops.sum(share * (parts.variance + spread), 0))
+
+
+def ghost_batches(
+    x: Tensor, size: int, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Split the first axis into ghost batches: Hoffer et al. 2017, Alg. 1.
+
+    Hoffer, Hubara & Soudry 2017, "Train longer, generalize better",
+    arXiv:1705.08741. The last ghost batch may have fewer samples.
+
+    Args:
+        x: Tensor of shape (samples, ...).
+        size: Samples in a ghost batch.
+        mask: Boolean tensor of `x`'s rank that broadcasts to `x`.
+
+    Returns:
+        `x` as (ghost batches, size, ...), filled up with 0, and a mask of that rank
+        that leaves the filling out.
+    """
+    shape = ops.shape(x)
+    samples, rank = shape[0], len(shape)
+    batches = (samples + size - 1) // size
+    if mask is None:
+        mask = ops.ones((1,) * rank, dtype="bool")
+    mask = ops.broadcast_to(mask, (samples, *ops.shape(mask)[1:]))
+
+    def split(values: Tensor) -> Tensor:
+        filling = [[0, batches * size - samples], *([[0, 0]] * (rank - 1))]
+        sizes = ops.shape(values)[1:]
+        return ops.reshape(ops.pad(values, filling), (batches, size, *sizes))
+
+    return split(x), ops.cast(split(ops.cast(mask, "int8")), "bool")
+
+
 def unbiased_variance(count: Tensor, variance: Tensor) -> Tensor:
     """Bessel's correction, m / (m - 1) * variance: BN, Alg. 2, line 10.
 

@@ -142,8 +142,8 @@ def test_a_schedule_is_given_when_the_layer_is_made():
         (ValueError, {"epsilon": float("nan")}, r"Received: epsilon=nan"),
         (TypeError, {"epsilon": "tiny"}, r"Received: epsilon='tiny'"),
         (ValueError, {"moving_average": "mean"}, r"Received: moving_average='mean'"),
-        (ValueError, {"virtual_batch_size": 8}, r"Received: virtual_batch_size=8"),
-        (ValueError, {"synchronized": True}, r"Received: synchronized=True"),
+        (ValueError, {"virtual_batch_size": 0}, r"Received: virtual_batch_size=0"),
+        (TypeError, {"virtual_batch_size": 1.5}, r"Received: virtual_batch_size=1\.5"),
     ],
 )
 def test_bad_arguments_of_batch_norm(error, arguments, message):

@@ -10,6 +10,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from kerasnorm import _validation, functional
 from kerasnorm.functional import MASK_BITS, Shape, Tensor
 from kerasnorm.layers._kernels import kernels
+from kerasnorm.layers._replicas import replica_seed
 from kerasnorm.layers._schedule import (
     deserialize_schedule,
     is_schedule,
@@ -69,6 +70,7 @@ class RandomLayer(keras.layers.Layer):
                 initializer="zeros",
                 dtype="int32",
                 trainable=False,
+                aggregation="only_first_replica",
             )
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -114,15 +116,22 @@ class RandomLayer(keras.layers.Layer):
         children = super()._trackable_children(save_type, **kwargs)
         return {**children, "seed_state": self.seed_generator.state}
 
-    def _is_random(self, training: bool | None) -> bool:
-        return bool(training or self.monte_carlo) and self.rate != 0
+    def _is_random(self, training: Any) -> Any:
+        """Whether noise is drawn; a tensor where `training` is one and decides."""
+        if is_schedule(self.rate) or self.rate > 0:
+            return True if self.monte_carlo else training
+        return False
 
-    def _kernels(self, training: bool | None) -> ModuleType:
+    def _seed(self) -> Tensor:
+        """The seed of the next draw, on each replica its own."""
+        return replica_seed(self.seed_generator.next())
+
+    def _kernels(self, training: Any) -> ModuleType:
         """Where the noise comes from: compiled in training, where speed matters.
 
         Noise at inference must run wherever an exported model does, with XLA or not.
         """
-        return kernels if training else functional
+        return kernels if ops.is_tensor(training) or training else functional
 
     def _current_rate(self) -> float | Tensor:
         """The rate at this step; a schedule's is clipped to the domain of `rate`."""
@@ -131,6 +140,7 @@ class RandomLayer(keras.layers.Layer):
         maximum = 1.0 - 2.0**-MASK_BITS if self._rate_below_one else 1.0
         return ops.clip(self.rate(self.steps_seen.value), 0.0, maximum)
 
-    def _count_step(self, training: bool | None) -> None:
-        if training and is_schedule(self.rate):
-            self.steps_seen.assign_add(1)
+    def _count_step(self, training: Any) -> None:
+        if is_schedule(self.rate):
+            is_step = training if ops.is_tensor(training) else bool(training)
+            self.steps_seen.assign_add(ops.cast(is_step, "int32"))

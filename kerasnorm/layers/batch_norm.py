@@ -1,6 +1,7 @@
 """Batch normalization: `KBatchNorm`."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,11 +11,14 @@ from keras.optimizers.schedules import LearningRateSchedule
 from kerasnorm import _validation, functional
 from kerasnorm.functional import Moments, Shape, Tensor
 from kerasnorm.layers._kernels import kernels
+from kerasnorm.layers._mask import align_mask
+from kerasnorm.layers._replicas import normalize_over_replicas, pool_replicas
 from kerasnorm.layers._schedule import (
     deserialize_schedule,
     is_schedule,
     serialize_schedule,
 )
+from kerasnorm.layers._training import if_training
 
 MOVING_AVERAGES = ("exponential", "debiased", "cumulative")
 
@@ -58,7 +62,9 @@ class KBatchNorm(keras.layers.Layer):
             rmax to 3 and dmax to 5. Defaults to no bounds, as Keras.
         renorm_momentum: `momentum` of the averages that r and d refer to. Defaults
             to 0.99.
-        synchronized: Not available yet; must be `False`.
+        synchronized: Whether the replicas of a `tf.distribute` strategy normalize
+            their batches as one. The moving statistics are those of all replicas
+            either way. Defaults to `False`.
         moving_average: How `moving_mean` and `moving_variance` follow the batches.
             `"exponential"` (default): as Keras; starts from the initial 0 and 1, and
             every batch counts the same. `"debiased"`: exponential in age, weighted by
@@ -66,13 +72,18 @@ class KBatchNorm(keras.layers.Layer):
             old, weighted by samples: the average of Alg. 2.
         bessel_correction: Whether `moving_variance` averages m / (m - 1) times the
             batch's variance, as in Alg. 2, line 10. Defaults to `False`, as Keras.
-        virtual_batch_size: Not available yet; must be `None`.
+        virtual_batch_size: Samples in a ghost batch (Hoffer et al. 2017): in training
+            every so many consecutive samples, at the end of the batch perhaps fewer,
+            are normalized on their own. The moving statistics follow the whole
+            batch. Ghost batches are never shared by replicas. Defaults to `None`,
+            the whole batch.
         **kwargs: `name`, `dtype` and other arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: Tensor of rank 1 or more.
-        training: Whether to use and learn the batch's statistics. `fit` gives `True`,
-            `predict` `False`.
+        training: Whether to use and learn the batch's statistics; a boolean, or a
+            boolean tensor on the TensorFlow backend. `fit` gives `True`, `predict`
+            `False`.
         mask: Boolean tensor, `True` where a sample counts for the statistics. Of the
             inputs' shape without the last axis, as Keras's masks are; or without the
             normalized axis, where only that fits; or of the inputs' rank, broadcast.
@@ -112,6 +123,7 @@ class KBatchNorm(keras.layers.Layer):
     References:
         - Ioffe & Szegedy 2015, arXiv:1502.03167, Alg. 1 and 2.
         - Ioffe 2017, arXiv:1702.03275 (batch renormalization).
+        - Hoffer, Hubara & Soudry 2017, arXiv:1705.08741 (ghost batches).
     """
 
     def __init__(
@@ -160,13 +172,13 @@ class KBatchNorm(keras.layers.Layer):
         self.renorm_momentum = _validation.check_fraction(
             "renorm_momentum", renorm_momentum
         )
-        self.synchronized = _validation.check_unavailable("synchronized", synchronized)
+        self.synchronized = _validation.check_synchronized(synchronized)
         self.moving_average = _validation.check_choice(
             "moving_average", moving_average, MOVING_AVERAGES
         )
         self.bessel_correction = bool(bessel_correction)
-        self.virtual_batch_size = _validation.check_unavailable(
-            "virtual_batch_size", virtual_batch_size
+        self.virtual_batch_size = _validation.check_virtual_batch_size(
+            virtual_batch_size
         )
         self.supports_masking = True
         self.gamma: Any = None
@@ -174,12 +186,20 @@ class KBatchNorm(keras.layers.Layer):
         self.mean_weight: Any = None
         self.variance_weight: Any = None
         self.steps_seen: Any = None
+        # Called with inputs, outputs and mask by what looks at whole models.
+        self._observer: Callable[[Tensor, Tensor, Tensor | None], None] | None = None
 
     def build(self, input_shape: Shape) -> None:
         """Create the weights, in the order of the built-in layer."""
         rank = len(input_shape)
         self._axes = _validation.check_axes_fit(self.axis, input_shape)
         self._reduction_axes = tuple(a for a in range(rank) if a not in self._axes)
+        if self.virtual_batch_size is not None and 0 in self._axes:
+            raise ValueError(
+                _validation.message(
+                    "axis", "without the first axis with ghost batches", self.axis
+                )
+            )
         self.input_spec = keras.layers.InputSpec(
             ndim=rank, axes={a: input_shape[a] for a in self._axes}
         )
@@ -189,7 +209,10 @@ class KBatchNorm(keras.layers.Layer):
             dtype=keras.backend.result_type(self.variable_dtype, "float32"),
             autocast=False,
         )
-        add_moving = functools.partial(add_weight, trainable=False)
+        # The replicas compute the same values.
+        add_moving = functools.partial(
+            add_weight, trainable=False, aggregation="only_first_replica"
+        )
         if self.scale:
             self.gamma = add_weight(
                 name="gamma",
@@ -236,19 +259,21 @@ class KBatchNorm(keras.layers.Layer):
                 initializer="zeros",
                 dtype="int32",
                 trainable=False,
+                aggregation="only_first_replica",
             )
 
     def call(
-        self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None
+        self, inputs: Tensor, training: Any = None, mask: Tensor | None = None
     ) -> Tensor:
         """Normalize with the batch's statistics in training, else the moving ones."""
         _validation.check_dtype(inputs, ("float", "int"))
         is_float = keras.backend.is_float_dtype(inputs.dtype)
         x = inputs if is_float else functional.widen(inputs)
-        if training and self.trainable:
-            y = self._normalize_batch(x, self._align_mask(mask, x))
-        else:
-            y = kernels.normalize_with(
+        mask = align_mask(mask, x, self._axes[-1])
+        y = if_training(
+            training if self.trainable else False,
+            lambda: self._normalize_batch(x, mask),
+            lambda: kernels.normalize_with(
                 x,
                 self._reduction_axes,
                 self.moving_mean,
@@ -256,7 +281,10 @@ class KBatchNorm(keras.layers.Layer):
                 self.gamma,
                 self.beta,
                 self.epsilon,
-            )
+            ),
+        )
+        if self._observer is not None:
+            self._observer(x, y, mask)
         return ops.cast(y, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -310,64 +338,69 @@ class KBatchNorm(keras.layers.Layer):
     def _normalize_batch(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Normalize with the batch's statistics, and learn them."""
         axes = self._reduction_axes
-        if not self.renorm:
-            y, batch = kernels.normalize_batch(
-                x, axes, self.gamma, self.beta, self.epsilon, mask
-            )
+        if self.virtual_batch_size is not None:
+            y, batch = self._normalize_ghost_batches(x, mask)
+        elif self.synchronized:
+            y, batch = self._normalize(normalize_over_replicas, x, axes, mask)
         else:
-            x_hat, batch = kernels.normalize_batch(
-                functional.widen(x), axes, None, None, self.epsilon, mask
-            )
-            gamma, beta = self._renormalize(batch)
-            y = x_hat * ops.expand_dims(gamma, axes) + ops.expand_dims(beta, axes)
+            y, batch = self._normalize(kernels.normalize_batch, x, axes, mask)
+        if not self.synchronized or self.virtual_batch_size is not None:
+            batch = pool_replicas(batch)
         self._update_statistics(batch)
         return y
 
-    def _align_mask(self, mask: Tensor | None, x: Tensor) -> Tensor | None:
-        """Give the mask the rank of `x`: by Keras's rule, else by the layer's axis."""
-        if mask is None:
-            return None
-        mask = ops.cast(mask, "bool")
-        if len(mask.shape) == len(x.shape):
-            if _validation.broadcasts(mask.shape, x.shape):
-                return mask
-        elif len(mask.shape) == len(x.shape) - 1:
-            last, own = len(x.shape) - 1, self._axes[-1]
-            # A size that is not known yet is no reason to read it as Keras does.
-            is_keras_mask = own == last or mask.shape[own] == x.shape[own]
-            for axis in (last, own) if is_keras_mask else (own,):
-                shape = (*mask.shape[:axis], 1, *mask.shape[axis:])
-                if _validation.broadcasts(shape, x.shape):
-                    return ops.expand_dims(mask, axis)
-        raise ValueError(
-            _validation.message(
-                "mask",
-                "of the inputs' shape without the last or the normalized axis, or "
-                f"broadcastable to it at the same rank; the inputs' is {x.shape}",
-                mask.shape,
-            )
-        )
+    def _normalize_ghost_batches(
+        self, x: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Moments]:
+        parts, mask = functional.ghost_batches(x, self.virtual_batch_size, mask)
+        axes = tuple(axis + 1 for axis in self._reduction_axes)
+        y, batch = self._normalize(functional.normalize_batch, parts, axes, mask)
+        samples, *sizes = ops.shape(x)
+        y = ops.reshape(y, (-1, *sizes))[:samples]
+        return y, functional.pool_moments(batch)
 
-    def _renormalize(self, batch: Moments) -> tuple[Tensor, Tensor]:
-        """The gamma and beta that apply r and d: (x * r + d) * gamma + beta."""
+    def _normalize(
+        self,
+        normalize_batch: Callable[..., tuple[Tensor, Moments]],
+        x: Tensor,
+        axes: tuple[int, ...],
+        mask: Tensor | None,
+    ) -> tuple[Tensor, Moments]:
+        if not self.renorm and self.virtual_batch_size is None:
+            return normalize_batch(x, axes, self.gamma, self.beta, self.epsilon, mask)
+        wide = functional.widen(x)
+        x_hat, batch = normalize_batch(wide, axes, None, None, self.epsilon, mask)
+        gamma, beta = self._gamma_and_beta(batch)
+        y = x_hat * ops.expand_dims(gamma, axes) + ops.expand_dims(beta, axes)
+        return ops.cast(y, x.dtype), batch
+
+    def _gamma_and_beta(self, batch: Moments) -> tuple[Tensor, Tensor]:
+        """What to apply to x_hat: (x_hat * r + d) * gamma + beta with `renorm`."""
+        scale, shift = ops.ones_like(batch.mean), ops.zeros_like(batch.mean)
+        if self.renorm:
+            scale, shift = self._renorm_correction(batch)
+        if self.gamma is not None:
+            gamma = ops.cast(self.gamma, scale.dtype)
+            scale, shift = scale * gamma, shift * gamma
+        if self.beta is not None:
+            shift = shift + ops.cast(self.beta, shift.dtype)
+        return scale, shift
+
+    def _renorm_correction(self, batch: Moments) -> tuple[Tensor, Tensor]:
         dtype = batch.mean.dtype
-        stddev = ops.sqrt(batch.variance + self.epsilon)
         bounds = {
             name: ops.cast(bound(self.steps_seen.value), dtype)
             if is_schedule(bound)
             else bound
             for name, bound in self.renorm_clipping.items()
         }
-        r, d = functional.renorm_correction(
+        return functional.renorm_correction(
             batch.mean,
-            stddev,
+            ops.sqrt(batch.variance + self.epsilon),
             ops.cast(self.renorm_mean, dtype),
             ops.maximum(ops.cast(self.renorm_stddev, dtype), self.epsilon**0.5),
             **bounds,
         )
-        gamma = r if self.gamma is None else r * ops.cast(self.gamma, r.dtype)
-        beta = d if self.gamma is None else d * ops.cast(self.gamma, d.dtype)
-        return gamma, beta if self.beta is None else beta + ops.cast(self.beta, d.dtype)
 
     def _update_statistics(self, batch: Moments) -> None:
         dtype = self.moving_mean.dtype
@@ -399,6 +432,29 @@ class KBatchNorm(keras.layers.Layer):
             self._follow(self.moving_variance, self.variance_weight, variance, degrees)
         if self.steps_seen is not None:
             self.steps_seen.assign_add(ops.cast(ops.any(count > 0), "int32"))
+
+    def _assign_population(self, population: Moments) -> None:
+        """Take the statistics of all samples in the place of the averages."""
+        count, mean, variance = population
+        if self.bessel_correction:
+            variance = functional.unbiased_variance(count, variance)
+        stddev = ops.sqrt(population.variance + self.epsilon)
+        self.moving_mean.assign(mean)
+        self.moving_variance.assign(variance)
+        if self.renorm:
+            self.moving_stddev.assign(ops.sqrt(variance + self.epsilon))
+            self.renorm_mean.assign(mean)
+            self.renorm_stddev.assign(stddev)
+        if self.mean_weight is not None:
+            # As after this one batch.
+            is_debiased = self.moving_average == "debiased"
+            share = 1.0 - self.momentum if is_debiased else 1.0
+            degrees = count - 1 if self.bessel_correction else count
+            for weight, samples in (
+                (self.mean_weight, count),
+                (self.variance_weight, degrees),
+            ):
+                weight.assign(ops.broadcast_to(share * samples, weight.shape))
 
     def _follow(
         self, moving: Any, weight: Any, batch: Tensor, batch_weight: Tensor

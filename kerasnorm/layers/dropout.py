@@ -8,6 +8,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from kerasnorm import _validation, functional
 from kerasnorm.functional import Shape, Tensor
 from kerasnorm.layers._random import RandomLayer
+from kerasnorm.layers._training import if_training
 
 
 @keras.saving.register_keras_serializable(package="kerasnorm")
@@ -40,7 +41,8 @@ class KDropout(RandomLayer):
 
     Call arguments:
         inputs: Floating-point tensor of any rank.
-        training: Whether to drop. `fit` gives `True`, `predict` `False`.
+        training: Whether to drop, a boolean or a boolean tensor. `fit` gives `True`,
+            `predict` `False`.
 
     Input shape: Any.
 
@@ -87,19 +89,25 @@ class KDropout(RandomLayer):
         )
         self.monte_carlo = bool(monte_carlo)
 
-    def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
+    def call(self, inputs: Tensor, training: Any = False) -> Tensor:
         """Drop in training; scale at inference where `scale_at` says so."""
         _validation.check_dtype(inputs, ("float",))
         self.compute_output_shape(inputs.shape)
-        rate = self._current_rate()
-        if not self._is_random(training):
-            if self.scale_at == "inference":
-                return functional.scale_by_keep_fraction(inputs, rate)
-            return inputs
-        self._count_step(training)
         kernels = self._kernels(training)
-        drop = kernels.thinning if self.scale_at == "inference" else kernels.dropout
-        return drop(inputs, rate, self.seed_generator.next(), self.noise_shape)
+        scaled_at_inference = self.scale_at == "inference"
+
+        def drop() -> Tensor:
+            rate = self._current_rate()
+            self._count_step(training)
+            function = kernels.thinning if scaled_at_inference else kernels.dropout
+            return function(inputs, rate, self._seed(), self.noise_shape)
+
+        def keep() -> Tensor:
+            if not scaled_at_inference:
+                return inputs
+            return functional.scale_by_keep_fraction(inputs, self._current_rate())
+
+        return if_training(self._is_random(training), drop, keep)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return `input_shape`, if `noise_shape` broadcasts to it."""
@@ -134,7 +142,8 @@ class KSpatialDropout(RandomLayer):
 
     Call arguments:
         inputs: Floating-point tensor of rank 3, 4 or 5.
-        training: Whether to drop. `fit` gives `True`, `predict` `False`.
+        training: Whether to drop, a boolean or a boolean tensor. `fit` gives `True`,
+            `predict` `False`.
 
     Input shape: `(batch, *spatial, channels)`, or `(batch, channels, *spatial)` with
         `data_format="channels_first"`; one to three spatial axes.
@@ -177,22 +186,24 @@ class KSpatialDropout(RandomLayer):
             ("channels_last", "channels_first"),
         )
 
-    def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
+    def call(self, inputs: Tensor, training: Any = False) -> Tensor:
         """Drop whole feature maps in training."""
         _validation.check_dtype(inputs, ("float",))
         self.compute_output_shape(inputs.shape)
-        if not self._is_random(training):
-            return inputs
-        rate = self._current_rate()
-        self._count_step(training)
         spatial = (1,) * (len(inputs.shape) - 2)
         if self.data_format == "channels_last":
             noise_shape = (None, *spatial, None)
         else:
             noise_shape = (None, None, *spatial)
-        return self._kernels(training).dropout(
-            inputs, rate, self.seed_generator.next(), noise_shape
-        )
+
+        def drop() -> Tensor:
+            rate = self._current_rate()
+            self._count_step(training)
+            return self._kernels(training).dropout(
+                inputs, rate, self._seed(), noise_shape
+            )
+
+        return if_training(self._is_random(training), drop, lambda: inputs)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return `input_shape`, if it is of rank 3, 4 or 5."""
@@ -221,7 +232,8 @@ class KGaussianDropout(RandomLayer):
 
     Call arguments:
         inputs: Floating-point tensor of any rank.
-        training: Whether to add noise. `fit` gives `True`, `predict` `False`.
+        training: Whether to add noise, a boolean or a boolean tensor. `fit` gives
+            `True`, `predict` `False`.
 
     Input shape: Any.
 
@@ -255,13 +267,13 @@ class KGaussianDropout(RandomLayer):
     ) -> None:
         super().__init__(rate, seed=seed, rate_below_one=True, **kwargs)
 
-    def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
+    def call(self, inputs: Tensor, training: Any = False) -> Tensor:
         """Multiply by noise in training."""
         _validation.check_dtype(inputs, ("float",))
-        if not self._is_random(training):
-            return inputs
-        rate = self._current_rate()
-        self._count_step(training)
-        return self._kernels(training).gaussian_dropout(
-            inputs, rate, self.seed_generator.next()
-        )
+
+        def multiply() -> Tensor:
+            rate = self._current_rate()
+            self._count_step(training)
+            return self._kernels(training).gaussian_dropout(inputs, rate, self._seed())
+
+        return if_training(self._is_random(training), multiply, lambda: inputs)

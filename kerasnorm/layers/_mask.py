@@ -1,0 +1,35 @@
+"""Masks of batch normalization."""
+
+from keras import ops
+
+from kerasnorm import _validation
+from kerasnorm.functional import Tensor
+
+
+def align_mask(mask: Tensor | None, x: Tensor, axis: int) -> Tensor | None:
+    """Give a mask the rank of `x`: by Keras's rule, else by the layer's `axis`.
+
+    Keras's masks lack the last axis of the inputs.
+    """
+    if mask is None:
+        return None
+    mask = ops.cast(mask, "bool")
+    if len(mask.shape) == len(x.shape):
+        if _validation.broadcasts(mask.shape, x.shape):
+            return mask
+    elif len(mask.shape) == len(x.shape) - 1:
+        last = len(x.shape) - 1
+        # A size that is not known yet is no reason to read it as Keras does.
+        is_keras_mask = axis == last or mask.shape[axis] == x.shape[axis]
+        for missing in (last, axis) if is_keras_mask else (axis,):
+            shape = (*mask.shape[:missing], 1, *mask.shape[missing:])
+            if _validation.broadcasts(shape, x.shape):
+                return ops.expand_dims(mask, missing)
+    raise ValueError(
+        _validation.message(
+            "mask",
+            "of the inputs' shape without the last or the normalized axis, or "
+            f"broadcastable to it at the same rank; the inputs' is {x.shape}",
+            mask.shape,
+        )
+    )
