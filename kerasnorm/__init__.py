@@ -4,6 +4,10 @@ from kerasnorm import functional
 from kerasnorm._version import __version__
 from kerasnorm.layers.batch_norm import KBatchNorm, KBatchNormalization
 from kerasnorm.layers.dropout import KDropout, KGaussianDropout, KSpatialDropout
+from kerasnorm.transforms.convert import convert
+from kerasnorm.transforms.fold import fold
+from kerasnorm.transforms.monte_carlo import MonteCarloPrediction, monte_carlo
+from kerasnorm.transforms.recalibrate import recalibrate
 
 __all__ = [
     "KBatchNorm",
@@ -11,6 +15,11 @@ __all__ = [
     "KDropout",
     "KGaussianDropout",
     "KSpatialDropout",
+    "MonteCarloPrediction",
     "__version__",
+    "convert",
+    "fold",
     "functional",
+    "monte_carlo",
+    "recalibrate",
 ]

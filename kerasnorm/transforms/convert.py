@@ -1,0 +1,208 @@
+"""Keras's layers for ours and back: `convert`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from kerasnorm import _validation
+from kerasnorm.layers._schedule import is_schedule
+from kerasnorm.layers.batch_norm import KBatchNorm
+from kerasnorm.layers.dropout import KDropout, KGaussianDropout, KSpatialDropout
+from kerasnorm.transforms._configs import (
+    Config,
+    all_layers,
+    check_is_functional,
+    map_objects,
+    remade,
+    replaced,
+)
+
+_SPATIAL = (
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+)
+_OURS: dict[type, Any] = {
+    keras.layers.BatchNormalization: KBatchNorm,
+    keras.layers.Dropout: KDropout,
+    keras.layers.GaussianDropout: KGaussianDropout,
+    **dict.fromkeys(_SPATIAL, KSpatialDropout),
+}
+
+
+def convert(model: keras.Model, to: str = "kerasnorm") -> keras.Model:
+    """Makes the same model of this package's layers, or of Keras's.
+
+    `BatchNormalization`, `Dropout`, `SpatialDropout1D`, `2D`, `3D` and
+    `GaussianDropout` become `KBatchNorm`, `KDropout`, `KSpatialDropout` and
+    `KGaussianDropout` with the same names, configurations and weights, or the other
+    way round; all other layers are copied. Predictions stay what they are. If the
+    model is compiled the new one is too, with a copy of the optimizer and its slots,
+    the same loss and metrics: training goes on where it was.
+
+    Args:
+        model: Sequential or functional model, with models and wrapped layers in it as
+            may be. It is left as it is.
+        to: `"kerasnorm"` (default) or `"keras"`.
+
+    Returns:
+        A new model.
+
+    Raises:
+        ValueError: If the model, or one inside of it that has layers to be replaced,
+            is subclassed; or, with `to="keras"`, if a layer uses an option that
+            Keras's layer does not have.
+
+    Example:
+
+    >>> import keras, kerasnorm
+    >>> model = keras.Sequential([
+    ...     keras.Input((8,)), keras.layers.Dense(4),
+    ...     keras.layers.BatchNormalization(name="norm"), keras.layers.Dropout(0.5)])
+    >>> [type(layer).__name__ for layer in kerasnorm.convert(model).layers]
+    ['Dense', 'KBatchNorm', 'KDropout']
+    """
+    to = _validation.check_choice("to", to, ("kerasnorm", "keras"))
+    check_is_functional(model)
+    replace, outdated = (
+        (_to_ours, tuple(_OURS))
+        if to == "kerasnorm"
+        else (_to_keras, tuple(_OURS.values()))
+    )
+    new = remade(model, lambda config: map_objects(config, replace))
+    _check_none_is_left(new, outdated)
+    _copy_state(model, new)
+    if model.compiled:
+        _copy_compilation(model, new)
+    return new
+
+
+def _to_ours(entry: Config) -> Config:
+    for theirs, ours in _OURS.items():
+        if entry["class_name"] == theirs.__name__ and entry["module"] == "keras.layers":
+            return replaced(entry, ours.from_config(entry["config"]))
+    return entry
+
+
+def _to_keras(entry: Config) -> Config:
+    for ours in _OURS.values():
+        if entry.get("registered_name") == f"kerasnorm>{ours.__name__}":
+            layer = ours.from_config(entry["config"])
+            shape = (entry.get("build_config") or {}).get("input_shape")
+            return replaced(entry, _BACK[ours](layer, shape))
+    return entry
+
+
+def _batch_normalization(layer: KBatchNorm, shape: Any) -> keras.layers.Layer:
+    config = layer.get_config()
+    _refuse(layer, "moving_average", config.pop("moving_average"), "exponential")
+    _refuse(layer, "bessel_correction", config.pop("bessel_correction"), False)
+    _refuse(layer, "virtual_batch_size", config.pop("virtual_batch_size"), None)
+    if isinstance(layer.axis, tuple):
+        if len(layer.axis) > 1:
+            raise _no_counterpart(layer, "axis", layer.axis)
+        (config["axis"],) = layer.axis
+    for bound, value in layer.renorm_clipping.items():
+        if is_schedule(value):
+            raise _no_counterpart(layer, f"renorm_clipping['{bound}']", value)
+    return keras.layers.BatchNormalization.from_config(config)
+
+
+def _dropout(layer: KDropout, shape: Any) -> keras.layers.Layer:
+    config = _with_constant_rate(layer)
+    _refuse(layer, "scale_at", config.pop("scale_at"), "training")
+    _refuse(layer, "monte_carlo", config.pop("monte_carlo"), False)
+    return keras.layers.Dropout.from_config(config)
+
+
+def _spatial_dropout(layer: KSpatialDropout, shape: Any) -> keras.layers.Layer:
+    config = _with_constant_rate(layer)
+    if shape is None:
+        raise ValueError(
+            f"The layer {layer.name!r} must be built to become one of Keras's, which "
+            "has a class for each rank. Give the model an input shape."
+        )
+    theirs = _SPATIAL[len(shape) - 3]
+    if theirs is keras.layers.SpatialDropout1D:
+        _refuse(layer, "data_format", config.pop("data_format"), "channels_last")
+    # Their constructors take no `trainable`, and not every one a policy.
+    config.pop("trainable")
+    return theirs(**config)
+
+
+def _gaussian_dropout(layer: KGaussianDropout, shape: Any) -> keras.layers.Layer:
+    return keras.layers.GaussianDropout.from_config(_with_constant_rate(layer))
+
+
+_BACK: dict[type, Callable[[Any, Any], keras.layers.Layer]] = {
+    KBatchNorm: _batch_normalization,
+    KDropout: _dropout,
+    KSpatialDropout: _spatial_dropout,
+    KGaussianDropout: _gaussian_dropout,
+}
+
+
+def _with_constant_rate(layer: Any) -> Config:
+    if is_schedule(layer.rate):
+        raise _no_counterpart(layer, "rate", layer.rate)
+    return layer.get_config()
+
+
+def _refuse(layer: Any, option: str, value: Any, only: Any) -> None:
+    if value != only:
+        raise _no_counterpart(layer, option, value)
+
+
+def _no_counterpart(layer: Any, option: str, value: Any) -> ValueError:
+    return ValueError(
+        f"The layer {layer.name!r} must use no option that Keras's layer lacks to be "
+        f"converted back. Received: {option}={value!r}."
+    )
+
+
+def _check_none_is_left(model: keras.Model, outdated: tuple[type, ...]) -> None:
+    for layer in all_layers(model):
+        if type(layer) in outdated:
+            raise ValueError(
+                f"The layer {layer.path!r} is made inside of a subclassed model or "
+                f"layer, which makes its own {type(layer).__name__}: only its own "
+                "code can replace it."
+            )
+
+
+def _copy_state(old: keras.Model, new: keras.Model) -> None:
+    if old.built:
+        new.set_weights(old.get_weights())
+    for ours, theirs in zip(all_layers(new), all_layers(old), strict=True):
+        # Keras's spatial dropout leaves its policy out of its configuration.
+        if ours.dtype_policy != theirs.dtype_policy:
+            ours.dtype_policy = theirs.dtype_policy
+        our_seed, their_seed = (
+            getattr(layer, "seed_generator", None) for layer in (ours, theirs)
+        )
+        if our_seed and their_seed:  # a built-in dropout of rate 0 has none
+            our_seed.state.assign(their_seed.state)
+
+
+def _copy_compilation(old: keras.Model, new: keras.Model) -> None:
+    # As given to `compile`: what its configuration names might not be registered.
+    arguments = dict(old._compile_config.config)
+    optimizer = type(old.optimizer).from_config(old.optimizer.get_config())
+    _copy_weight_decay(old, new, optimizer)
+    new.compile(**{**arguments, "optimizer": optimizer})
+    if old.optimizer.built:
+        optimizer.build(new.trainable_variables)
+        for ours, theirs in zip(
+            optimizer.variables, old.optimizer.variables, strict=True
+        ):
+            ours.assign(theirs)
+
+
+def _copy_weight_decay(old: keras.Model, new: keras.Model, optimizer: Any) -> None:
+    """What is not to decay is no part of an optimizer's configuration."""
+    theirs = getattr(old.optimizer, "inner_optimizer", old.optimizer)
+    pairs = zip(old.trainable_variables, new.trainable_variables, strict=True)
+    kept = [ours for variable, ours in pairs if not theirs._use_weight_decay(variable)]
+    if kept:
+        getattr(optimizer, "inner_optimizer", optimizer).exclude_from_weight_decay(kept)

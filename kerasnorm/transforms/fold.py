@@ -1,0 +1,236 @@
+"""Models for inference alone, without normalization and dropout: `fold`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasnorm import functional
+from kerasnorm.layers.batch_norm import KBatchNorm
+from kerasnorm.layers.dropout import KDropout, KGaussianDropout, KSpatialDropout
+from kerasnorm.transforms._configs import (
+    Config,
+    check_is_functional,
+    remade,
+    replaced,
+)
+from kerasnorm.transforms._graph import Graph
+from kerasnorm.transforms._linear import (
+    why_nothing_after,
+    why_nothing_before,
+    with_input,
+    with_output,
+)
+from kerasnorm.transforms._multiply_add import MultiplyAdd
+
+_NORMALIZATIONS = (KBatchNorm, keras.layers.BatchNormalization)
+_DROPOUTS = (
+    KDropout,
+    KSpatialDropout,
+    KGaussianDropout,
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+    keras.layers.GaussianDropout,
+    keras.layers.AlphaDropout,
+)
+
+
+def fold(
+    model: keras.Model, print_fn: Callable[[str], Any] | None = None
+) -> keras.Model:
+    """Makes a model for inference, with no batch normalization and no dropout.
+
+    Batch normalization at inference multiplies and adds (Ioffe & Szegedy 2015,
+    Alg. 2, line 11). Where the layer before it is linear, feeds nothing else and has
+    no activation, or the only layer after it is, it becomes part of that layer's
+    kernel and bias; elsewhere it becomes one multiply-add. Dropout is left out. The
+    predictions are those of `model` but for rounding.
+
+    Before it: `Dense`, `Conv1D`, `2D`, `3D` and their transposes, `DepthwiseConv1D`,
+    `2D`, `SeparableConv1D`, `2D`. After it: `Dense`, and `Conv1D`, `2D`, `3D` that do
+    not pad.
+
+    Args:
+        model: Sequential or functional model, of Keras's layers or ours, with models
+            in it as may be. It is left as it is.
+        print_fn: Called with a line for each layer that is folded, removed or kept,
+            and why; `print`, for example. Defaults to `None`, no report.
+
+    Returns:
+        A new model, not compiled. With a multiply-add in it, its `.keras` file needs
+        `import kerasnorm`; its SavedModel does not.
+
+    Raises:
+        ValueError: If the model is subclassed or not built.
+
+    Example:
+
+    >>> import keras, kerasnorm
+    >>> model = keras.Sequential([
+    ...     keras.Input((8,)), keras.layers.Dense(4), kerasnorm.KBatchNorm(name="norm"),
+    ...     keras.layers.ReLU(), kerasnorm.KDropout(0.5, name="drop")])
+    >>> [type(layer).__name__ for layer in kerasnorm.fold(model, print).layers]
+    drop: removed
+    norm: folded into dense before it
+    ['Dense', 'ReLU']
+    """
+    check_is_functional(model)
+    if not model.built:
+        raise ValueError(
+            f"`model` must be built. Received: {model.name!r} without an input shape."
+        )
+    return _Folding(model, print_fn or (lambda line: None)).result()
+
+
+class _Folding:
+    """One model, its layers taken in the order in which they run."""
+
+    def __init__(self, model: keras.Model, report: Callable[[str], Any]) -> None:
+        self._model = model
+        self._report = report
+        if isinstance(model, keras.Sequential):
+            model = keras.Model(model.inputs, model.outputs, name=model.name)
+        self._functional = model
+        self._layers = {layer.name: layer for layer in model.layers}
+        self._weights = {name: la.get_weights() for name, la in self._layers.items()}
+
+    def result(self) -> keras.Model:
+        new = remade(self._functional, self._fold)
+        for layer in new.layers:
+            layer.set_weights(self._weights[layer.name])
+        if isinstance(self._model, keras.Sequential):
+            return keras.Sequential(new.layers, name=new.name)
+        return new
+
+    def _fold(self, config: Config) -> Config:
+        self._graph = Graph(config["config"])
+        for name, layer in self._layers.items():
+            if isinstance(layer, keras.Model):
+                self._fold_model(name, layer)
+            elif isinstance(layer, _DROPOUTS):
+                self._fold_dropout(name, layer)
+            elif not isinstance(layer, _NORMALIZATIONS):
+                self._report_what_stays_inside(layer)
+        for name, layer in self._layers.items():
+            if isinstance(layer, _NORMALIZATIONS):
+                self._fold_normalization(name, layer)
+        return config
+
+    def _fold_model(self, name: str, model: keras.Model) -> None:
+        def report(line: str) -> None:
+            self._report(f"{name}/{line}")
+
+        folded = _Folding(model, report).result()
+        self._weights[name] = folded.get_weights()
+        self._replace(name, folded)
+
+    def _fold_dropout(self, name: str, layer: Any) -> None:
+        if getattr(layer, "monte_carlo", False):
+            self._report(f"{name}: kept, since it draws masks at inference")
+        elif getattr(layer, "scale_at", "training") == "inference":
+            keep = functional.keep_fraction(layer._current_rate())
+            self._weights[name] = [
+                ops.convert_to_numpy(keep).astype("float64"),
+                np.zeros(()),
+            ]
+            self._replace(name, MultiplyAdd((), name=name, dtype=layer.dtype_policy))
+            self._report(f"{name}: multiply-add, since it scales at inference")
+        else:
+            self._graph.bypass(name)
+            self._report(f"{name}: removed")
+
+    def _fold_normalization(self, name: str, layer: Any) -> None:
+        axis = tuple(keras.tree.flatten(layer.axis))
+        factor, shift = _factor_and_shift(layer)
+        reasons = [self._fold_into_previous(name, axis, factor, shift)]
+        if reasons[0] is not None:
+            reasons.append(self._fold_into_next(name, axis, factor, shift))
+        if None in reasons:
+            return
+        self._weights[name] = [factor, shift]
+        self._replace(name, MultiplyAdd(axis, name=name, dtype=layer.dtype_policy))
+        self._report(f"{name}: multiply-add, since {' and '.join(map(str, reasons))}")
+
+    def _fold_into_previous(
+        self, name: str, axis: tuple[int, ...], factor: np.ndarray, shift: np.ndarray
+    ) -> str | None:
+        """Fold and return `None`, or return why not."""
+        if not self._graph.is_called_once(name):
+            return "it is used more than once"
+        previous, *_ = self._graph.inputs(self._graph.calls(name)[0])[0]
+        layer = self._layers[previous]
+        reason = self._why_not(why_nothing_after, name, axis, layer)
+        if reason is None and len(self._graph.consumers(previous)) > 1:
+            reason = f"{previous} before it feeds other layers too"
+        if reason is None:
+            weights = self._weights[previous]
+            self._weights[previous] = with_output(layer, weights, factor, shift)
+            self._take_up(name, previous)
+            self._report(f"{name}: folded into {previous} before it")
+        return reason
+
+    def _fold_into_next(
+        self, name: str, axis: tuple[int, ...], factor: np.ndarray, shift: np.ndarray
+    ) -> str | None:
+        """Fold and return `None`, or return why not."""
+        consumers = self._graph.consumers(name)
+        following = consumers[0] if len(consumers) == 1 else None
+        if following is None:
+            return "not one layer alone follows it"
+        reason = self._why_not(why_nothing_before, name, axis, self._layers[following])
+        if reason is None:
+            weights = self._weights[following]
+            self._weights[following] = with_input(weights, factor, shift)
+            self._take_up(name, following)
+            self._report(f"{name}: folded into {following} after it")
+        return reason
+
+    def _why_not(
+        self,
+        rule: Callable[[Any, int, int], str | None],
+        name: str,
+        axis: tuple[int, ...],
+        neighbour: Any,
+    ) -> str | None:
+        rank = self._layers[name].input_spec.ndim
+        if len(axis) > 1:
+            return "it normalizes several axes"
+        reason = rule(neighbour, axis[0] % rank, rank)
+        if reason is None and not self._graph.is_called_once(neighbour.name):
+            return f"{neighbour.name} is used more than once"
+        return reason
+
+    def _take_up(self, name: str, linear: str) -> None:
+        self._graph.entries[linear]["config"]["use_bias"] = True
+        self._graph.bypass(name)
+
+    def _replace(self, name: str, layer: keras.layers.Layer) -> None:
+        entries = self._graph.entries
+        entries[name] = replaced(entries[name], layer)
+        self._graph.config["layers"] = list(entries.values())
+
+    def _report_what_stays_inside(self, layer: keras.layers.Layer) -> None:
+        for inner in layer._flatten_layers(include_self=False):
+            if isinstance(inner, (*_NORMALIZATIONS, *_DROPOUTS)):
+                self._report(f"{inner.path}: kept, since it is part of {layer.name}")
+
+
+def _factor_and_shift(layer: Any) -> tuple[np.ndarray, np.ndarray]:
+    """y = factor * x + shift at inference: BN, Alg. 2, line 11, in float64."""
+    mean, variance, gamma, beta = (
+        None if weight is None else ops.convert_to_numpy(weight).astype("float64")
+        for weight in (
+            layer.moving_mean,
+            layer.moving_variance,
+            layer.gamma,
+            layer.beta,
+        )
+    )
+    factor = 1 / np.sqrt(variance + layer.epsilon)
+    if gamma is not None:
+        factor = gamma * factor
+    return factor, (0 if beta is None else beta) - mean * factor

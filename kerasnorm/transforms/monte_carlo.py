@@ -1,0 +1,215 @@
+"""Predictions with their uncertainty: `monte_carlo`."""
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasnorm import _validation, functional
+from kerasnorm.functional import Tensor
+from kerasnorm.layers._random import RandomLayer
+from kerasnorm.transforms._configs import all_layers
+
+
+class MonteCarloPrediction(NamedTuple):
+    """What `monte_carlo` returns: NumPy arrays, entropies in nats.
+
+    `mean` and `variance` have the shape of the model's output, the entropies lack its
+    last axis. They are `None` where the outputs are no probabilities, which sum to 1
+    over the last axis.
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+    predictive_entropy: np.ndarray | None
+    expected_entropy: np.ndarray | None
+    mutual_information: np.ndarray | None
+
+
+def monte_carlo(
+    model: keras.Model,
+    x: Any,
+    samples: int = 50,
+    seed: int | None = None,
+    batch_size: int | None = None,
+    *,
+    from_logits: bool = False,
+    verbose: int = 0,
+) -> MonteCarloPrediction:
+    """Averages a model's predictions over random dropout masks.
+
+    Srivastava et al. 2014, section 7.5; as an approximation of Bayesian inference Gal
+    & Ghahramani 2016. Every `KDropout`, `KSpatialDropout` and `KGaussianDropout` is
+    as in training, every other layer, batch normalization with it, as at inference.
+    With p_s the output of sample s and H the entropy:
+
+    - mean = sum(p_s) / S, variance = sum((p_s - mean)^2) / S;
+    - predictive entropy H(mean), the whole uncertainty; expected entropy
+      sum(H(p_s)) / S, that of the data; their difference, the mutual information of
+      the prediction and the weights, that of the model (Gal 2016, section 3.3.1).
+
+    No variable of the model changes. The memory does not depend on `samples`.
+
+    Args:
+        model: Model with one output and dropout layers of this package; for Keras's
+            own see `kerasnorm.convert`.
+        x: The inputs, an array or a structure of arrays.
+        samples: S, at least 1. Defaults to 50.
+        seed: Integer; the same seed and `batch_size` give the same masks. Defaults to
+            a random one.
+        batch_size: Samples of `x` at a time. Defaults to 32.
+        from_logits: Whether the outputs are logits, to be made probabilities by a
+            softmax first. Defaults to `False`.
+        verbose: 1 for a progress bar. Defaults to 0.
+
+    Returns:
+        `MonteCarloPrediction`.
+
+    Raises:
+        ValueError: If there is no dropout layer of this package, or `samples` is
+            below 1.
+
+    Example:
+
+    >>> import keras, kerasnorm
+    >>> model = keras.Sequential([
+    ...     keras.Input((8,)), kerasnorm.KDropout(0.5),
+    ...     keras.layers.Dense(3, activation="softmax")])
+    >>> x = keras.random.normal((4, 8), seed=1)
+    >>> prediction = kerasnorm.monte_carlo(model, x, samples=20, seed=0)
+    >>> prediction.mean.shape, prediction.mutual_information.shape
+    ((4, 3), (4,))
+
+    References:
+        - Gal & Ghahramani 2016, "Dropout as a Bayesian approximation",
+          arXiv:1506.02142.
+        - Gal 2016, "Uncertainty in deep learning", PhD thesis, Cambridge.
+    """
+    if not isinstance(samples, int) or samples < 1:
+        message = _validation.message("samples", "an integer above 0", samples)
+        raise ValueError(message)
+    seed = _validation.check_seed(seed)
+    if seed is None:
+        seed = random.randrange(2**31)
+    inputs = {"x": x, "index": np.arange(len(keras.tree.flatten(x)[0]), dtype="int32")}
+    with masks_at_inference(model):
+        sampler = _Sampler(model, samples, seed, from_logits)
+        mean, variance, entropy = sampler.predict(
+            inputs, batch_size=batch_size, verbose=verbose
+        )
+    if not _are_probabilities(mean):
+        return MonteCarloPrediction(mean, variance, None, None, None)
+    predictive = ops.convert_to_numpy(_entropy(mean))
+    return MonteCarloPrediction(
+        mean, variance, predictive, entropy, predictive - entropy
+    )
+
+
+class _Sampler(keras.Model):
+    """`sample_moments` as a model, for `predict` to compile and to feed."""
+
+    def __init__(
+        self, model: keras.Model, samples: int, seed: int, from_logits: bool
+    ) -> None:
+        super().__init__(name="monte_carlo")
+        self._model, self._samples, self._seed = model, samples, seed
+        self._from_logits = from_logits
+
+    def call(self, inputs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        first = inputs["index"][0]
+        seed = ops.stack([ops.full_like(first, self._seed), first])
+        return sample_moments(
+            self._model, inputs["x"], seed, self._samples, self._from_logits
+        )
+
+
+@contextlib.contextmanager
+def masks_at_inference(model: keras.Model) -> Iterator[None]:
+    """In here, what calls or traces the model at inference gets masks too."""
+    layers = _random_layers(model)
+    kept = [layer.monte_carlo for layer in layers]
+    try:
+        for layer in layers:
+            layer.monte_carlo = True
+        yield
+    finally:
+        for layer, monte_carlo in zip(layers, kept, strict=True):
+            layer.monte_carlo = monte_carlo
+
+
+def sample_moments(
+    model: keras.Model,
+    x: Any,
+    seed: Tensor,
+    samples: int | Tensor,
+    from_logits: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, variance and mean entropy of the outputs over `samples` draws of masks.
+
+    To be called in `masks_at_inference`; also in a graph, with `samples` a tensor.
+
+    Args:
+        model: The model.
+        x: One batch of inputs.
+        seed: Integer tensor of shape (2,).
+        samples: The number of draws.
+        from_logits: As in `monte_carlo`.
+    """
+    layers = _random_layers(model)
+    positions = ops.arange(len(layers), dtype="int32")
+
+    def draw(index: Tensor) -> Tensor:
+        (word,) = ops.unstack(functional.random_words(ops.reshape(index, (1,)), seed))
+        own = functional.random_words(positions, ops.stack([word, index]))
+        own = ops.bitwise_and(own, 2**31 - 1)  # the state may be unsigned
+        states = [
+            (layer.seed_generator.state, _state(layer, own[i]))
+            for i, layer in enumerate(layers)
+        ]
+        # The states stand in for those of the layers, which are not advanced.
+        with keras.StatelessScope(states):
+            y = functional.widen(model(x, training=False))
+        return ops.softmax(y) if from_logits else y
+
+    def add(index: Tensor, sums: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        mean, m2, entropy = sums
+        y = draw(index)
+        deviation = y - mean
+        mean = mean + deviation / ops.cast(index + 1, y.dtype)
+        return mean, m2 + deviation * (y - mean), entropy + _entropy(y)
+
+    first = draw(ops.convert_to_tensor(0, dtype="int32"))
+    sums = (first, ops.zeros_like(first), _entropy(first))
+    mean, m2, entropy = ops.fori_loop(1, samples, add, sums)
+    count = ops.cast(samples, mean.dtype)
+    return mean, m2 / count, entropy / count
+
+
+def _random_layers(model: keras.Model) -> list[RandomLayer]:
+    layers = [la for la in all_layers(model) if isinstance(la, RandomLayer)]
+    if not layers:
+        raise ValueError(
+            "`model` must have a dropout layer of kerasnorm. Received: "
+            f"{model.name!r} without one. `kerasnorm.convert` makes them of Keras's."
+        )
+    return layers
+
+
+def _state(layer: RandomLayer, seed: Tensor) -> Tensor:
+    return ops.cast(
+        ops.stack([seed, ops.zeros_like(seed)]), layer.seed_generator.state.dtype
+    )
+
+
+def _entropy(p: Tensor) -> Tensor:
+    """H(p) = -sum(p log p) over the last axis; 0 where p is 0, in nats."""
+    safe = ops.where(p > 0, p, 1.0)
+    return -ops.sum(safe * ops.log(safe), axis=-1)
+
+
+def _are_probabilities(p: np.ndarray) -> bool:
+    return bool((p >= 0).all() and np.allclose(p.sum(axis=-1), 1, atol=1e-3))

@@ -1,0 +1,189 @@
+"""The population statistics of Algorithm 2: `recalibrate`."""
+
+import contextlib
+import itertools
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import keras
+from keras import ops
+
+from kerasnorm import functional
+from kerasnorm.functional import Moments, Tensor
+from kerasnorm.layers._random import RandomLayer
+from kerasnorm.layers.batch_norm import KBatchNorm
+from kerasnorm.transforms._configs import all_layers
+
+BATCH_SIZE = 128
+"""Samples at a time where `data` is an array."""
+
+
+def recalibrate(
+    model: keras.Model, data: Any, steps: int | None = None, verbose: int = 1
+) -> None:
+    """Sets the moving statistics of every `KBatchNorm` to those of `data`.
+
+    The mean and the variance that inference is to use (Ioffe & Szegedy 2015, Alg. 2,
+    lines 7 to 12; "precise BN", Wu & Johnson 2021), computed with the weights that
+    the model now has and dropout off. Each layer's inputs are those that inference
+    will give it: the layers are set one after another, each in a pass over the data
+    of its own, with the layers before it as they will stay. A layer that is used more
+    than once gets the statistics of all its inputs. Partial moments are merged by
+    `kerasnorm.functional.merge_moments`, every valid sample with the same weight.
+
+    With `moving_average` `"debiased"` or `"cumulative"` training goes on as after one
+    batch of all samples.
+
+    Args:
+        model: Any built Keras model, changed in place. Keras's own layers are left
+            alone: see `kerasnorm.convert`.
+        data: As for `fit`; only the inputs are used: an array or a structure of
+            arrays (taken 128 samples at a time), a `tf.data.Dataset`, a
+            `keras.utils.PyDataset` or another iterable of batches. The batches of a
+            generator are kept in memory.
+        steps: Batches to use. Defaults to all; must be given where `data` does not
+            end. 1,000 to 10,000 samples suffice (Wu & Johnson 2021, section 3).
+        verbose: 1 (default) for a progress bar, 0 for none.
+
+    Raises:
+        ValueError: If there is no `KBatchNorm`, or no batch. If anything is raised,
+            or the run is interrupted, the model is left as it was.
+
+    Example:
+
+    >>> import keras, kerasnorm
+    >>> model = keras.Sequential([keras.Input((1,)), kerasnorm.KBatchNorm()])
+    >>> x = keras.ops.reshape(keras.ops.arange(5.0), (5, 1))
+    >>> kerasnorm.recalibrate(model, x, verbose=0)
+    >>> norm = model.layers[0]
+    >>> float(norm.moving_mean[0]), float(norm.moving_variance[0])
+    (2.0, 2.0)
+
+    References:
+        - Wu & Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576.
+    """
+    batches = _Batches(data, steps)
+    first = next(iter(batches), None)
+    if first is None:
+        raise ValueError("`data` must have at least one batch. Received: none.")
+    norms = [layer for layer in all_layers(model) if isinstance(layer, KBatchNorm)]
+    kept = [(v, ops.copy(v.value)) for n in norms for v in n.non_trainable_variables]
+    try:
+        with _without_noise(model):
+            order = _order_of_use(model, norms, first)
+            progress = keras.utils.Progbar(
+                len(order), verbose=verbose, unit_name="layer"
+            )
+            for done, norm in enumerate(order, start=1):
+                norm._assign_population(_population(model, norm, batches))
+                progress.update(done)
+    except BaseException:
+        for variable, value in kept:
+            variable.assign(value)
+        raise
+
+
+class _Batches(Iterable[Any]):
+    """The inputs of each batch, as often as they are asked for."""
+
+    def __init__(self, data: Any, steps: int | None) -> None:
+        if isinstance(data, Iterator):
+            data = list(itertools.islice(data, steps))
+        self._data, self._steps = data, steps
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(self._all(), self._steps)
+
+    def _all(self) -> Iterator[Any]:
+        data = self._data
+        if isinstance(data, keras.utils.PyDataset):
+            data = map(data.__getitem__, range(len(data)))
+        elif _is_array(data):
+            yield from _slices(data)
+            return
+        for batch in data:
+            inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+            yield inputs
+
+
+def _is_array(data: Any) -> bool:
+    leaves = keras.tree.flatten(data)
+    are_arrays = all(
+        hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves
+    )
+    return are_arrays and (
+        hasattr(data, "shape") or isinstance(data, (dict, list, tuple))
+    )
+
+
+def _slices(data: Any) -> Iterator[Any]:
+    samples = keras.tree.flatten(data)[0].shape[0]
+    for start in range(0, samples, BATCH_SIZE):
+        part = slice(start, start + BATCH_SIZE)
+        yield keras.tree.map_structure(operator.itemgetter(part), data)
+
+
+@contextlib.contextmanager
+def _without_noise(model: keras.Model) -> Iterator[None]:
+    """Monte Carlo layers do not drop in here either."""
+    layers = [la for la in all_layers(model) if isinstance(la, RandomLayer)]
+    kept = [layer.monte_carlo for layer in layers]
+    try:
+        for layer in layers:
+            layer.monte_carlo = False
+        yield
+    finally:
+        for layer, monte_carlo in zip(layers, kept, strict=True):
+            layer.monte_carlo = monte_carlo
+
+
+def _order_of_use(
+    model: keras.Model, norms: list[KBatchNorm], inputs: Any
+) -> list[KBatchNorm]:
+    order: list[KBatchNorm] = []
+
+    def observer_of(norm: KBatchNorm) -> Callable[..., None]:
+        def observe(x: Tensor, y: Tensor, mask: Tensor | None) -> None:
+            if norm not in order:
+                order.append(norm)
+
+        return observe
+
+    with observed({norm: observer_of(norm) for norm in norms}):
+        model(inputs, training=False)
+    if not order:
+        raise ValueError(
+            f"`model` must use a KBatchNorm. Received: {model.name!r} without one. "
+            "`kerasnorm.convert` makes them of Keras's layers."
+        )
+    return order
+
+
+def _population(model: keras.Model, norm: KBatchNorm, batches: _Batches) -> Moments:
+    population: Moments | None = None
+
+    def observe(x: Tensor, y: Tensor, mask: Tensor | None) -> None:
+        nonlocal population
+        part = functional.moments(x, norm._reduction_axes, mask)
+        population = (
+            part if population is None else functional.merge_moments(population, part)
+        )
+
+    with observed({norm: observe}):
+        for inputs in batches:
+            model(inputs, training=False)
+    assert population is not None  # it was used by the first batch
+    return population
+
+
+@contextlib.contextmanager
+def observed(observers: dict[KBatchNorm, Callable[..., None]]) -> Iterator[None]:
+    """Let each layer tell its observer its inputs, outputs and mask."""
+    try:
+        for norm, observer in observers.items():
+            norm._observer = observer
+        yield
+    finally:
+        for norm in observers:
+            norm._observer = None
