@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint types wheel bench docs clean
+.PHONY: help train test test-slow lint types wheel bench docs clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is %d.%d. Name another with: make PYTHON=python3.12 ..." % v)'
@@ -21,6 +21,9 @@ train: $(VENV)/.ready  ## train the default CNN on Fashion-MNIST and export it (
 
 test: $(VENV)/.ready  ## every test (options: ARGS="-k dropout")
 	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/.ready  ## the tests with the large models of keras.applications
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(VENV)/.ready  ## ruff: lint and format
 	$(BIN)/ruff check .

@@ -70,8 +70,27 @@ def convert(model: keras.Model, to: str = "kerasnorm") -> keras.Model:
         if to == "kerasnorm"
         else (_to_keras, tuple(_OURS.values()))
     )
-    new = remade(model, lambda config: map_objects(config, replace))
-    _check_none_is_left(new, outdated)
+
+    def edit(config: Config) -> Config:
+        replaced_names = set()
+
+        def replace_and_note(entry: Config) -> Config:
+            new = replace(entry)
+            if new is not entry:
+                replaced_names.add(entry["config"]["name"])
+            return new
+
+        config = map_objects(config, replace_and_note)
+        for layer in all_layers(model):
+            if type(layer) in outdated and layer.name not in replaced_names:
+                raise ValueError(
+                    f"The {type(layer).__name__} {layer.path!r} must be part of a "
+                    "Sequential or functional model. Received: one that the code of a "
+                    "subclassed model or layer makes. Only that code can replace it."
+                )
+        return config
+
+    new = remade(model, edit)
     _copy_state(model, new)
     if model.compiled:
         _copy_compilation(model, new)
@@ -159,16 +178,6 @@ def _no_counterpart(layer: Any, option: str, value: Any) -> ValueError:
         f"The layer {layer.name!r} must use no option that Keras's layer lacks to be "
         f"converted back. Received: {option}={value!r}."
     )
-
-
-def _check_none_is_left(model: keras.Model, outdated: tuple[type, ...]) -> None:
-    for layer in all_layers(model):
-        if type(layer) in outdated:
-            raise ValueError(
-                f"The layer {layer.path!r} is made inside of a subclassed model or "
-                f"layer, which makes its own {type(layer).__name__}: only its own "
-                "code can replace it."
-            )
 
 
 def _copy_state(old: keras.Model, new: keras.Model) -> None:

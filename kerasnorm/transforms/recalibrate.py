@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -38,10 +38,10 @@ def recalibrate(
     Args:
         model: Any built Keras model, changed in place. Keras's own layers are left
             alone: see `kerasnorm.convert`.
-        data: As for `fit`; only the inputs are used: an array or a structure of
-            arrays (taken 128 samples at a time), a `tf.data.Dataset`, a
-            `keras.utils.PyDataset` or another iterable of batches. The batches of a
-            generator are kept in memory.
+        data: Inputs as for `fit`: an array or a structure of arrays (taken 128 samples
+            at a time), a `tf.data.Dataset`, a `keras.utils.PyDataset` or another
+            iterable of batches, whose labels and weights are ignored. The batches of
+            a generator are kept in memory.
         steps: Batches to use. Defaults to all; must be given where `data` does not
             end. 1,000 to 10,000 samples suffice (Wu & Johnson 2021, section 3).
         verbose: 1 (default) for a progress bar, 0 for none.
@@ -63,8 +63,8 @@ def recalibrate(
     References:
         - Wu & Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576.
     """
-    batches = _Batches(data, steps)
-    first = next(iter(batches), None)
+    batches = _batches(data, steps)
+    first = next(batches(), None)
     if first is None:
         raise ValueError("`data` must have at least one batch. Received: none.")
     norms = [layer for layer in all_layers(model) if isinstance(layer, KBatchNorm)]
@@ -84,44 +84,35 @@ def recalibrate(
         raise
 
 
-class _Batches(Iterable[Any]):
-    """The inputs of each batch, as often as they are asked for."""
+def _batches(data: Any, steps: int | None) -> Callable[[], Iterator[Any]]:
+    """A function that goes through the inputs of the batches, from the first one."""
+    batches: Callable[[], Iterator[Any]]
+    if isinstance(data, Iterator):
+        batches = list(itertools.islice(data, steps)).__iter__
+    elif isinstance(data, keras.utils.PyDataset):
+        batches = lambda: map(data.__getitem__, range(len(data)))  # noqa: E731
+    elif _are_arrays(data):
+        batches = lambda: _slices(data)  # noqa: E731
+    else:
+        batches = data.__iter__
 
-    def __init__(self, data: Any, steps: int | None) -> None:
-        if isinstance(data, Iterator):
-            data = list(itertools.islice(data, steps))
-        self._data, self._steps = data, steps
+    def inputs() -> Iterator[Any]:
+        for batch in itertools.islice(batches(), steps):
+            yield keras.utils.unpack_x_y_sample_weight(batch)[0]
 
-    def __iter__(self) -> Iterator[Any]:
-        return itertools.islice(self._all(), self._steps)
-
-    def _all(self) -> Iterator[Any]:
-        data = self._data
-        if isinstance(data, keras.utils.PyDataset):
-            data = map(data.__getitem__, range(len(data)))
-        elif _is_array(data):
-            yield from _slices(data)
-            return
-        for batch in data:
-            inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-            yield inputs
+    return inputs
 
 
-def _is_array(data: Any) -> bool:
-    leaves = keras.tree.flatten(data)
-    are_arrays = all(
-        hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves
-    )
-    return are_arrays and (
-        hasattr(data, "shape") or isinstance(data, (dict, list, tuple))
-    )
+def _are_arrays(data: Any) -> bool:
+    """Whether `data` is an array or a structure of arrays, as `fit` takes them."""
+    return all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(data))
 
 
-def _slices(data: Any) -> Iterator[Any]:
-    samples = keras.tree.flatten(data)[0].shape[0]
+def _slices(arrays: Any) -> Iterator[tuple[Any]]:
+    samples = len(keras.tree.flatten(arrays)[0])
     for start in range(0, samples, BATCH_SIZE):
-        part = slice(start, start + BATCH_SIZE)
-        yield keras.tree.map_structure(operator.itemgetter(part), data)
+        part = operator.itemgetter(slice(start, start + BATCH_SIZE))
+        yield (keras.tree.map_structure(part, arrays),)
 
 
 @contextlib.contextmanager
@@ -160,7 +151,9 @@ def _order_of_use(
     return order
 
 
-def _population(model: keras.Model, norm: KBatchNorm, batches: _Batches) -> Moments:
+def _population(
+    model: keras.Model, norm: KBatchNorm, batches: Callable[[], Iterator[Any]]
+) -> Moments:
     population: Moments | None = None
 
     def observe(x: Tensor, y: Tensor, mask: Tensor | None) -> None:
@@ -171,7 +164,7 @@ def _population(model: keras.Model, norm: KBatchNorm, batches: _Batches) -> Mome
         )
 
     with observed({norm: observe}):
-        for inputs in batches:
+        for inputs in batches():
             model(inputs, training=False)
     assert population is not None  # it was used by the first batch
     return population

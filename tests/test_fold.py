@@ -1,0 +1,268 @@
+"""`fold`: the same predictions without batch normalization and dropout."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kerasnorm
+from kerasnorm import KBatchNorm, KDropout, KSpatialDropout
+
+RNG = np.random.default_rng(0)
+TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
+
+
+@pytest.fixture(params=["float32", "float64"])
+def policy(request):
+    kept = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy(kept)
+
+
+def randomize(model):
+    """Weights and statistics as after a training: none at its initial value."""
+    for weight in model.weights:
+        value = RNG.normal(0, 0.2, weight.shape)
+        if "variance" in weight.path or "gamma" in weight.path:
+            value = RNG.uniform(0.5, 2, weight.shape)
+        elif "kernel" in weight.path:
+            value *= np.sqrt(10 / max(np.prod(weight.shape[:-1]), 1))
+        weight.assign(value)
+    return model
+
+
+def folded(model, x, tolerance):
+    """The folded model and its report, after a comparison with the model."""
+    lines = []
+    result = kerasnorm.fold(model, lines.append)
+    for ours, theirs in zip(
+        keras.tree.flatten(result(x, training=False)),
+        keras.tree.flatten(model(x, training=False)),
+        strict=True,
+    ):
+        theirs = keras.ops.convert_to_numpy(theirs)
+        scale = np.abs(theirs).max()
+        assert np.isfinite(scale)
+        assert theirs.std() > 1e-3 * scale
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * scale)
+    return result, dict(line.split(": ", 1) for line in lines)
+
+
+def kinds(model):
+    return {type(layer) for layer in model._flatten_layers(include_self=False)}
+
+
+LINEAR = {
+    "Dense": ((6,), layers.Dense(5)),
+    "Dense, sequences": ((7, 6), layers.Dense(5, use_bias=False)),
+    "Conv1D": ((9, 4), layers.Conv1D(5, 3)),
+    "Conv2D": ((9, 8, 4), layers.Conv2D(6, 3, padding="same", strides=2, groups=2)),
+    "Conv3D": ((5, 6, 7, 2), layers.Conv3D(3, 2, use_bias=False)),
+    "Conv1DTranspose": ((9, 4), layers.Conv1DTranspose(5, 3, use_bias=False)),
+    "Conv2DTranspose": ((5, 6, 4), layers.Conv2DTranspose(3, 3, strides=2)),
+    "Conv3DTranspose": ((3, 4, 5, 2), layers.Conv3DTranspose(3, 2)),
+    "DepthwiseConv1D": ((9, 4), layers.DepthwiseConv1D(3, depth_multiplier=2)),
+    "DepthwiseConv2D": ((9, 8, 4), layers.DepthwiseConv2D(3, depth_multiplier=3)),
+    "SeparableConv1D": ((9, 4), layers.SeparableConv1D(5, 3, use_bias=False)),
+    "SeparableConv2D": ((9, 8, 4), layers.SeparableConv2D(5, 3, depth_multiplier=2)),
+}
+
+
+def model_of(shape, *stack):
+    """New layers, so that they take the present policy."""
+    fresh = [type(la).from_config({**la.get_config(), "dtype": None}) for la in stack]
+    model = keras.Sequential([keras.Input(shape), *fresh])
+    return randomize(model), RNG.normal(1, 2, (4, *shape)).astype(fresh[0].dtype)
+
+
+@pytest.mark.parametrize("norm", [KBatchNorm, layers.BatchNormalization])
+@pytest.mark.parametrize("name", LINEAR)
+def test_into_the_layer_before(name, norm, policy):
+    shape, linear = LINEAR[name]
+    model, x = model_of(shape, linear, norm(), layers.ReLU())
+    result, report = folded(model, x, TOLERANCE[policy])
+    assert kinds(result) == {layers.InputLayer, type(linear), layers.ReLU}
+    (why,) = report.values()
+    assert why == f"folded into {model.layers[0].name} before it"
+
+
+@pytest.mark.parametrize("name", ["Dense", "Dense, sequences", "Conv1D", "Conv3D"])
+def test_into_the_layer_after(name, policy):
+    shape, linear = LINEAR[name]
+    model, x = model_of(shape, layers.ReLU(), KBatchNorm(), KDropout(0.5), linear)
+    result, report = folded(model, x, TOLERANCE[policy])
+    assert kinds(result) == {layers.InputLayer, type(linear), layers.ReLU}
+    assert f"folded into {model.layers[-1].name} after it" in report.values()
+    assert "removed" in report.values()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stack", "reason"),
+    [
+        ({}, [layers.ReLU(), KBatchNorm()], "no linear layer and not one layer alone"),
+        ({}, [layers.Conv2D(4, 3, activation="relu"), KBatchNorm()], "an activation"),
+        (
+            {},
+            [layers.ReLU(), KBatchNorm(), layers.Conv2D(4, 3, padding="same")],
+            "pads with zeros",
+        ),
+        (
+            {},
+            [layers.ReLU(), KBatchNorm(), layers.Conv2D(6, 1, groups=3)],
+            "has groups",
+        ),
+        ({}, [layers.Conv2D(4, 3), KBatchNorm(axis=(2, 3))], "several axes"),
+        ({}, [layers.Conv2D(4, 3), KBatchNorm(axis=1)], "not normalize the channels"),
+        ({}, [layers.ReLU(), KBatchNorm(scale=False, center=False)], "linear layer"),
+    ],
+)
+def test_what_cannot_be_folded_is_one_multiply_add(arguments, stack, reason, policy):
+    model, x = model_of((6, 5, 6), *stack)
+    result, report = folded(model, x, TOLERANCE[policy])
+    (why,) = report.values()
+    assert why.startswith("multiply-add, since ")
+    assert reason in why
+    assert not kinds(result) & {KBatchNorm, layers.BatchNormalization}
+
+
+def test_several_in_a_row(policy):
+    model, x = model_of((6,), layers.Dense(5), KBatchNorm(), KBatchNorm(axis=1))
+    result, report = folded(model, x, TOLERANCE[policy])
+    assert kinds(result) == {layers.InputLayer, layers.Dense}
+    assert len(report) == 2
+
+
+def test_a_layer_that_feeds_others_too_stays(policy):
+    inputs = keras.Input((6,))
+    x = layers.Dense(5, name="dense")(inputs)
+    normalized = KBatchNorm(name="norm")(x)
+    model = randomize(keras.Model(inputs, layers.Add()([x, normalized])))
+    data = RNG.normal(size=(4, 6))
+    _, report = folded(model, data, TOLERANCE[policy])
+    assert "dense before it feeds other layers too" in report["norm"]
+
+
+def test_an_output_of_the_model_stays(policy):
+    inputs = keras.Input((6,))
+    x = layers.Dense(5, name="dense")(inputs)
+    model = randomize(keras.Model(inputs, {"raw": x, "norm": KBatchNorm(name="n")(x)}))
+    _, report = folded(model, RNG.normal(size=(4, 6)), TOLERANCE[policy])
+    assert report["n"].startswith("multiply-add")
+
+
+def test_shared_layers_and_several_inputs(policy):
+    one, two = keras.Input((6,), name="one"), keras.Input((6,), name="two")
+    dense, norm = layers.Dense(5, name="dense"), KBatchNorm(name="norm")
+    drop = KDropout(0.5, name="drop")
+    ends = [drop(norm(dense(i))) for i in (one, two)]
+    tail = KBatchNorm(name="tail")(layers.Dense(3, name="last")(layers.Add()(ends)))
+    model = randomize(keras.Model([one, two], tail))
+    data = [RNG.normal(size=(4, 6)), RNG.normal(3, 1, size=(4, 6))]
+    _, report = folded(model, data, TOLERANCE[policy])
+    assert report == {
+        "drop": "removed",
+        "norm": "multiply-add, since it is used more than once and not one layer "
+        "alone follows it",
+        "tail": "folded into last before it",
+    }
+
+
+def test_nested_models(policy):
+    inner = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(5, name="d"), KBatchNorm(name="n")],
+        name="inner",
+    )
+    inputs = keras.Input((6,))
+    x = layers.Add()([inner(inputs), inner(layers.ReLU()(inputs))])
+    model = randomize(keras.Model(inputs, KBatchNorm(name="outer")(x)))
+    result, report = folded(model, RNG.normal(size=(4, 6)), TOLERANCE[policy])
+    assert report["inner/n"] == "folded into d before it"
+    assert isinstance(result.get_layer("inner"), keras.Sequential)
+    assert KBatchNorm not in kinds(result)
+
+
+def test_dropout_that_works_at_inference(policy):
+    scaled = KDropout(0.3, scale_at="inference", name="scaled")
+    model, x = model_of((4, 6), layers.Dense(5), scaled, KSpatialDropout(0.5))
+    result, report = folded(model, x, TOLERANCE[policy])
+    assert report["scaled"] == "multiply-add, since it scales at inference"
+    assert not kinds(result) & {KDropout, KSpatialDropout}
+    drawn = keras.Sequential(
+        [keras.Input((6,)), KDropout(0.5, monte_carlo=True, name="mc")]
+    )
+    lines = []
+    result = kerasnorm.fold(drawn, lines.append)
+    assert lines == ["mc: kept, since it draws masks at inference"]
+    assert KDropout in kinds(result)
+
+
+def test_what_is_inside_of_other_layers_is_kept_and_reported(policy):
+    wrapped = layers.TimeDistributed(KBatchNorm(name="inside"), name="steps")
+    model = randomize(keras.Sequential([keras.Input((3, 6)), wrapped]))
+    result, report = folded(model, RNG.normal(size=(4, 3, 6)), TOLERANCE[policy])
+    assert "kept, since it is part of steps" in "".join(report.values())
+    assert KBatchNorm in kinds(result)
+
+
+def test_masks_pass_through():
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(7, 6, mask_zero=True)(inputs)
+    x = KDropout(0.5)(KBatchNorm()(layers.Dense(6)(x)))
+    model = randomize(keras.Model(inputs, layers.GlobalAveragePooling1D()(x)))
+    tokens = RNG.integers(0, 3, (4, 5))
+    tokens[:, 0] = 1
+    folded(model, tokens, TOLERANCE["float32"])
+
+
+def test_the_original_is_left_as_it_is_and_the_folded_one_can_be_saved(tmp_path):
+    stack = [layers.ReLU(), KBatchNorm(), layers.Conv2D(4, 3, padding="same")]
+    model, x = model_of((6, 5, 6), *stack, KBatchNorm(), KDropout(0.5))
+    before = [keras.ops.convert_to_numpy(w) for w in model.weights]
+    result, _ = folded(model, x, TOLERANCE["float32"])
+    for weight, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), value)
+    result.save(tmp_path / "folded.keras")
+    loaded = keras.saving.load_model(tmp_path / "folded.keras")
+    np.testing.assert_array_equal(loaded(x), result(x))
+
+
+def test_models_that_cannot_be_folded():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(ValueError, match=r"functional model\. Received: Own"):
+        kerasnorm.fold(Own())
+    with pytest.raises(ValueError, match="must be built"):
+        kerasnorm.fold(keras.Sequential([KBatchNorm()]))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MobileNet",
+        pytest.param("ResNet50V2", marks=pytest.mark.slow),
+        pytest.param("EfficientNetB0", marks=pytest.mark.slow),
+        pytest.param("DenseNet121", marks=pytest.mark.slow),
+    ],
+)
+def test_keras_applications(name, policy):
+    model = getattr(keras.applications, name)(
+        weights=None, input_shape=(64, 64, 3), classes=7, classifier_activation=None
+    )
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.moving_mean.assign(RNG.normal(0, 0.1, layer.moving_mean.shape))
+            layer.moving_variance.assign(
+                RNG.uniform(0.5, 2, layer.moving_variance.shape)
+            )
+            layer.beta.assign(RNG.normal(0, 0.1, layer.beta.shape))
+    x = RNG.uniform(0, 255, (2, 64, 64, 3))
+    tolerance = {"float32": 1e-4, "float64": 1e-10}[policy]
+    result, report = folded(model, x, tolerance)
+    norms = [la for la in model.layers if isinstance(la, layers.BatchNormalization)]
+    assert len(norms) <= len(report)
+    assert not kinds(result) & {layers.BatchNormalization, layers.Dropout}
+    if name == "MobileNet":
+        assert all("folded into" in report[norm.name] for norm in norms)

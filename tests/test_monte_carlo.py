@@ -1,0 +1,162 @@
+"""`monte_carlo`: averages over masks, and what they say of the uncertainty."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kerasnorm
+from kerasnorm import KBatchNorm, KDropout, KGaussianDropout, KSpatialDropout
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(1, 2, (40, 6)).astype("float32")
+
+
+def classifier(*noise, activation="softmax"):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8, activation="relu"),
+            KBatchNorm(),
+            *noise,
+            layers.Dense(3, activation=activation),
+        ]
+    )
+    for weight in model.weights:
+        if "variance" not in weight.path:
+            weight.assign(RNG.normal(0.3, 1, weight.shape))
+    return model
+
+
+def test_mean_and_variance_over_every_mask_of_two_units():
+    model = keras.Sequential([keras.Input((2,)), KDropout(0.25), layers.Dense(1)])
+    kernel, bias = np.array([[2.0], [-3.0]]), np.array([0.5])
+    model.layers[-1].set_weights([kernel, bias])
+    x = RNG.normal(1, 1, (1, 2)).repeat(50, axis=0).astype("float32")
+    result = kerasnorm.monte_carlo(model, x, samples=400, seed=1)
+    masks = np.array(list(itertools.product([0, 1], repeat=2)))
+    weights = np.prod(np.where(masks, 0.75, 0.25), axis=1)
+    outputs = (masks / 0.75 * x[0]) @ kernel + bias
+    mean = weights @ outputs
+    variance = weights @ (outputs - mean) ** 2
+    draws = 50 * 400
+    error = np.sqrt(variance / draws)
+    assert abs(result.mean.mean() - mean[0]) < 5 * error[0]
+    assert result.variance.mean() == pytest.approx(variance[0], rel=0.05)
+    assert result.predictive_entropy is None
+    assert result.mutual_information is None
+
+
+def test_moments_and_entropies_are_those_of_the_draws():
+    model = classifier(KDropout(0.5))
+    prefixes = [
+        kerasnorm.monte_carlo(model, X, samples=s, seed=3, batch_size=16)
+        for s in range(1, 7)
+    ]
+    # The s-th draw from the means of the first s - 1 and s draws.
+    means = [p.mean.astype("float64") for p in prefixes]
+    draws = np.array(
+        [means[0]] + [(s + 1) * means[s] - s * means[s - 1] for s in range(1, 6)]
+    )
+    assert draws.std(axis=0).max() > 0.05
+
+    def entropy(p):
+        p = np.clip(p, 1e-12, 1)
+        return -(p * np.log(p)).sum(-1)
+
+    last = prefixes[-1]
+    np.testing.assert_allclose(last.variance, draws.var(0), atol=1e-4)
+    np.testing.assert_allclose(last.predictive_entropy, entropy(draws.mean(0)), 1e-4)
+    np.testing.assert_allclose(last.expected_entropy, entropy(draws).mean(0), atol=1e-3)
+    np.testing.assert_allclose(
+        last.mutual_information,
+        last.predictive_entropy - last.expected_entropy,
+        atol=1e-6,
+    )
+    assert (last.mutual_information > -1e-6).all()
+
+
+def test_batch_normalization_is_as_at_inference():
+    model = classifier(KDropout(1e-9))
+    result = kerasnorm.monte_carlo(model, X, samples=3, seed=0)
+    np.testing.assert_allclose(result.mean, model.predict(X, verbose=0), atol=1e-6)
+    assert result.variance.max() < 1e-10
+
+
+@pytest.mark.parametrize(
+    "noise", [KDropout(0.4), KGaussianDropout(0.4), KDropout(0.4, seed=5)]
+)
+def test_a_seed_gives_the_same_masks_and_no_variable_changes(noise):
+    model = classifier(noise)
+    before = [keras.ops.convert_to_numpy(v) for v in model.variables]
+    one, same = (kerasnorm.monte_carlo(model, X, 10, seed=7) for _ in range(2))
+    other = kerasnorm.monte_carlo(model, X, 10, seed=8)
+    for a, b, c in zip(one, same, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert not np.array_equal(a, c)
+    unseeded = [kerasnorm.monte_carlo(model, X, 10).mean for _ in range(2)]
+    assert not np.array_equal(*unseeded)
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value)
+    assert not noise.monte_carlo
+
+
+def test_every_sample_layer_and_batch_has_masks_of_its_own():
+    model = keras.Sequential([keras.Input((1000,)), KDropout(0.5, seed=1)])
+    x = np.ones((8, 1000), "float32")
+    one, two = (
+        kerasnorm.monte_carlo(model, x, s, seed=0, batch_size=4).mean for s in (1, 2)
+    )
+    masks = [*one, *(2 * two - one)]
+    for a, b in itertools.combinations(masks, 2):
+        assert abs(np.corrcoef(a, b)[0, 1]) < 0.2
+    twice = keras.Sequential(
+        [keras.Input((1000,)), KDropout(0.5, seed=1), KDropout(0.5, seed=1)]
+    )
+    kept = kerasnorm.monte_carlo(twice, x, 1, seed=0).mean > 0
+    assert abs(kept.mean() - 0.25) < 0.05
+
+
+def test_logits_and_probabilities():
+    logits = classifier(KDropout(0.5), activation=None)
+    probabilities = keras.Sequential([logits, layers.Softmax()])
+    a = kerasnorm.monte_carlo(logits, X, 20, seed=1, from_logits=True)
+    b = kerasnorm.monte_carlo(probabilities, X, 20, seed=1)
+    for ours, theirs in zip(a, b, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    np.testing.assert_allclose(a.mean.sum(-1), 1, atol=1e-5)
+
+
+def test_builtin_dropout_after_convert_and_layers_inside_of_others():
+    nested = keras.Sequential([keras.Input((6,)), layers.Dropout(0.5)])
+    inputs = keras.Input((4, 6))
+    x = layers.TimeDistributed(nested)(inputs)
+    x = layers.SpatialDropout1D(0.5)(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    data = RNG.normal(size=(5, 4, 6)).astype("float32")
+    with pytest.raises(ValueError, match=r"dropout layer of kerasnorm.*convert"):
+        kerasnorm.monte_carlo(model, data)
+    ours = kerasnorm.convert(model)
+    assert any(isinstance(la, KSpatialDropout) for la in ours.layers)
+    assert (kerasnorm.monte_carlo(ours, data, 20, seed=1).variance > 0).all()
+
+
+def test_several_inputs():
+    one, two = keras.Input((3,), name="one"), keras.Input((3,), name="two")
+    model = keras.Model(
+        {"one": one, "two": two}, KDropout(0.5)(layers.Add()([one, two]))
+    )
+    data = {"one": X[:, :3], "two": X[:, 3:]}
+    result = kerasnorm.monte_carlo(model, data, 200, seed=1, batch_size=7)
+    assert result.mean.shape == (40, 3)
+    total = data["one"] + data["two"]
+    np.testing.assert_allclose(result.variance, total**2, rtol=0.2, atol=1e-3)
+
+
+@pytest.mark.parametrize("samples", [0, -3, 2.5])
+def test_bad_samples(samples):
+    with pytest.raises(ValueError, match=f"Received: samples={samples}"):
+        kerasnorm.monte_carlo(classifier(KDropout(0.5)), X, samples)
