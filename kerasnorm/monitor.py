@@ -1,0 +1,224 @@
+"""What batch normalization sees while a model trains: `ShiftMonitor`."""
+
+import warnings
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kerasnorm import _validation
+from kerasnorm._observation import disagreement, find_layers, observe_run
+from kerasnorm._shift_reports import CsvReport, Report, TensorBoardReport, draw
+
+
+class ShiftMonitor(keras.callbacks.Callback):
+    """Records how far batch statistics are from the moving ones in every KBatchNorm.
+
+    At each record the model runs once at inference on a fixed probe batch. For every
+    `kerasnorm.KBatchNorm` in it, nested and wrapped ones included, the 15th, 50th and
+    85th percentiles of all its inputs and of its outputs are taken (Ioffe & Szegedy
+    2015, figure 1), and its inputs' mean m_k and variance v_k, for each feature k, are
+    compared with the layer's moving mean and moving variance, M_k and V_k:
+
+    - mean shift: sqrt(average over k of (m_k - M_k)^2 / (V_k + epsilon)), 0 where
+      they agree: by how many standard deviations the normalized inputs are off;
+    - variance ratio: median over k of (v_k + epsilon) / (V_k + epsilon), 1 where they
+      agree.
+
+    What is masked does not count. The inputs of all calls of a layer in one run, as
+    of a shared one, count together. A probe of n independent samples is itself off by
+    about 1 / sqrt(n) standard deviations. The run changes neither weights nor random
+    state, so a model trains to the same weights with the monitor and without.
+
+    At the end of an epoch, the first time that a layer's latest record has a mean
+    shift or a |log(variance ratio)| / 2 above `tolerance`, one warning names the worst
+    such layer and what to do. Frozen layers are never named: they use the moving
+    statistics in training too.
+
+    Args:
+        x: The probe: inputs of the model, an array or a structure of arrays as
+            `model.predict` takes them. Some hundred samples, best of the validation
+            set.
+        frequency: `"epoch"`, or after how many training steps to record. Defaults to
+            `"epoch"`.
+        csv_path: File to write the records to, replaced when training begins and
+            whole after each record. Defaults to `None`, no file.
+        log_dir: Directory for TensorBoard, tags `mean_shift/<layer>` and so on. Needs
+            the `tensorboard` package. Defaults to `None`, no summaries.
+        tolerance: In standard deviations, not negative. Defaults to 0.5.
+
+    Attributes:
+        history: The records of the last `fit`, a list of dictionaries with the keys
+            `step` (training steps since `fit` began), `epoch` (from 0), `layer`,
+            `input_15`, `input_50`, `input_85`, `output_15`, `output_50`, `output_85`,
+            `mean_shift` and `variance_ratio`: the columns of the CSV file. Where two
+            layers have one name, the second is `name#2`.
+
+    Raises:
+        ValueError: If an argument is out of its domain, or the model has no
+            KBatchNorm.
+        TypeError: If an argument is of a wrong type.
+        ImportError: If what `log_dir` or `plot` needs is not installed.
+
+    Example:
+
+    >>> import keras, kerasnorm
+    >>> x = keras.random.normal((512, 4), mean=3.0, seed=1)
+    >>> model = keras.Sequential(
+    ...     [kerasnorm.KBatchNorm(momentum=0.5), keras.layers.Dense(1)])
+    >>> model.compile(loss="mse")
+    >>> monitor = kerasnorm.ShiftMonitor(x[:256], frequency=8)
+    >>> history = model.fit(x, x[:, :1], epochs=2, callbacks=[monitor], verbose=0)
+    >>> [row["step"] for row in monitor.history]
+    [8, 16, 24, 32]
+    >>> monitor.history[-1]["mean_shift"] < 0.5
+    True
+
+    References:
+        - Ioffe & Szegedy 2015, arXiv:1502.03167, section 4.1, figure 1.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        *,
+        frequency: str | int = "epoch",
+        csv_path: str | Path | None = None,
+        log_dir: str | Path | None = None,
+        tolerance: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.x = _check_probe(x)
+        self.frequency = _check_frequency(frequency)
+        self.csv_path = None if csv_path is None else Path(csv_path)
+        self.log_dir = None if log_dir is None else Path(log_dir)
+        self.tolerance = _validation.check_real(
+            "tolerance", tolerance, "a float not below 0", minimum=0.0
+        )
+        self.history: list[dict[str, Any]] = []
+        # Steps are counted only: Keras need not wait for each of them.
+        self.async_safe = frequency == "epoch"
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Find the layers and begin the files."""
+        self.history = []
+        self._latest: list[dict[str, Any]] = []
+        self._layers = find_layers(self.model)
+        if not self._layers:
+            raise ValueError(
+                _validation.message(
+                    "model",
+                    "a model with a KBatchNorm",
+                    self.model.name,
+                    "`kerasnorm.convert` makes them of the built-in layers.",
+                )
+            )
+        self._warned: set[str] = set()
+        self._steps = self._steps_before_epoch = self._epoch = 0
+        self._reports: list[Report] = []
+        if self.csv_path is not None:
+            self._reports.append(CsvReport(self.csv_path))
+        if self.log_dir is not None:
+            self._reports.append(TensorBoardReport(self.log_dir))
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Note the epoch."""
+        self._epoch = epoch
+        self._steps_before_epoch = self._steps
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count the steps, of which one call may have made several; record."""
+        before, self._steps = self._steps, self._steps_before_epoch + batch + 1
+        if self.frequency != "epoch":
+            every = int(self.frequency)
+            if self._steps // every > before // every:
+                self._record()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Record, if that is the frequency; warn."""
+        if self.frequency == "epoch":
+            self._record()
+        self._warn()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Close the files."""
+        for report in self._reports:
+            report.close()
+
+    def plot(self, path: str | Path) -> None:
+        """Draw the percentiles of each layer's inputs and outputs over the steps.
+
+        One panel for each layer; its title is red where the last record is beyond
+        `tolerance`.
+
+        Args:
+            path: The picture's file; its suffix gives the format. Needs matplotlib.
+        """
+        if not self.history:
+            raise ValueError(
+                "`history` must have records to plot. Received: history=[]. Give the "
+                "monitor to `fit` first, with a `frequency` that training reaches."
+            )
+        draw(self.history, self.tolerance, Path(path))
+
+    def _record(self) -> None:
+        observations = observe_run(self.model, self.x, self._layers)
+        self._latest = [
+            {"step": self._steps, "epoch": self._epoch, "layer": name, **seen.summary()}
+            for name, seen in observations.items()
+        ]
+        self.history += self._latest
+        for report in self._reports:
+            report.write(self._latest)
+
+    def _warn(self) -> None:
+        apart = {
+            row["layer"]: row
+            for row in self._latest
+            if disagreement(row) > self.tolerance
+            and self._layers[row["layer"]].trainable
+        }
+        if apart.keys() <= self._warned:
+            return
+        self._warned |= apart.keys()
+        worst = max(apart.values(), key=disagreement)
+        warnings.warn(
+            f"Training and inference disagree in {len(apart)} of "
+            f"{len(self._latest)} KBatchNorm layers at step {worst['step']}, most in "
+            f"'{worst['layer']}': mean shift {worst['mean_shift']:.2f} standard "
+            f"deviations, variance ratio {worst['variance_ratio']:.2f}. "
+            "Call kerasnorm.recalibrate(model, data) before inference; in training "
+            "use a larger batch or another momentum (now "
+            f"{self._layers[worst['layer']].momentum}).",
+            stacklevel=2,
+        )
+
+
+def _check_probe(x: Any) -> Any:
+    arrays = keras.tree.flatten(x)
+    if not arrays or not all(hasattr(array, "shape") for array in arrays):
+        raise TypeError(
+            _validation.message(
+                "x",
+                "an array or a structure of arrays",
+                x,
+                "Of a dataset take one batch, without the targets.",
+            )
+        )
+    if not all(len(array.shape) and array.shape[0] for array in arrays):
+        shapes = [tuple(array.shape) for array in arrays]
+        raise ValueError(
+            _validation.message("x", "a batch with at least one sample", shapes)
+        )
+    return x
+
+
+def _check_frequency(frequency: Any) -> str | int:
+    domain = "'epoch' or a positive integer, the steps between two records"
+    is_integer = isinstance(frequency, Integral) and not isinstance(frequency, bool)
+    if not is_integer and not isinstance(frequency, str):
+        raise TypeError(_validation.message("frequency", domain, frequency))
+    if frequency != "epoch" and not (is_integer and frequency > 0):
+        raise ValueError(_validation.message("frequency", domain, frequency))
+    return int(frequency) if is_integer else frequency
