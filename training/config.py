@@ -91,6 +91,25 @@ class TrainConfig(BaseModel):
         description="stop after N epochs without a lower validation loss and keep "
         "the best epoch's weights; default: train every epoch",
     )
+    recalibrate: int | None = Field(
+        None,
+        ge=1,
+        description="after training, set the moving statistics of batch normalization "
+        "to those of N training images, with dropout off; default: keep the moving "
+        "averages",
+    )
+    fold: bool = Field(
+        True,
+        description="export with batch normalization folded into the layers beside it "
+        "and without dropout: the same answers, sooner; --no-fold exports the model "
+        "as it is",
+    )
+    monte_carlo: int | None = Field(
+        None,
+        ge=2,
+        description="also predict with N random dropout masks: adds the signature "
+        "monte_carlo to the export and the picture certainty.png to the run",
+    )
     seed: int = Field(
         0, ge=0, lt=2**31, description="same seed, same machine: the same weights"
     )
@@ -122,6 +141,20 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 "`preset` chooses the layers of the MLP. "
                 f"Received: preset={self.preset}, model={self.model}."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_what_to_work_on(self) -> Self:
+        if self.recalibrate and not self.norm:
+            raise ValueError(
+                "`recalibrate` needs batch normalization. "
+                f"Received: recalibrate={self.recalibrate}, norm=False."
+            )
+        if self.monte_carlo and not self.dropout_rate:
+            raise ValueError(
+                "`monte_carlo` needs dropout. "
+                f"Received: monte_carlo={self.monte_carlo}, dropout_rate=0."
             )
         return self
 

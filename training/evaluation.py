@@ -1,19 +1,25 @@
 """The end of a training: every split evaluated, the model and its pictures saved."""
 
+import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+import kerasnorm
 from training import report
+from training.config import TrainConfig
 from training.data import SPLITS, Data
+
+MOST_IMAGES = 10_000
+"""So many test images at most are predicted with random masks."""
 
 
 def finish(
     model: keras.Model,
     data: Data,
-    batch_size: int,
+    config: TrainConfig,
     history: list[dict[str, float]],
     directory: Path,
 ) -> dict[str, dict[str, float]]:
@@ -22,6 +28,7 @@ def finish(
     Returns:
         Loss and accuracy by split.
     """
+    batch_size = config.batch_size
     model.save(directory / "model.keras")
     metrics = {
         split: model.evaluate(
@@ -45,7 +52,34 @@ def finish(
         data.labels,
         directory / "mistakes.png",
     )
+    if config.monte_carlo:
+        path = directory / "certainty.png"
+        _show_certainty(model, data, config, config.monte_carlo, path)
     return metrics
+
+
+def _show_certainty(
+    model: keras.Model, data: Data, config: TrainConfig, samples: int, path: Path
+) -> None:
+    examples = data.splits["test"].take(MOST_IMAGES).as_numpy_iterator()
+    images, true = (np.stack(values) for values in zip(*examples, strict=True))
+    print(f"Predicting {len(images):,} test images with {samples} masks each")
+    prediction = kerasnorm.monte_carlo(
+        model,
+        images,
+        samples=samples,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        from_logits=True,
+        verbose=int(sys.stdout.isatty()),
+    )
+    report.draw_certainty(
+        images,
+        true,
+        prediction,
+        data.labels,
+        path,
+    )
 
 
 def _pick(examples: tf.data.Dataset, indices: np.ndarray) -> list[np.ndarray]:

@@ -10,9 +10,24 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+import kerasnorm
+from kerasnorm.transforms.monte_carlo import draw_masks, masks_at_inference
 from training.config import TrainConfig
 from training.data import Data, resize
 from training.errors import UserError
+
+_UNCERTAINTY = """
+`monte_carlo`: `images` as above, `seed` and `samples`, int32, (): the prediction
+averaged over that many random dropout masks. The same seed and images give the same
+answer; no variable changes.
+
+| output | type | meaning |
+|---|---|---|
+| `mean`, `variance` | float32 (batch, classes) | of the probabilities over the masks |
+| `predictive_entropy` | float32 (batch,) | the uncertainty, in nats |
+| `expected_entropy` | float32 (batch,) | its part that lies in the image |
+| `mutual_information` | float32 (batch,) | its part that lies in the model |
+"""
 
 SOFTWARE = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
 
@@ -45,8 +60,8 @@ def export(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(staging, ignore_errors=True)
-        _write_saved_model(model, data, staging)
-        card = _model_card(data, config, metrics)
+        folding = _write_saved_model(model, data, config, staging)
+        card = _model_card(data, config, metrics, folding)
         (staging / "MODEL_CARD.md").write_text(card, encoding="utf-8")
         return _publish(staging, directory)
     except (OSError, tf.errors.OpError) as error:
@@ -57,22 +72,43 @@ def export(
         ) from error
 
 
-def _write_saved_model(model: keras.Model, data: Data, directory: Path) -> None:
+def _write_saved_model(
+    model: keras.Model, data: Data, config: TrainConfig, directory: Path
+) -> list[str]:
+    """Writes the model, folded where `config` says so; returns what has been folded."""
+    folding: list[str] = []
+    served = kerasnorm.fold(model, folding.append) if config.fold else model
+
+    def resized(images: tf.Tensor) -> tf.Tensor:
+        is_resized = data.served_shape != data.shape
+        return resize(images, data.shape[:2]) if is_resized else images
+
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        if data.served_shape != data.shape:
-            images = resize(images, data.shape[:2])
-        logits = model(images, training=False)
+        logits = served(resized(images), training=False)
         return {
             "logits": logits,
             "probabilities": tf.nn.softmax(logits),
             "classes": tf.argmax(logits, axis=-1),
         }
 
+    def monte_carlo(
+        images: tf.Tensor, seed: tf.Tensor, samples: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        return draw_masks(model, resized(images), seed, samples, from_logits=True)
+
     archive = keras.export.ExportArchive()
-    archive.track(model)
+    archive.track(served)
     images = tf.TensorSpec((None, *data.served_shape), data.dtype, name="images")
     archive.add_endpoint("serve", serve, input_signature=[images])
+    if config.monte_carlo:
+        archive.track(model)
+        number = tf.TensorSpec((), "int32")
+        with masks_at_inference(model):
+            archive.add_endpoint(
+                "monte_carlo", monte_carlo, input_signature=[images, number, number]
+            )
     archive.write_out(str(directory), verbose=False)
+    return folding
 
 
 def _publish(staging: Path, directory: Path) -> Path:
@@ -88,7 +124,10 @@ def _publish(staging: Path, directory: Path) -> Path:
 
 
 def _model_card(
-    data: Data, config: TrainConfig, metrics: Mapping[str, Mapping[str, float]]
+    data: Data,
+    config: TrainConfig,
+    metrics: Mapping[str, Mapping[str, float]],
+    folding: list[str],
 ) -> str:
     labels = "\n".join(f"| {i} | {name} |" for i, name in enumerate(data.labels))
     scores = "\n".join(
@@ -100,6 +139,14 @@ def _model_card(
     software = "\n".join(f"- {name} {version(name)}" for name in SOFTWARE)
     inside = "Scaling and resizing happen" if config.image_size else "Scaling happens"
     shape = ", ".join("any" if n is None else str(n) for n in data.served_shape)
+    lines = "".join(f"\n- {line}" for line in folding)
+    model = (
+        f"Batch normalization is folded into the layers beside it, and dropout is left "
+        f"out; what became of each layer:\n{lines}"
+        if config.fold
+        else "The model is exported as it was trained, not folded."
+    )
+    uncertainty = _UNCERTAINTY if config.monte_carlo else ""
     example = json.dumps({"instances": ["<image>"]})
     return f"""# {config.export_name}
 
@@ -115,6 +162,10 @@ has them. {inside} inside.
 | `logits` | float32 (batch, {len(data.labels)}) | before the softmax |
 | `probabilities` | float32 (batch, {len(data.labels)}) | sum to 1 |
 | `classes` | int64 (batch,) | the index of the likeliest class |
+{uncertainty}
+## Model
+
+{model}
 
 ## Serve
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+import kerasnorm
 import models
 from training import report
 from training.checkpoint import Checkpoint, RunState
@@ -90,7 +91,15 @@ def _run(config: TrainConfig, data: Data, directory: Path) -> Result:
     print(f"{_description(config, data, model)}\nIf interrupted, go on with: {hint}")
     try:
         history = _fit(model, config, data, steps, directory)
-        metrics = finish(model, data, config.batch_size, history, directory)
+        if config.recalibrate:
+            print(f"Recalibrating with {config.recalibrate:,} training images")
+            kerasnorm.recalibrate(
+                model,
+                data.batches("train", config.batch_size),
+                steps=math.ceil(config.recalibrate / config.batch_size),
+                verbose=int(sys.stdout.isatty()),
+            )
+        metrics = finish(model, data, config, history, directory)
         path = export(model, data, config, metrics, f"incomplete-{directory.name}")
         result = Result(
             directory=directory,

@@ -1,4 +1,4 @@
-"""What a run shows at its end: a table and three pictures."""
+"""What a run shows at its end: a table and pictures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,9 +9,12 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
 
+from kerasnorm import MonteCarloPrediction
+
 _DPI = 150
 _MOST_LABELS_WITH_COUNTS = 20
 _MISTAKE_COLUMNS, _MISTAKE_ROWS = 6, 4
+_CERTAINTY_BINS, _CERTAINTY_IMAGES = 10, 8
 
 
 def print_metrics(metrics: Mapping[str, Mapping[str, float]]) -> None:
@@ -107,4 +110,52 @@ def draw_mistakes(
             fontsize=8,
         )
     figure.suptitle("The most confident mistakes on the test images")
+    figure.savefig(path, dpi=_DPI)
+
+
+def draw_certainty(
+    images: np.ndarray,
+    true: np.ndarray,
+    prediction: MonteCarloPrediction,
+    labels: Sequence[str],
+    path: Path,
+) -> None:
+    """The error rate by certainty, and the least and the most certain images.
+
+    Certainty is the entropy of the prediction averaged over dropout masks.
+    """
+    probabilities, entropy = prediction.mean, prediction.predictive_entropy
+    assert entropy is not None  # probabilities have one
+    order = np.argsort(entropy, kind="stable")
+    wrong = probabilities.argmax(axis=1) != true
+    rates = [part.mean() for part in np.array_split(wrong[order], _CERTAINTY_BINS)]
+    figure = Figure(figsize=(1.7 * _CERTAINTY_IMAGES, 8), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.5], squeeze=False).flat
+    axes = top.subplots()
+    axes.bar(range(_CERTAINTY_BINS), 100 * np.array(rates), color="tab:blue")
+    ticks = [f"{i + 1}" for i in range(_CERTAINTY_BINS)]
+    axes.set_xticks(range(_CERTAINTY_BINS), ticks)
+    axes.set(
+        xlabel="tenth of the test images, from the most to the least certain",
+        ylabel="error rate [%]",
+        title="Error rate by the entropy of the prediction over dropout masks",
+    )
+    axes.grid(axis="y", alpha=0.3)
+    rows = (
+        ("least certain", order[::-1][:_CERTAINTY_IMAGES]),
+        ("most certain", order[:_CERTAINTY_IMAGES]),
+    )
+    for (title, chosen), grid in zip(
+        rows, bottom.subfigures(2, 1, squeeze=False).flat, strict=True
+    ):
+        grid.suptitle(title)
+        for axes, i in zip(grid.subplots(1, _CERTAINTY_IMAGES), chosen, strict=False):
+            axes.axis("off")
+            axes.imshow(images[i].squeeze(), cmap="gray")
+            predicted = probabilities[i].argmax()
+            axes.set_title(
+                f"true: {labels[true[i]]}\n{labels[predicted]}, "
+                f"{probabilities[i, predicted]:.0%}\n{entropy[i]:.2f} nats",
+                fontsize=8,
+            )
     figure.savefig(path, dpi=_DPI)

@@ -26,7 +26,11 @@ def remade(model: keras.Model, edit: Callable[[Config], Config]) -> keras.Model:
     It is neither compiled nor does it have the weights of `model`.
     """
     config = edit(keras.saving.serialize_keras_object(model))
-    own_classes = {type(layer).__name__: type(layer) for layer in all_layers(model)}
+    own_classes = {
+        kind.__name__: kind
+        for kind in map(type, all_layers(model))
+        if not kind.__module__.startswith("keras.")
+    }
     # What is in memory already is as safe as its owner.
     return keras.saving.deserialize_keras_object(
         without_compilation(config), custom_objects=own_classes, safe_mode=False

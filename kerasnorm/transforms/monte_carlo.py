@@ -95,22 +95,20 @@ def monte_carlo(
     seed = _validation.check_seed(seed)
     if seed is None:
         seed = random.randrange(2**31)
-    inputs = {"x": x, "index": np.arange(len(keras.tree.flatten(x)[0]), dtype="int32")}
+    index = np.arange(len(keras.tree.flatten(x)[0]), dtype="int32")
     with masks_at_inference(model):
-        sampler = _Sampler(model, samples, seed, from_logits)
-        mean, variance, entropy = sampler.predict(
-            inputs, batch_size=batch_size, verbose=verbose
+        prediction = MonteCarloPrediction(
+            **_Drawer(model, samples, seed, from_logits).predict(
+                {"x": x, "index": index}, batch_size=batch_size, verbose=verbose
+            )
         )
-    if not _are_probabilities(mean):
-        return MonteCarloPrediction(mean, variance, None, None, None)
-    predictive = ops.convert_to_numpy(_entropy(mean))
-    return MonteCarloPrediction(
-        mean, variance, predictive, entropy, predictive - entropy
-    )
+    if _are_probabilities(prediction.mean):
+        return prediction
+    return MonteCarloPrediction(*prediction[:2], None, None, None)
 
 
-class _Sampler(keras.Model):
-    """`sample_moments` as a model, for `predict` to compile and to feed."""
+class _Drawer(keras.Model):
+    """`draw_masks` as a model, for `predict` to compile and to feed."""
 
     def __init__(
         self, model: keras.Model, samples: int, seed: int, from_logits: bool
@@ -119,11 +117,13 @@ class _Sampler(keras.Model):
         self._model, self._samples, self._seed = model, samples, seed
         self._from_logits = from_logits
 
-    def call(self, inputs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    def call(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
         first = inputs["index"][0]
-        seed = ops.stack([ops.full_like(first, self._seed), first])
-        return sample_moments(
-            self._model, inputs["x"], seed, self._samples, self._from_logits
+        batch_seed = functional.random_words(
+            ops.reshape(first, (1,)), ops.stack([ops.full_like(first, self._seed), 0])
+        )[0]
+        return draw_masks(
+            self._model, inputs["x"], batch_seed, self._samples, self._from_logits
         )
 
 
@@ -141,52 +141,60 @@ def masks_at_inference(model: keras.Model) -> Iterator[None]:
             layer.monte_carlo = monte_carlo
 
 
-def sample_moments(
+def draw_masks(
     model: keras.Model,
     x: Any,
     seed: Tensor,
     samples: int | Tensor,
     from_logits: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, variance and mean entropy of the outputs over `samples` draws of masks.
+) -> dict[str, Tensor]:
+    """`monte_carlo` of one batch, for a graph: the fields of its prediction by name.
 
-    To be called in `masks_at_inference`; also in a graph, with `samples` a tensor.
+    To be called or traced in `masks_at_inference`. The entropies are meaningless
+    where the outputs are no probabilities.
 
     Args:
         model: The model.
-        x: One batch of inputs.
-        seed: Integer tensor of shape (2,).
-        samples: The number of draws.
+        x: The inputs.
+        seed: Integer tensor of shape ().
+        samples: The number of draws, an integer or a tensor.
         from_logits: As in `monte_carlo`.
     """
     layers = _random_layers(model)
     positions = ops.arange(len(layers), dtype="int32")
 
     def draw(index: Tensor) -> Tensor:
-        (word,) = ops.unstack(functional.random_words(ops.reshape(index, (1,)), seed))
-        own = functional.random_words(positions, ops.stack([word, index]))
-        own = ops.bitwise_and(own, 2**31 - 1)  # the state may be unsigned
+        words = functional.random_words(positions, ops.stack([seed, index]))
+        words = ops.bitwise_and(words, 2**31 - 1)  # the states are unsigned
         states = [
-            (layer.seed_generator.state, _state(layer, own[i]))
-            for i, layer in enumerate(layers)
+            (state, ops.cast(ops.stack([words[i], 0]), state.dtype))
+            for i, state in enumerate(la.seed_generator.state for la in layers)
         ]
-        # The states stand in for those of the layers, which are not advanced.
+        # They stand in for the states of the layers, which are not advanced.
         with keras.StatelessScope(states):
             y = functional.widen(model(x, training=False))
         return ops.softmax(y) if from_logits else y
 
     def add(index: Tensor, sums: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        mean, m2, entropy = sums
+        mean, m2, total_entropy = sums
         y = draw(index)
         deviation = y - mean
         mean = mean + deviation / ops.cast(index + 1, y.dtype)
-        return mean, m2 + deviation * (y - mean), entropy + _entropy(y)
+        m2 = m2 + deviation * (y - mean)
+        return mean, m2, total_entropy + _entropy(y)
 
     first = draw(ops.convert_to_tensor(0, dtype="int32"))
     sums = (first, ops.zeros_like(first), _entropy(first))
-    mean, m2, entropy = ops.fori_loop(1, samples, add, sums)
+    mean, m2, total_entropy = ops.fori_loop(1, samples, add, sums)
     count = ops.cast(samples, mean.dtype)
-    return mean, m2 / count, entropy / count
+    predictive, expected = _entropy(mean), total_entropy / count
+    return {
+        "mean": mean,
+        "variance": m2 / count,
+        "predictive_entropy": predictive,
+        "expected_entropy": expected,
+        "mutual_information": predictive - expected,
+    }
 
 
 def _random_layers(model: keras.Model) -> list[RandomLayer]:
@@ -197,12 +205,6 @@ def _random_layers(model: keras.Model) -> list[RandomLayer]:
             f"{model.name!r} without one. `kerasnorm.convert` makes them of Keras's."
         )
     return layers
-
-
-def _state(layer: RandomLayer, seed: Tensor) -> Tensor:
-    return ops.cast(
-        ops.stack([seed, ops.zeros_like(seed)]), layer.seed_generator.state.dtype
-    )
 
 
 def _entropy(p: Tensor) -> Tensor:
