@@ -1,0 +1,540 @@
+"""Replicas of `tf.distribute`: their statistics together, their masks apart.
+
+The replicas are logical CPUs of one process under MirroredStrategy, and processes
+under MultiWorkerMirroredStrategy. TensorFlow must be told of either before it starts,
+so they live in processes of their own; what runs there is the functions at the top.
+"""
+
+import functools
+import itertools
+import json
+import multiprocessing
+import os
+import socket
+from concurrent.futures import ProcessPoolExecutor
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasnorm import KBatchNorm, KDropout, KGaussianDropout, KSpatialDropout
+from tests import oracle
+
+EPSILON = 1e-3
+RATE = 0.125  # a float32 without rounding
+
+
+def start_devices(number):
+    """Split the CPU; in a process of its own."""
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * number
+    )
+
+
+def start_worker(addresses, index):
+    """Become a worker of several; in a process of its own."""
+    os.environ["TF_CONFIG"] = json.dumps(
+        {
+            "cluster": {"worker": addresses},
+            "task": {"type": "worker", "index": index},
+        }
+    )
+
+
+@functools.cache
+def strategy_of(number):
+    """The strategy of this process."""
+    if "TF_CONFIG" not in os.environ:
+        return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(number)])
+    return tf.distribute.MultiWorkerMirroredStrategy(
+        communication_options=tf.distribute.experimental.CommunicationOptions(
+            timeout_seconds=60
+        )
+    )
+
+
+def by_replica(strategy, *results):
+    """The tuple of results of each replica of this process, as arrays."""
+    rows = zip(*map(strategy.experimental_local_results, results), strict=True)
+    return [tuple(np.array(result) for result in row) for row in rows]
+
+
+def weights_by_replica(strategy, layer):
+    names = [w.name for w in layer.weights]
+    rows = by_replica(strategy, *(w.value for w in layer.weights))
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def train(strategy, config, steps, compiled=False):
+    """Train a layer by SGD, a step a tuple of x, dL/dy and perhaps a mask by replica.
+
+    Returns:
+        For each replica: y, dL/dx and the layer's weights after the last step.
+    """
+    with strategy.scope():
+        layer = keras.saving.deserialize_keras_object(config)
+        layer.build((None, *steps[0][0][0].shape[1:]))
+        optimizer = keras.optimizers.SGD(RATE)
+        optimizer.build(layer.trainable_variables)
+
+    def step(x, dy, mask=None):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True, mask=mask)
+        dx, *gradients = tape.gradient(y, [x, *layer.trainable_variables], dy)
+        # The optimizer sums them over the replicas.
+        optimizer.apply_gradients(
+            zip(gradients, layer.trainable_variables, strict=True)
+        )
+        return y, dx
+
+    def run(*parts):
+        return strategy.run(step, parts)
+
+    run = tf.function(run, autograph=False) if compiled else run
+    for parts in steps:
+        arguments = [
+            strategy.experimental_distribute_values_from_function(
+                lambda context, own=own: tf.constant(
+                    own[context.replica_id_in_sync_group]
+                )
+            )
+            for own in parts
+        ]
+        y, dx = run(*arguments)
+    return [
+        (*tensors, weights)
+        for tensors, weights in zip(
+            by_replica(strategy, y, dx),
+            weights_by_replica(strategy, layer),
+            strict=True,
+        )
+    ]
+
+
+def train_on_replicas(number, config, steps, compiled=False):
+    return train(strategy_of(number), config, steps, compiled)
+
+
+def draw_on_replicas(number, config, shape):
+    """Two draws of a layer that is made anew, and its random state, on each replica."""
+    strategy = strategy_of(number)
+    with strategy.scope():
+        layer = keras.saving.deserialize_keras_object(config)
+        layer.build(shape)
+
+    def draw():
+        return layer(tf.ones(shape), training=True)
+
+    run = tf.function(lambda: strategy.run(draw), autograph=False)
+    return by_replica(strategy, run(), run(), layer.seed_generator.state.value)
+
+
+def fit_on_replicas(number, config, x, y, batch_size, path):
+    """Fit and save a model; the losses, and the weights of each replica."""
+    strategy = strategy_of(number)
+    with strategy.scope():
+        model = keras.saving.deserialize_keras_object(config)
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+    history = model.fit(x, y, batch_size, epochs=3, shuffle=False, verbose=0)
+    model.save(path)
+    return history.history["loss"], by_replica(
+        strategy, *(w.value for w in model.weights)
+    )
+
+
+class Replicas:
+    """Replicas that wait for work in other processes."""
+
+    def __init__(self, number, initializers):
+        self.number = number
+        context = multiprocessing.get_context("spawn")
+        self._processes = [
+            ProcessPoolExecutor(1, context, function, arguments)
+            for function, *arguments in initializers
+        ]
+
+    def call(self, function, *arguments):
+        """Call `function` in every process; the results of all replicas."""
+        calls = [
+            process.submit(function, self.number, *arguments)
+            for process in self._processes
+        ]
+        return [result for call in calls for result in call.result(timeout=300)]
+
+    def call_one(self, function, *arguments):
+        """Call `function` in the only process."""
+        (process,) = self._processes
+        return process.submit(function, self.number, *arguments).result(timeout=300)
+
+    def close(self):
+        for process in self._processes:
+            process.shutdown()
+
+
+def free_addresses(number):
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(number)]
+    addresses = [f"localhost:{s.getsockname()[1]}" for s in sockets]
+    for each in sockets:
+        each.close()
+    return addresses
+
+
+def make_replicas(kind):
+    if kind == "2 processes":
+        addresses = free_addresses(2)
+        return Replicas(2, [(start_worker, addresses, index) for index in range(2)])
+    number = int(kind[0])
+    return Replicas(number, [(start_devices, number)])
+
+
+@pytest.fixture(scope="module", params=["2 devices", "4 devices", "2 processes"])
+def replicas(request):
+    made = make_replicas(request.param)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module", params=["2 devices", "4 devices"])
+def devices(request):
+    made = make_replicas(request.param)
+    yield made
+    made.close()
+
+
+SIZES = {2: [(5, 3), (0, 6)], 4: [(2, 2, 2, 2), (5, 0, 3, 1)]}
+
+
+def batches(number, mask_shape=None, location=3.0, dtype="float64"):
+    """Steps of x, dL/dy and a mask, split unevenly over the replicas."""
+    rng = np.random.default_rng(0)
+    steps = []
+    for sizes in SIZES[number]:
+        shapes = [(size, 4, 3) for size in sizes]
+        # Another distribution at each index and on each replica.
+        spread = rng.uniform(0.5, 2, (number, 1, 1, 3))
+        xs = [
+            location * (1 + 0.5 * replica) + scale * rng.standard_normal(shape)
+            for replica, (shape, scale) in enumerate(zip(shapes, spread, strict=True))
+        ]
+        step = [xs, [rng.standard_normal(shape) for shape in shapes]]
+        step = [[part.astype(dtype) for part in parts] for parts in step]
+        if mask_shape is not None:
+            step.append([rng.random((n, *mask_shape)) < 0.6 for n in sizes])
+        steps.append(step)
+    return steps
+
+
+def whole(steps):
+    """The same steps on one device."""
+    return [[[np.concatenate(parts)] for parts in step] for step in steps]
+
+
+def config_of(layer):
+    return keras.saving.serialize_keras_object(layer)
+
+
+def batch_norm(**options):
+    return config_of(
+        KBatchNorm(
+            momentum=0.9,
+            epsilon=EPSILON,
+            gamma_initializer=keras.initializers.RandomUniform(0.5, 2, seed=1),
+            beta_initializer=keras.initializers.RandomNormal(seed=2),
+            **{"dtype": "float64", **options},
+        )
+    )
+
+
+CASES = {
+    "plain": ({}, None),
+    "masked samples": ({}, (4, 1)),
+    "axis 1, masked elements": ({"axis": 1}, (4, 3)),
+    "Alg. 2": ({"moving_average": "cumulative", "bessel_correction": True}, None),
+    "debiased, masked elements": ({"moving_average": "debiased"}, (4, 3)),
+    "renorm, masked samples": (
+        {
+            "renorm": True,
+            "renorm_clipping": {
+                "rmax": keras.optimizers.schedules.PolynomialDecay(1.0, 3, 3.0),
+                "dmax": 0.5,
+            },
+        },
+        (4, 1),
+    ),
+}
+CASE = pytest.mark.parametrize(("options", "mask_shape"), CASES.values(), ids=CASES)
+
+
+def on_one_device(config, steps):
+    (result,) = train(tf.distribute.get_strategy(), config, whole(steps))
+    return result
+
+
+def assert_same_weights(results, expected, **tolerance):
+    """On every replica the same, bit by bit, and those of one device."""
+    copies = [weights for *_, weights in results]
+    for name, value in expected.items():
+        np.testing.assert_allclose(copies[0][name], value, err_msg=name, **tolerance)
+        for copy in copies[1:]:
+            np.testing.assert_array_equal(copy[name], copies[0][name], err_msg=name)
+
+
+@CASE
+def test_synchronized_replicas_are_one_device_with_the_whole_batch(
+    replicas, options, mask_shape
+):
+    """Outputs, gradients and state, with uneven and empty batches."""
+    steps = batches(replicas.number, mask_shape)
+    config = batch_norm(synchronized=True, **options)
+    results = replicas.call(train_on_replicas, config, steps)
+    y, dx, weights = on_one_device(config, steps)
+    ys, dxs, _ = zip(*results, strict=True)
+    np.testing.assert_allclose(np.concatenate(ys), y, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(np.concatenate(dxs), dx, rtol=1e-12, atol=1e-12)
+    # gamma and beta have gone a step along the sum of the replicas' gradients.
+    assert_same_weights(results, weights, rtol=1e-12, atol=1e-12)
+
+
+def parameters(config):
+    """Gamma and beta before the first step."""
+    layer = keras.saving.deserialize_keras_object(config)
+    layer.build((None, 4, 3))
+    return np.array(layer.gamma.value), np.array(layer.beta.value)
+
+
+@pytest.mark.parametrize("mask_shape", [None, (4, 3)])
+def test_synchronized_gradients_are_those_of_the_oracle(replicas, mask_shape):
+    steps = batches(replicas.number, mask_shape)[-1:]
+    config = batch_norm(synchronized=True)
+    results = replicas.call(train_on_replicas, config, steps, True)
+    ((x,), (dy,), *masks) = whole(steps)[0]
+    mask = masks[0][0] if masks else None
+    gamma, beta = parameters(config)
+
+    ys, dxs, weights = zip(*results, strict=True)
+    expected = oracle.batch_norm(x, (0, 1), gamma, beta, EPSILON, mask)
+    np.testing.assert_allclose(np.concatenate(ys), expected, rtol=1e-12, atol=1e-12)
+    expected = oracle.batch_norm_gradients(dy, x, (0, 1), gamma, EPSILON, mask)
+    np.testing.assert_allclose(np.concatenate(dxs), expected.x, rtol=1e-11, atol=1e-12)
+    for weight in weights:
+        np.testing.assert_allclose(weight["gamma"], gamma - RATE * expected.gamma)
+        np.testing.assert_allclose(weight["beta"], beta - RATE * expected.beta)
+
+
+@CASE
+def test_replicas_that_are_not_synchronized_share_the_moving_statistics(
+    replicas, options, mask_shape
+):
+    """Those of all batches as one, though each replica normalizes its own."""
+    steps = batches(replicas.number, mask_shape)
+    config = batch_norm(**options)
+    results = replicas.call(train_on_replicas, config, steps)
+    *_, weights = on_one_device(config, steps)
+    # The sums of the replicas' own gradients have moved these.
+    del weights["gamma"], weights["beta"]
+    assert_same_weights(results, weights, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("mask_shape", [None, (4, 3)])
+@pytest.mark.parametrize("options", [{}, {"virtual_batch_size": 10}])
+def test_replicas_that_are_not_synchronized_normalize_their_own_batches(
+    replicas, options, mask_shape
+):
+    """So do ghost batches, synchronized or not; these are as large as the batch."""
+    steps = batches(replicas.number, mask_shape)[-1:]
+    config = batch_norm(synchronized=bool(options), **options)
+    results = replicas.call(train_on_replicas, config, steps, True)
+    gamma, beta = parameters(config)
+    for x, dy, *masks, (y, dx, _) in zip(*steps[0], results, strict=True):
+        mask = masks[0] if masks else None
+        expected = oracle.batch_norm(x, (0, 1), gamma, beta, EPSILON, mask)
+        np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
+        expected = oracle.batch_norm_gradients(dy, x, (0, 1), gamma, EPSILON, mask)
+        np.testing.assert_allclose(dx, expected.x, rtol=1e-11, atol=1e-12)
+
+    (xs,), _, *masks = whole(steps)[0]
+    pooled = oracle.moments(xs, (0, 1), *(mask for (mask,) in masks))
+    for *_, weights in results:
+        np.testing.assert_allclose(weights["moving_mean"], 0.1 * pooled.mean)
+        variance = 0.9 + 0.1 * pooled.variance
+        np.testing.assert_allclose(weights["moving_variance"], variance)
+
+
+def test_a_large_mean_costs_no_digits_of_the_synchronized_variance(replicas):
+    """Where the built-in layer's E[x^2] - E[x]^2 is off by more than half of it."""
+    rng = np.random.default_rng(0)
+    xs = rng.normal(1e4, 1, (replicas.number, 16, 4, 3)).astype("float32")
+    steps = [[list(xs), list(np.ones_like(xs))]]
+    options = {"momentum": 0.0, "epsilon": EPSILON, "synchronized": True}
+    truth = oracle.moments(xs, (0, 1, 2))
+    builtin = replicas.call(
+        train_on_replicas,
+        config_of(keras.layers.BatchNormalization(**options)),
+        steps,
+    )
+    off = np.abs(builtin[0][2]["moving_variance"] - truth.variance)
+    assert np.max(off / truth.variance) > 0.5
+
+    results = replicas.call(train_on_replicas, config_of(KBatchNorm(**options)), steps)
+    ys, _, weights = zip(*results, strict=True)
+    for weight in weights:
+        np.testing.assert_allclose(weight["moving_mean"], truth.mean, rtol=1e-7)
+        # The spacing of the replicas' means, 0.001, times their distance, 0.2.
+        np.testing.assert_allclose(weight["moving_variance"], truth.variance, rtol=4e-4)
+    expected = oracle.batch_norm(xs, (0, 1, 2), np.ones(3), np.zeros(3), EPSILON)
+    # Two roundings of the mean, whose spacing in float32 is 0.001.
+    np.testing.assert_allclose(np.stack(ys), expected, atol=2e-3)
+
+
+def test_masks_and_synchronized_replicas_together(replicas):
+    """With a mask the built-in layer is not synchronized and says nothing."""
+    steps = batches(replicas.number, (4, 1), dtype="float32")[:1]
+    # Keras's masks lack the last axis.
+    steps[0][2] = [mask[..., 0] for mask in steps[0][2]]
+    xs, _, masks = steps[0]
+    ones, zeros = np.ones(3), np.zeros(3)
+    options = {"epsilon": EPSILON, "synchronized": True}
+    builtin = replicas.call(
+        train_on_replicas,
+        config_of(keras.layers.BatchNormalization(**options)),
+        steps,
+    )
+    for x, mask, (y, *_) in zip(xs, masks, builtin, strict=True):
+        own = oracle.batch_norm(x, (0, 1), ones, zeros, EPSILON, mask[..., None])
+        np.testing.assert_allclose(y, own, atol=1e-4)
+
+    results = replicas.call(train_on_replicas, config_of(KBatchNorm(**options)), steps)
+    together = oracle.batch_norm(
+        np.concatenate(xs),
+        (0, 1),
+        ones,
+        zeros,
+        EPSILON,
+        np.concatenate(masks)[..., None],
+    )
+    y = np.concatenate([y for y, *_ in results])
+    np.testing.assert_allclose(y, together, atol=1e-4)
+
+
+def draws_of(replicas, layer, shape):
+    first, second, states = zip(
+        *replicas.call(draw_on_replicas, config_of(layer), shape), strict=True
+    )
+    for state in states:
+        np.testing.assert_array_equal(state, [layer.seed, 2])
+    return np.stack([*first, *second])
+
+
+@pytest.mark.parametrize(
+    ("layer_class", "builtin_class"),
+    [
+        (KDropout, keras.layers.Dropout),
+        (KSpatialDropout, keras.layers.SpatialDropout1D),
+        (KGaussianDropout, keras.layers.GaussianDropout),
+    ],
+)
+def test_replicas_draw_noise_of_their_own_and_the_same_on_every_run(
+    replicas, layer_class, builtin_class
+):
+    """All draws of the built-in layers are equal on all replicas."""
+    shape, number = (500, 1, 20), replicas.number
+    builtin = replicas.call(
+        draw_on_replicas, config_of(builtin_class(0.5, seed=3)), shape
+    )
+    for first, *_ in builtin[1:]:
+        np.testing.assert_array_equal(first, builtin[0][0])
+
+    draws = draws_of(replicas, layer_class(0.5, seed=3), shape)
+    assert len(draws) == 2 * number
+    again = draws_of(replicas, layer_class(0.5, seed=3), shape)
+    np.testing.assert_array_equal(draws, again)
+    # Independent noise has a correlation of standard deviation 1 / sqrt(10,000);
+    # beyond 6 of them is one pair in 5e8.
+    correlations = np.corrcoef(draws.reshape(2 * number, -1))
+    apart = correlations[~np.eye(2 * number, dtype=bool)]
+    assert np.abs(apart).max() < 6 / np.sqrt(10_000)
+    other = draws_of(replicas, layer_class(0.5, seed=4), shape)
+    assert all(np.any(one != two) for one, two in itertools.product(draws, other))
+
+
+def test_saved_statistics_are_those_of_all_replicas(devices, tmp_path):
+    """Where the built-in layer saves those of the first: means of 0, 10, 20..."""
+    rng = np.random.default_rng(0)
+    replica = np.arange(devices.number).repeat(2)
+    x = rng.normal(10 * replica[:, None], 1, (2 * devices.number, 1))
+    x = x.astype("float32")
+    saved = {}
+    for layer_class in (keras.layers.BatchNormalization, KBatchNorm):
+        layer = layer_class(momentum=0.0, center=False, scale=False)
+        model = keras.Sequential([keras.Input((1,)), layer])
+        path = str(tmp_path / f"{layer_class.__name__}.keras")
+        devices.call_one(fit_on_replicas, config_of(model), x, x, len(x), path)
+        (loaded,) = keras.models.load_model(path).layers
+        saved[layer_class] = [
+            float(value[0]) for value in (loaded.moving_mean, loaded.moving_variance)
+        ]
+    first = [x[:2].mean(), x[:2].var()]
+    np.testing.assert_allclose(saved[keras.layers.BatchNormalization], first, rtol=1e-4)
+    np.testing.assert_allclose(saved[KBatchNorm], [x.mean(), x.var()], rtol=1e-4)
+
+
+def regression(samples):
+    rng = np.random.default_rng(0)
+    x = rng.normal(3, 2, (samples, 5)).astype("float32")
+    y = (x @ rng.normal(0, 0.3, (5, 1))).astype("float32")
+    return x, y
+
+
+def model_config(rate, *synchronized):
+    """A batch norm layer for each of `synchronized`."""
+
+    def dense(units, seed):
+        initializer = keras.initializers.GlorotUniform(seed)
+        return keras.layers.Dense(units, kernel_initializer=initializer)
+
+    model = keras.Sequential([keras.Input((5,))])
+    for number, together in enumerate(synchronized):
+        model.add(dense(16, number))
+        model.add(KBatchNorm(momentum=0.5, synchronized=together))
+        model.add(keras.layers.Activation("relu"))
+        model.add(KDropout(rate, seed=number))
+    model.add(dense(1, len(synchronized)))
+    return config_of(model)
+
+
+def test_fit_of_synchronized_replicas_is_fit_on_one_device(devices, tmp_path):
+    x, y = regression(32)
+    config = model_config(0.0, True)
+    losses, weights = devices.call_one(
+        fit_on_replicas, config, x, y, 16, str(tmp_path / "model.keras")
+    )
+    one = keras.saving.deserialize_keras_object(config)
+    one.compile(keras.optimizers.SGD(0.1), "mse")
+    history = one.fit(x, y, 16, epochs=3, shuffle=False, verbose=0)
+    np.testing.assert_allclose(losses, history.history["loss"], rtol=1e-4)
+    for own in weights:
+        for weight, value in zip(one.weights, own, strict=True):
+            np.testing.assert_allclose(
+                value, weight, rtol=1e-3, atol=1e-5, err_msg=weight.path
+            )
+
+
+def test_fit_with_dropout_and_uneven_batches(devices, tmp_path):
+    """It learns, alike on all replicas, as it did in the run before."""
+    x, y = regression(21)  # of the last batch of 5 one replica of 4 has nothing
+    config = model_config(0.2, True, False)
+    path = str(tmp_path / "model.keras")
+    losses, weights = devices.call_one(fit_on_replicas, config, x, y, 16, path)
+    again, weights_again = devices.call_one(fit_on_replicas, config, x, y, 16, path)
+    assert losses == again
+    assert losses[-1] < losses[0]
+    for arrays in zip(*weights, *weights_again, strict=True):
+        assert np.isfinite(arrays[0]).all()
+        for array in arrays[1:]:
+            np.testing.assert_array_equal(array, arrays[0])
+    loaded = keras.models.load_model(path)
+    for weight, value in zip(loaded.weights, weights[0], strict=True):
+        np.testing.assert_array_equal(weight, value)
