@@ -65,6 +65,7 @@ class Observation:
             ops.convert_to_numpy(value).astype("float64")
             for value in (
                 *functools.reduce(functional.merge_moments, self._moments),
+                # NumPy 2 warns of variables, not of tensors.
                 ops.copy(layer.moving_mean.value),
                 ops.copy(layer.moving_variance.value),
             )

@@ -205,6 +205,8 @@ def test_percentiles_of_many_elements_are_those_of_a_sample():
     ],
 )
 def test_frequency(frequency, steps_per_execution, records):
+    if steps_per_execution > 1 and keras.backend.backend() == "torch":
+        pytest.skip("Keras runs no several steps at a time on PyTorch.")
     model = keras.Sequential([keras.Input((4,)), norm()])
     model.compile("sgd", "mse", steps_per_execution=steps_per_execution)
     x = uneven((80, 4))
@@ -270,6 +272,11 @@ def test_tensorboard_is_asked_for_where_it_is_missing(monkeypatch, tmp_path):
         fit(model, uneven((16, 4)), ShiftMonitor(uneven((8, 4)), log_dir=tmp_path))
 
 
+def ours(caught):
+    """Not NumPy's of how Keras converts variables, which pytest.warns catches too."""
+    return [warning for warning in caught if warning.category is UserWarning]
+
+
 def test_one_warning_where_the_moving_statistics_lag():
     """Ten steps at momentum 0.99: nine tenths of the initial 0 and 1 are left."""
     x = uneven((80, 4), location=2.0)
@@ -280,7 +287,7 @@ def test_one_warning_where_the_moving_statistics_lag():
     monitor = ShiftMonitor(x)
     with pytest.warns(UserWarning, match="Training and inference") as caught:
         fit(model, x, monitor, epochs=4)
-    (warning,) = caught
+    (warning,) = ours(caught)
     text = str(warning.message)
     assert "\n" not in text
     assert "1 of 2 KBatchNorm layers at step 10, most in 'bad'" in text
@@ -337,7 +344,7 @@ def test_a_model_that_diverges_is_recorded_and_warned_of():
     monitor = ShiftMonitor(x)
     with pytest.warns(UserWarning, match="mean shift nan") as caught:
         fit(model, uneven((80, 2)), monitor)
-    assert [warning.category for warning in caught] == [UserWarning]
+    assert len(ours(caught)) == 1
     (row,) = monitor.history
     assert math.isnan(row["mean_shift"])
     assert math.isnan(row["input_50"])
