@@ -92,6 +92,15 @@ def test_paths_are_kept_absolute(
         ("--learning-rate nan", "`--learning-rate` must be a finite number.* nan."),
         ("--weight-decay -1", "`--weight-decay` .* Received: -1."),
         ("--dropout-rate 1.5", "`--dropout-rate` .*Received: 1.5. .*not kept."),
+        (
+            "--recalibrate 100 --no-norm",
+            "`recalibrate` needs batch normalization. "
+            "Received: recalibrate=100, norm=False.",
+        ),
+        (
+            "--monte-carlo 20 --dropout-rate 0",
+            "`monte_carlo` needs dropout. Received: monte_carlo=20, dropout_rate=0.",
+        ),
         ("--max-norm 0", "`--max-norm` must be greater than 0. Received: 0."),
         ("--image-size 4", "`--image-size` .* Received: 4."),
         ("--validation-split 1", "`--validation-split` .* Received: 1."),

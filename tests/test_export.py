@@ -11,7 +11,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
+import kerasnorm
 import models
 from tests.conftest import REPOSITORY, Run
 from training.config import TrainConfig
@@ -21,7 +23,7 @@ from training.export import export
 
 Split = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
-PLAIN_TENSORFLOW = """
+BLOCK_KERAS = """
 import importlib.machinery
 import sys
 
@@ -36,6 +38,9 @@ class Block:
         raise ImportError(spec.name)
 
 sys.meta_path.insert(0, Block())
+"""
+
+PLAIN_TENSORFLOW = """
 import numpy as np
 import tensorflow as tf
 
@@ -60,7 +65,7 @@ def test_plain_tensorflow_predicts_what_the_keras_model_predicts(
     np.save(tmp_path / "images.npy", images)
     subprocess.run(
         [
-            *(sys.executable, "-c", PLAIN_TENSORFLOW),
+            *(sys.executable, "-c", BLOCK_KERAS + PLAIN_TENSORFLOW),
             str(finished.exports / "mlp-fashion_mnist" / "1"),
             *("images.npy", "answers.npz"),
         ],
@@ -132,6 +137,113 @@ def test_the_model_card(finished: Run) -> None:
 def small(pictures: Path) -> tuple[keras.Model, Data]:
     data = load(TrainConfig(dataset=f"folder:{pictures}", image_size=8))
     return models.build("mlp", data.shape, len(data.labels)), data
+
+
+MONTE_CARLO = """
+import numpy as np
+import tensorflow as tf
+
+model = tf.saved_model.load(sys.argv[1])
+predict = model.signatures["monte_carlo"]
+before = [v.numpy() for v in model.variables]
+
+def answer(seed, samples):
+    return predict(
+        images=tf.constant(np.load(sys.argv[2])),
+        seed=tf.constant(seed),
+        samples=tf.constant(samples),
+    )
+
+answers = {
+    f"{name}-{seed}-{samples}-{turn}": value.numpy()
+    for seed, samples, turn in ((1, 30, 0), (1, 30, 1), (2, 30, 0), (1, 2, 0))
+    for name, value in answer(seed, samples).items()
+}
+after = [v.numpy() for v in model.variables]
+assert before and all(np.array_equal(a, b) for a, b in zip(before, after))
+assert "keras" not in sys.modules and "kerasnorm" not in sys.modules
+np.savez(sys.argv[3], **answers)
+"""
+
+
+@pytest.fixture(scope="module")
+def uncertain(
+    pictures: Path,
+    run_train_py: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A run of train.py with every option that works on the trained model."""
+    root = tmp_path_factory.mktemp("uncertain")
+    process = run_train_py(
+        *("--dataset", f"folder:{pictures}", "--model", "mlp", "--epochs", 1),
+        *("--name", "m", "--recalibrate", 300, "--monte-carlo", 5, "--no-fold"),
+        *("--run-dir", "runs", "--export-dir", "exports"),
+        cwd=root,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "Recalibrating with 300 training images" in process.stdout
+    return root
+
+
+def test_the_monte_carlo_signature(
+    uncertain: Path, fashion_mnist: Split, tmp_path: Path
+) -> None:
+    images = fashion_mnist("test")[0][:20]
+    np.save(tmp_path / "images.npy", images)
+    version = uncertain / "exports" / "m" / "1"
+    command = [sys.executable, "-c", BLOCK_KERAS + MONTE_CARLO, str(version)]
+    subprocess.run([*command, "images.npy", "a.npz"], cwd=tmp_path, check=True)
+    answers = np.load(tmp_path / "a.npz")
+    for name in ("mean", "variance", "predictive_entropy", "mutual_information"):
+        same = answers[f"{name}-1-30-0"], answers[f"{name}-1-30-1"]
+        np.testing.assert_array_equal(*same)
+        assert not np.array_equal(same[0], answers[f"{name}-2-30-0"])
+        assert not np.array_equal(same[0], answers[f"{name}-1-2-0"])
+    model = keras.models.load_model(uncertain / "runs" / "m" / "model.keras")
+    expected = kerasnorm.monte_carlo(model, images, 400, seed=3, from_logits=True)
+    error = np.sqrt(expected.variance / 30)
+    assert (abs(answers["mean-1-30-0"] - expected.mean) < 5 * error + 1e-3).all()
+    np.testing.assert_allclose(answers["mean-1-30-0"].sum(1), 1, atol=1e-5)
+    assert answers["variance-1-30-0"].max() > 1e-4
+
+
+def test_recalibrated_statistics_are_those_of_the_training_images(
+    uncertain: Path, pictures: Path
+) -> None:
+    model = keras.models.load_model(uncertain / "runs" / "m" / "model.keras")
+    data = load(TrainConfig(dataset=f"folder:{pictures}"))
+    first = next(la for la in model.layers if isinstance(la, kerasnorm.KBatchNorm))
+    hidden = keras.Model(model.inputs, first.input)
+    inputs = data.batches("train", 128).take(3).map(lambda images, _: images)
+    x = hidden.predict(inputs, verbose=0).astype("float64")
+    np.testing.assert_allclose(first.moving_mean, x.mean(0), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(first.moving_variance, x.var(0), rtol=1e-3)
+
+
+def test_certainty_is_drawn(uncertain: Path) -> None:
+    with Image.open(uncertain / "runs" / "m" / "certainty.png") as image:
+        assert min(image.size) > 400
+        assert (np.asarray(image.convert("L")) < 128).mean() > 0.005
+
+
+def statistics_in(version: Path) -> list[str]:
+    names = [v.name for v in tf.saved_model.load(str(version)).variables]
+    return [name for name in names if "moving" in name]
+
+
+def test_the_model_is_folded_unless_it_is_not_to_be(
+    finished: Run, uncertain: Path
+) -> None:
+    folded = finished.exports / "mlp-fashion_mnist" / "1"
+    whole = uncertain / "exports" / "m" / "1"
+    assert statistics_in(whole)
+    assert not statistics_in(folded)
+    card = (folded / "MODEL_CARD.md").read_text()
+    assert len(re.findall(r"^- k_batch_norm.*: folded into dense", card, re.M)) == 2
+    assert re.search(r"^- k_dropout.*: removed$", card, re.M)
+    card = (whole / "MODEL_CARD.md").read_text()
+    assert "not folded" in card
+    assert "`monte_carlo`: `images` as above" in card
 
 
 METRICS = {"test": {"loss": 1.0, "accuracy": 0.5}}

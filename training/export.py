@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 import kerasnorm
-from kerasnorm.transforms.monte_carlo import draw_masks, masks_at_inference
+from kerasnorm.transforms.monte_carlo import draw_masks
 from training.config import TrainConfig
 from training.data import Data, resize
 from training.errors import UserError
@@ -103,10 +103,9 @@ def _write_saved_model(
     if config.monte_carlo:
         archive.track(model)
         number = tf.TensorSpec((), "int32")
-        with masks_at_inference(model):
-            archive.add_endpoint(
-                "monte_carlo", monte_carlo, input_signature=[images, number, number]
-            )
+        archive.add_endpoint(
+            "monte_carlo", monte_carlo, input_signature=[images, number, number]
+        )
     archive.write_out(str(directory), verbose=False)
     return folding
 

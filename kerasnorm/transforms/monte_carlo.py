@@ -96,12 +96,11 @@ def monte_carlo(
     if seed is None:
         seed = random.randrange(2**31)
     index = np.arange(len(keras.tree.flatten(x)[0]), dtype="int32")
-    with masks_at_inference(model):
-        prediction = MonteCarloPrediction(
-            **_Drawer(model, samples, seed, from_logits).predict(
-                {"x": x, "index": index}, batch_size=batch_size, verbose=verbose
-            )
+    prediction = MonteCarloPrediction(
+        **_Drawer(model, samples, seed, from_logits).predict(
+            {"x": x, "index": index}, batch_size=batch_size, verbose=verbose
         )
+    )
     if _are_probabilities(prediction.mean):
         return prediction
     return MonteCarloPrediction(*prediction[:2], None, None, None)
@@ -127,20 +126,6 @@ class _Drawer(keras.Model):
         )
 
 
-@contextlib.contextmanager
-def masks_at_inference(model: keras.Model) -> Iterator[None]:
-    """In here, what calls or traces the model at inference gets masks too."""
-    layers = _random_layers(model)
-    kept = [layer.monte_carlo for layer in layers]
-    try:
-        for layer in layers:
-            layer.monte_carlo = True
-        yield
-    finally:
-        for layer, monte_carlo in zip(layers, kept, strict=True):
-            layer.monte_carlo = monte_carlo
-
-
 def draw_masks(
     model: keras.Model,
     x: Any,
@@ -150,8 +135,7 @@ def draw_masks(
 ) -> dict[str, Tensor]:
     """`monte_carlo` of one batch, for a graph: the fields of its prediction by name.
 
-    To be called or traced in `masks_at_inference`. The entropies are meaningless
-    where the outputs are no probabilities.
+    The entropies are meaningless where the outputs are no probabilities.
 
     Args:
         model: The model.
@@ -171,7 +155,7 @@ def draw_masks(
             for i, state in enumerate(la.seed_generator.state for la in layers)
         ]
         # They stand in for the states of the layers, which are not advanced.
-        with keras.StatelessScope(states):
+        with _masks_at_inference(layers), keras.StatelessScope(states):
             y = functional.widen(model(x, training=False))
         return ops.softmax(y) if from_logits else y
 
@@ -205,6 +189,18 @@ def _random_layers(model: keras.Model) -> list[RandomLayer]:
             f"{model.name!r} without one. `kerasnorm.convert` makes them of Keras's."
         )
     return layers
+
+
+@contextlib.contextmanager
+def _masks_at_inference(layers: list[RandomLayer]) -> Iterator[None]:
+    kept = [layer.monte_carlo for layer in layers]
+    try:
+        for layer in layers:
+            layer.monte_carlo = True
+        yield
+    finally:
+        for layer, monte_carlo in zip(layers, kept, strict=True):
+            layer.monte_carlo = monte_carlo
 
 
 def _entropy(p: Tensor) -> Tensor:
