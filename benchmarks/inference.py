@@ -8,10 +8,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.models import NETWORKS, VARIANTS, build
+from benchmarks.models import LARGE_NETWORKS, NETWORKS, build
 from benchmarks.quiet import measure
 
 BATCHES = (1, 32, 256)
+VARIANTS = ("kerasnorm", "folded", "keras", "neither")
 
 
 def exported(model: keras.Model, directory: Path) -> Any:
@@ -29,7 +30,7 @@ def exported(model: keras.Model, directory: Path) -> Any:
 def run(quick: bool, patience: float) -> dict[str, Any]:
     """Time the exported models."""
     rows = []
-    for network in ("mlp",) if quick else NETWORKS:
+    for network in ("mlp",) if quick else (*NETWORKS, *LARGE_NETWORKS):
         with tempfile.TemporaryDirectory() as directory:
             served = {
                 variant: exported(build(network, variant), Path(directory, variant))

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import kerasnorm
 import models
 from benchmarks import memory
 from benchmarks.quiet import measure
@@ -17,21 +18,13 @@ from kerasnorm import KBatchNorm, KDropout
 
 BATCH = 128
 NUM_CLASSES = 10
-OWN_ARGUMENTS = {
-    "moving_average",
-    "bessel_correction",
-    "virtual_batch_size",
-    "scale_at",
-    "monte_carlo",
-}
-BUILTIN = {
-    KBatchNorm: keras.layers.BatchNormalization,
-    KDropout: keras.layers.Dropout,
-}
 NETWORKS: dict[str, Callable[[], keras.Model]] = {
     "mlp": lambda: models.build("mlp", (28, 28, 1), NUM_CLASSES),
     "cnn": lambda: models.build("cnn", (28, 28, 1), NUM_CLASSES),
     "resnet20": lambda: resnet20((32, 32, 3), NUM_CLASSES),
+}
+LARGE_NETWORKS: dict[str, Callable[[], keras.Model]] = {
+    "mobilenet": lambda: kerasnorm.convert(keras.applications.MobileNet(weights=None)),
 }
 VARIANTS = ("kerasnorm", "keras", "neither")
 
@@ -39,32 +32,24 @@ VARIANTS = ("kerasnorm", "keras", "neither")
 def build(network: str, variant: str) -> keras.Model:
     """A network with our layers, with Keras's in their place, or with nothing there.
 
+    Or, for inference, folded.
+
     All else is the same, the absence of biases before a normalization included.
     """
     keras.utils.set_random_seed(0)
-    model = NETWORKS[network]()
+    model = {**NETWORKS, **LARGE_NETWORKS}[network]()
     if variant == "kerasnorm":
         return model
     if variant == "keras":
-        return keras.models.clone_model(model, clone_function=builtin)
-    return keras.models.clone_model(model, clone_function=_copy, call_function=_skip)
-
-
-def builtin(layer: keras.Layer) -> keras.Layer:
-    """Keras's layer with the configuration of ours, or a copy of another layer."""
-    if type(layer) not in BUILTIN:
-        return _copy(layer)
-    config = layer.get_config()
-    shared = {key: config[key] for key in config.keys() - OWN_ARGUMENTS}
-    return BUILTIN[type(layer)].from_config(shared)
-
-
-def _copy(layer: keras.Layer) -> keras.Layer:
-    return type(layer).from_config(layer.get_config())
+        return kerasnorm.convert(model, to="keras")
+    if variant == "folded":
+        return kerasnorm.fold(model)
+    return keras.models.clone_model(model, call_function=_skip)
 
 
 def _skip(layer: keras.Layer, inputs: Any, **arguments: Any) -> Any:
-    return inputs if type(layer) in BUILTIN else layer(inputs, **arguments)
+    is_left_out = isinstance(layer, (KBatchNorm, KDropout))
+    return inputs if is_left_out else layer(inputs, **arguments)
 
 
 def training_step(network: str, variant: str) -> Step:

@@ -10,6 +10,7 @@ from benchmarks.tables import as_case, fastest_torch
 
 COLOURS = {
     "kerasnorm": "#0072b2",
+    "folded": "#56b4e9",
     "keras": "#d55e00",
     "torch": "#009e73",
     "neither": "#999999",
@@ -113,7 +114,8 @@ def _draw_bars(rows: list[tuple[str, Any]], title: str, path: Path) -> None:
     """Medians with their quartiles, over the median of the model with neither."""
     figure = Figure(figsize=(max(6, 1.4 * len(rows)), 4), layout="constrained")
     axes = figure.subplots()
-    names = ("neither", "kerasnorm", "keras")
+    names = [n for n in ("neither", "folded", "kerasnorm", "keras") if n in rows[0][1]]
+    width = 0.8 / len(names)
     for offset, name in enumerate(names):
         times = [row_times[name] for _, row_times in rows]
         bases = [row_times["neither"]["median"] for _, row_times in rows]
@@ -122,9 +124,9 @@ def _draw_bars(rows: list[tuple[str, Any]], title: str, path: Path) -> None:
             for key in ("median", "lower_quartile", "upper_quartile")
         )
         axes.bar(
-            [x + 0.27 * (offset - 1) for x in range(len(rows))],
+            [x + width * (offset - (len(names) - 1) / 2) for x in range(len(rows))],
             medians,
-            width=0.25,
+            width=0.95 * width,
             color=COLOURS[name],
             label=name,
             yerr=[
