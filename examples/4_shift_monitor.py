@@ -6,30 +6,21 @@ the data, and warns; `recalibrate` sets them right, and the validation accuracy 
     python examples/4_shift_monitor.py
 """
 
-import gzip
 from pathlib import Path
 
 import keras
-import numpy as np
+from fashion_mnist import read
 
 import kerasnorm
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / "datasets" / "fashion_mnist"
-OUTPUT = ROOT / "runs" / "shift_monitor"
+OUTPUT = Path(__file__).resolve().parent.parent / "runs" / "shift_monitor"
 TRAINING, VALIDATION = 4096, 1024
 
 
-def read(name: str, header: int, size: int) -> np.ndarray:
-    """The first images or labels of the training set, `size` bytes each."""
-    with gzip.open(DATA / f"train-{name}-ubyte.gz") as file:
-        content = file.read(header + (TRAINING + VALIDATION) * size)
-    return np.frombuffer(content, np.uint8, offset=header).reshape(-1, size)
-
-
 keras.utils.set_random_seed(0)
-images, labels = read("images-idx3", 16, 784), read("labels-idx1", 8, 1)
-model = keras.Sequential([keras.Input((784,)), keras.layers.Rescaling(1 / 255)])
+images, labels = read("train", TRAINING + VALIDATION)
+model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Rescaling(1 / 255)])
+model.add(keras.layers.Flatten())
 for units in (256, 128):
     model.add(keras.layers.Dense(units, use_bias=False))
     model.add(kerasnorm.KBatchNorm())
