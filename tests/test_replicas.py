@@ -290,7 +290,7 @@ def test_synchronized_replicas_are_one_device_with_the_whole_batch(
     steps = batches(replicas.number, mask_shape)
     config = batch_norm(synchronized=True, **options)
     results = replicas.call(train_on_replicas, config, steps)
-    y, dx, weights = on_one_device(config, steps)
+    y, dx, weights = on_one_device(batch_norm(**options), steps)
     ys, dxs, _ = zip(*results, strict=True)
     np.testing.assert_allclose(np.concatenate(ys), y, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(np.concatenate(dxs), dx, rtol=1e-12, atol=1e-12)
