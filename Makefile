@@ -34,8 +34,8 @@ types: $(VENV)/.ready  ## mypy
 
 # The tests of the library alone: they need nothing of the repository.
 LIBRARY_TESTS := bad_input batch_norm batch_norm_defects batch_norm_large contract \
-	dropout dropout_defects functional ghost_batches gradients monitor oracle parity \
-	properties replicas surface
+	convert dropout dropout_defects fold functional ghost_batches gradients monitor \
+	monte_carlo oracle parity properties recalibrate replicas surface
 wheel: $(VENV)/.ready  ## build the wheel; run the library's tests on it in an empty environment
 	rm -rf dist build
 	$(BIN)/python -m build --quiet --wheel

@@ -40,6 +40,8 @@ CASES = {
             "gamma_constraint": keras.constraints.NonNeg(),
         },
     ),
+    "batch norm, synchronized": (KBatchNorm, {"synchronized": True}),
+    "batch norm, ghost batches": (KBatchNorm, {"virtual_batch_size": 3}),
     "batch renorm": (
         KBatchNorm,
         {
@@ -374,6 +376,39 @@ def test_tf_function(case, jit_compile):
             atol=1e-5,
         )
     assert_same_variables(model, copy, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+def test_training_as_a_tensor(case, jit_compile):
+    """One trace; each value does what the Python value does, eagerly too."""
+    model = model_of(case)
+    copy, eager = copy_of(model), copy_of(model)
+    traces = []
+
+    def step(model, x, training):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = model(x, training=training)
+            loss = ops.sum(ops.square(y - Y))
+        return y, *tape.gradient(loss, [x, *model.trainable_variables])
+
+    @tf.function(jit_compile=jit_compile)
+    def compiled(x, training):
+        traces.append(training)
+        return step(copy, x, training)
+
+    x = tf.constant(X)
+    for training in (True, False, True, True, False):
+        expected = step(model, x, training)
+        for results in (
+            compiled(x, tf.constant(training)),
+            step(eager, x, tf.constant(training)),
+        ):
+            for one, other in zip(results, expected, strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+        assert_same_variables(model, copy, rtol=1e-5, atol=1e-6)
+        assert_same_variables(model, eager, rtol=1e-5, atol=1e-6)
+    assert len(traces) == 1
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])

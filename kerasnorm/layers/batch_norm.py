@@ -82,8 +82,9 @@ class KBatchNorm(keras.layers.Layer):
     Call arguments:
         inputs: Tensor of rank 1 or more.
         training: Whether to use and learn the batch's statistics; a boolean, or a
-            boolean tensor on the TensorFlow backend. `fit` gives `True`, `predict`
-            `False`.
+            boolean tensor on the TensorFlow backend, though not on several replicas,
+            which cannot wait for each other in a branch. `fit` gives `True`,
+            `predict` `False`.
         mask: Boolean tensor, `True` where a sample counts for the statistics. Of the
             inputs' shape without the last axis, as Keras's masks are; or without the
             normalized axis, where only that fits; or of the inputs' rank, broadcast.
