@@ -340,20 +340,20 @@ class KBatchNorm(keras.layers.Layer):
         """Normalize with the batch's statistics, and learn them."""
         axes = self._reduction_axes
         if self.virtual_batch_size is not None:
-            y, batch = self._normalize_ghost_batches(x, mask)
+            y, batch = self._normalize_ghost_batches(x, self.virtual_batch_size, mask)
+            batch = pool_replicas(batch)
         elif self.synchronized:
             y, batch = self._normalize(normalize_over_replicas, x, axes, mask)
         else:
             y, batch = self._normalize(kernels.normalize_batch, x, axes, mask)
-        if not self.synchronized or self.virtual_batch_size is not None:
             batch = pool_replicas(batch)
         self._update_statistics(batch)
         return y
 
     def _normalize_ghost_batches(
-        self, x: Tensor, mask: Tensor | None
+        self, x: Tensor, size: int, mask: Tensor | None
     ) -> tuple[Tensor, Moments]:
-        parts, mask = functional.ghost_batches(x, self.virtual_batch_size, mask)
+        parts, mask = functional.ghost_batches(x, size, mask)
         axes = tuple(axis + 1 for axis in self._reduction_axes)
         y, batch = self._normalize(functional.normalize_batch, parts, axes, mask)
         samples, *sizes = ops.shape(x)
