@@ -156,7 +156,10 @@ def _multiply_by_noise(
 
     @tf.custom_gradient
     def multiply(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        y = tf.ensure_shape(compiled(x, *arguments), x.shape)
+        # Captured by the backward pass of a branch of `tf.cond` before the compiled
+        # call, in which TensorFlow would take the branch for one that XLA compiles.
+        captured = [tf.identity(argument) for argument in arguments]
+        y = tf.ensure_shape(compiled(x, *captured), x.shape)
         return y, multiply
 
     return multiply(x)

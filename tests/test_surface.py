@@ -36,9 +36,14 @@ def test_public_names():
         "KDropout",
         "KGaussianDropout",
         "KSpatialDropout",
+        "MonteCarloPrediction",
         "ShiftMonitor",
         "__version__",
+        "convert",
+        "fold",
         "functional",
+        "monte_carlo",
+        "recalibrate",
     ]
     assert all(hasattr(kerasnorm, name) for name in kerasnorm.__all__)
     assert kerasnorm.KBatchNormalization is kerasnorm.KBatchNorm

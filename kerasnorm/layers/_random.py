@@ -141,6 +141,5 @@ class RandomLayer(keras.layers.Layer):
         return ops.clip(self.rate(self.steps_seen.value), 0.0, maximum)
 
     def _count_step(self, training: Any) -> None:
-        if is_schedule(self.rate):
-            is_step = training if ops.is_tensor(training) else bool(training)
-            self.steps_seen.assign_add(ops.cast(is_step, "int32"))
+        if is_schedule(self.rate) and (ops.is_tensor(training) or training):
+            self.steps_seen.assign_add(ops.cast(training, "int32"))

@@ -93,19 +93,19 @@ class KDropout(RandomLayer):
         """Drop in training; scale at inference where `scale_at` says so."""
         _validation.check_dtype(inputs, ("float",))
         self.compute_output_shape(inputs.shape)
+        rate = self._current_rate()
+        self._count_step(training)
         kernels = self._kernels(training)
         scaled_at_inference = self.scale_at == "inference"
 
         def drop() -> Tensor:
-            rate = self._current_rate()
-            self._count_step(training)
             function = kernels.thinning if scaled_at_inference else kernels.dropout
             return function(inputs, rate, self._seed(), self.noise_shape)
 
         def keep() -> Tensor:
             if not scaled_at_inference:
                 return inputs
-            return functional.scale_by_keep_fraction(inputs, self._current_rate())
+            return functional.scale_by_keep_fraction(inputs, rate)
 
         return if_training(self._is_random(training), drop, keep)
 
@@ -190,6 +190,8 @@ class KSpatialDropout(RandomLayer):
         """Drop whole feature maps in training."""
         _validation.check_dtype(inputs, ("float",))
         self.compute_output_shape(inputs.shape)
+        rate = self._current_rate()
+        self._count_step(training)
         spatial = (1,) * (len(inputs.shape) - 2)
         if self.data_format == "channels_last":
             noise_shape = (None, *spatial, None)
@@ -197,8 +199,6 @@ class KSpatialDropout(RandomLayer):
             noise_shape = (None, None, *spatial)
 
         def drop() -> Tensor:
-            rate = self._current_rate()
-            self._count_step(training)
             return self._kernels(training).dropout(
                 inputs, rate, self._seed(), noise_shape
             )
@@ -270,10 +270,10 @@ class KGaussianDropout(RandomLayer):
     def call(self, inputs: Tensor, training: Any = False) -> Tensor:
         """Multiply by noise in training."""
         _validation.check_dtype(inputs, ("float",))
+        rate = self._current_rate()
+        self._count_step(training)
 
         def multiply() -> Tensor:
-            rate = self._current_rate()
-            self._count_step(training)
             return self._kernels(training).gaussian_dropout(inputs, rate, self._seed())
 
         return if_training(self._is_random(training), multiply, lambda: inputs)

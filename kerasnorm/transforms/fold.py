@@ -71,8 +71,9 @@ def fold(
 
     >>> import keras, kerasnorm
     >>> model = keras.Sequential([
-    ...     keras.Input((8,)), keras.layers.Dense(4), kerasnorm.KBatchNorm(name="norm"),
-    ...     keras.layers.ReLU(), kerasnorm.KDropout(0.5, name="drop")])
+    ...     keras.Input((8,)), keras.layers.Dense(4, name="dense"),
+    ...     kerasnorm.KBatchNorm(name="norm"), keras.layers.ReLU(),
+    ...     kerasnorm.KDropout(0.5, name="drop")])
     >>> [type(layer).__name__ for layer in kerasnorm.fold(model, print).layers]
     drop: removed
     norm: folded into dense before it
