@@ -1,9 +1,10 @@
 """What the KBatchNorm layers of a model see in one run of it."""
 
+import contextlib
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -14,7 +15,6 @@ from kerasnorm import functional
 from kerasnorm.functional import Moments, Tensor
 from kerasnorm.layers.batch_norm import KBatchNorm
 from kerasnorm.transforms._configs import all_layers
-from kerasnorm.transforms.recalibrate import observed
 
 PERCENTILES = (15, 50, 85)
 """Those of BN, figure 1."""
@@ -103,6 +103,18 @@ def observe_run(
     with observed(observers), keras.StatelessScope():
         model(x, training=False)
     return {name: seen for name, seen in observations.items() if seen.has_samples()}
+
+
+@contextlib.contextmanager
+def observed(observers: dict[KBatchNorm, Callable[..., None]]) -> Iterator[None]:
+    """Let each layer tell its observer its inputs, outputs and mask."""
+    try:
+        for norm, observer in observers.items():
+            norm._observer = observer
+        yield
+    finally:
+        for norm in observers:
+            norm._observer = None
 
 
 def disagreement(summary: Mapping[str, float]) -> float:

@@ -104,16 +104,14 @@ def check_fraction(argument: str, value: Any) -> float:
     return check_real(argument, value, "a float in [0, 1]", minimum=0.0, maximum=1.0)
 
 
-def check_virtual_batch_size(size: Any) -> int | None:
-    """Return the samples in a ghost batch, a positive integer, or `None`."""
-    if size is None:
-        return None
-    domain = "a positive integer or None"
-    if not _is_integer(size):
-        raise TypeError(message("virtual_batch_size", domain, size))
-    if size < 1:
-        raise ValueError(message("virtual_batch_size", domain, size))
-    return int(size)
+def check_positive_integer(argument: str, value: Any) -> int:
+    """Return an integer of at least 1."""
+    domain = "a positive integer"
+    if not _is_integer(value):
+        raise TypeError(message(argument, domain, value))
+    if value < 1:
+        raise ValueError(message(argument, domain, value))
+    return int(value)
 
 
 def check_synchronized(synchronized: Any) -> bool:

@@ -11,8 +11,8 @@ Statistics are computed in float32, or wider where the input is wider.
 import math
 from typing import Any, NamedTuple
 
-import keras
 from keras import ops
+from keras.backend import standardize_dtype
 
 Tensor = Any
 """A tensor of Keras's backend, or what `keras.ops` takes in its place."""
@@ -38,7 +38,13 @@ class Moments(NamedTuple):
 
 def widen(x: Tensor) -> Tensor:
     """Cast to float32, or keep a dtype that is wider."""
-    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+    return ops.cast(x, widened(x.dtype))
+
+
+def widened(dtype: Any) -> str:
+    """The dtype that `widen` gives: float64 or float32."""
+    # keras.backend.result_type makes float32 of float64 on JAX and PyTorch.
+    return "float64" if standardize_dtype(dtype) == "float64" else "float32"
 
 
 def count_samples(

@@ -97,8 +97,6 @@ class ShiftMonitor(keras.callbacks.Callback):
             "tolerance", tolerance, "a float not below 0", minimum=0.0
         )
         self.history: list[dict[str, Any]] = []
-        # Steps are counted only: Keras need not wait for each of them.
-        self.async_safe = frequency == "epoch"
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Find the layers and begin the files."""

@@ -1,5 +1,7 @@
 """`fold`: the same predictions without batch normalization and dropout."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -41,7 +43,7 @@ def folded(model, x, tolerance):
         keras.tree.flatten(model(x, training=False)),
         strict=True,
     ):
-        theirs = keras.ops.convert_to_numpy(theirs)
+        ours, theirs = map(keras.ops.convert_to_numpy, (ours, theirs))
         scale = np.abs(theirs).max()
         assert np.isfinite(scale)
         assert theirs.std() > 1e-3 * scale
@@ -224,14 +226,79 @@ def test_the_original_is_left_as_it_is_and_the_folded_one_can_be_saved(tmp_path)
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), value)
     result.save(tmp_path / "folded.keras")
     loaded = keras.saving.load_model(tmp_path / "folded.keras")
-    np.testing.assert_array_equal(loaded(x), result(x))
+    np.testing.assert_array_equal(
+        *(keras.ops.convert_to_numpy(model(x)) for model in (loaded, result))
+    )
+
+
+def test_operations_beside_a_normalization(policy):
+    inputs = keras.Input((6,))
+    first = KBatchNorm(name="first")(inputs * 2.0)
+    second = KBatchNorm(name="second")(layers.ReLU()(first))
+    model = randomize(keras.Model(inputs, keras.ops.tanh(second) + first))
+    _, report = folded(model, RNG.normal(size=(4, 6)), TOLERANCE[policy])
+    assert re.search(r"multiply.* before it is no linear layer", report["first"])
+    assert re.search(r"tanh.* after it is no dense layer", report["second"])
+
+
+class Own(keras.Model):
+    """A subclassed model, which has no graph."""
+
+    def __init__(self, name=None, **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.norm = KBatchNorm(name="inside")
+
+    def call(self, x):
+        return self.norm(x)
+
+
+def test_a_subclassed_part_is_kept_and_reported():
+    inputs = keras.Input((6,))
+    model = randomize(keras.Model(inputs, Own(name="own")(layers.Dense(4)(inputs))))
+    result, report = folded(model, RNG.normal(size=(4, 6)), TOLERANCE["float32"])
+    assert "kept, since it is part of own" in "".join(report.values())
+    assert KBatchNorm in kinds(result)
+
+
+class Always(layers.Dropout):
+    """Dropout at inference too, by the usual idiom."""
+
+    def call(self, x, training=False):
+        return super().call(x, training=True)
+
+
+def test_subclasses_of_dropout_are_kept():
+    model = keras.Sequential([keras.Input((500,)), Always(0.5, name="always")])
+    lines = []
+    result = kerasnorm.fold(model, lines.append)
+    (line,) = lines
+    assert line.endswith("always: kept, since it is a subclass")
+    x = np.ones((1, 500), "float32")
+    assert not np.array_equal(result(x), result(x))
+
+
+def test_only_dropout():
+    model = keras.Sequential([keras.Input((6,)), KDropout(0.5)])
+    x = RNG.normal(size=(4, 6)).astype("float32")
+    np.testing.assert_array_equal(kerasnorm.fold(model)(x), x)
+
+
+def test_layers_that_compute_in_other_dtypes_are_not_folded():
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(4, dtype="mixed_float16", name="half"),
+            KBatchNorm(dtype="float32", name="norm"),
+        ]
+    )
+    model.layers[1].moving_variance.assign([1e-9] * 4)
+    model.layers[1].gamma.assign([1e4] * 4)
+    model.layers[1].moving_mean.assign([0.1] * 4)
+    _, report = folded(model, RNG.normal(size=(4, 6)), TOLERANCE["float32"])
+    assert "half computes in float16" in report["norm"]
 
 
 def test_models_that_cannot_be_folded():
-    class Own(keras.Model):
-        def call(self, x):
-            return x
-
     with pytest.raises(ValueError, match=r"functional model\. Received: Own"):
         kerasnorm.fold(Own())
     with pytest.raises(ValueError, match="must be built"):

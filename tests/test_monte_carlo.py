@@ -138,7 +138,7 @@ def test_builtin_dropout_after_convert_and_layers_inside_of_others():
     x = layers.SpatialDropout1D(0.5)(x)
     model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
     data = RNG.normal(size=(5, 4, 6)).astype("float32")
-    with pytest.raises(ValueError, match=r"dropout layer of kerasnorm.*convert"):
+    with pytest.raises(ValueError, match=r"all of kerasnorm.*convert"):
         kerasnorm.monte_carlo(model, data)
     ours = kerasnorm.convert(model)
     assert any(isinstance(la, KSpatialDropout) for la in ours.layers)
@@ -157,7 +157,35 @@ def test_several_inputs():
     np.testing.assert_allclose(result.variance, total**2, rtol=0.2, atol=1e-3)
 
 
-@pytest.mark.parametrize("samples", [0, -3, 2.5])
-def test_bad_samples(samples):
-    with pytest.raises(ValueError, match=f"Received: samples={samples}"):
+@pytest.mark.parametrize(
+    ("samples", "error"),
+    [(0, ValueError), (-3, ValueError), (2.5, TypeError), (True, TypeError)],
+)
+def test_bad_samples(samples, error):
+    with pytest.raises(error, match=f"Received: samples={samples}"):
         kerasnorm.monte_carlo(classifier(KDropout(0.5)), X, samples)
+
+
+def test_models_and_inputs_that_do_not_fit():
+    mixed = keras.Sequential(
+        [keras.Input((6,)), KDropout(0.5), layers.Dropout(0.5, name="theirs")]
+    )
+    with pytest.raises(ValueError, match=r"with the Dropout 'theirs'\. .*convert"):
+        kerasnorm.monte_carlo(mixed, X)
+    inputs = keras.Input((6,))
+    dropped = KDropout(0.5)(inputs)
+    with pytest.raises(ValueError, match="must have one output"):
+        kerasnorm.monte_carlo(keras.Model(inputs, [dropped, inputs]), X)
+    with pytest.raises(TypeError, match="`x` must be an array"):
+        kerasnorm.monte_carlo(classifier(KDropout(0.5)), object())
+    with pytest.raises(TypeError, match=r"Received: model=3\."):
+        kerasnorm.monte_carlo(3, X)
+
+
+def test_entropies_in_half_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = classifier(KDropout(0.5))
+        assert kerasnorm.monte_carlo(model, X, 5).mutual_information is not None
+    finally:
+        keras.config.set_dtype_policy("float32")

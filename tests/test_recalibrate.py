@@ -190,9 +190,10 @@ def test_a_subclassed_model():
 
 def test_inference_then_equals_training_on_the_whole_set():
     model = keras.Sequential([keras.Input((6,)), KBatchNorm()])
-    expected = model(X, training=True)
+    expected = keras.ops.convert_to_numpy(model(X, training=True))
     kerasnorm.recalibrate(model, X, verbose=0)
-    np.testing.assert_allclose(model(X, training=False), expected, atol=1e-4)
+    found = keras.ops.convert_to_numpy(model(X, training=False))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("moving_average", ["debiased", "cumulative"])
@@ -247,6 +248,30 @@ def test_a_progress_bar(capsys):
     assert "2/2" in capsys.readouterr().out
     kerasnorm.recalibrate(two_layers(), X, verbose=0)
     assert capsys.readouterr().out == ""
+
+
+def test_samples_that_do_not_count_change_nothing():
+    masked = keras.Sequential([keras.Input((7, 3)), layers.Masking(), KBatchNorm()])
+    norms(masked)[0].moving_mean.assign([1.0, 2.0, 3.0])
+    kerasnorm.recalibrate(masked, np.zeros((4, 7, 3), "float32"), verbose=0)
+    np.testing.assert_array_equal(norms(masked)[0].moving_mean, [1, 2, 3])
+    np.testing.assert_array_equal(norms(masked)[0].moving_variance, [1, 1, 1])
+    single = keras.Sequential([keras.Input((6,)), KBatchNorm(bessel_correction=True)])
+    kerasnorm.recalibrate(single, X[:1], verbose=0)
+    np.testing.assert_array_equal(norms(single)[0].moving_mean, X[0])
+    np.testing.assert_array_equal(norms(single)[0].moving_variance, np.ones(6))
+
+
+def test_a_list_of_batches_is_not_taken_for_inputs():
+    with pytest.raises(ValueError, match=r"Received: 2 arrays\. Of batches"):
+        kerasnorm.recalibrate(two_layers(), [X[:100], X[100:]], verbose=0)
+
+
+def test_bad_arguments():
+    with pytest.raises(TypeError, match=r"Received: model=3\."):
+        kerasnorm.recalibrate(3, X)
+    with pytest.raises(ValueError, match=r"Received: steps=-1\."):
+        kerasnorm.recalibrate(two_layers(), X, steps=-1)
 
 
 def test_nothing_to_do():

@@ -93,10 +93,10 @@ def _run(config: TrainConfig, data: Data, directory: Path) -> Result:
         history = _fit(model, config, data, steps, directory)
         if config.recalibrate:
             print(f"Recalibrating with {config.recalibrate:,} training images")
+            images = data.splits["train"].take(config.recalibrate)
             kerasnorm.recalibrate(
                 model,
-                data.batches("train", config.batch_size),
-                steps=math.ceil(config.recalibrate / config.batch_size),
+                images.batch(config.batch_size),
                 verbose=int(sys.stdout.isatty()),
             )
         metrics = finish(model, data, config, history, directory)

@@ -1,5 +1,7 @@
 """What the dropout layers share: a rate, and random state that is saved."""
 
+import contextlib
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +14,7 @@ from kerasnorm.functional import MASK_BITS, Shape, Tensor
 from kerasnorm.layers._kernels import kernels
 from kerasnorm.layers._replicas import replica_seed
 from kerasnorm.layers._schedule import (
+    add_step_count,
     deserialize_schedule,
     is_schedule,
     serialize_schedule,
@@ -40,7 +43,7 @@ class RandomLayer(keras.layers.Layer):
         self.seed = _validation.check_seed(seed)
         self.monte_carlo = False
         self.supports_masking = True
-        self.seed_generator = keras.random.SeedGenerator(self.seed)
+        self.seed_generator = keras.random.SeedGenerator(_state_of(self.seed))
 
     @property
     def rate(self) -> float | LearningRateSchedule:
@@ -64,14 +67,7 @@ class RandomLayer(keras.layers.Layer):
     def build(self, input_shape: Shape) -> None:
         """Create the count of training steps, where `rate` is a schedule."""
         if is_schedule(self.rate):
-            self.steps_seen = self.add_weight(
-                shape=(),
-                name="steps_seen",
-                initializer="zeros",
-                dtype="int32",
-                trainable=False,
-                aggregation="only_first_replica",
-            )
+            self.steps_seen = add_step_count(self)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return `input_shape`."""
@@ -143,3 +139,28 @@ class RandomLayer(keras.layers.Layer):
     def _count_step(self, training: Any) -> None:
         if is_schedule(self.rate) and (ops.is_tensor(training) or training):
             self.steps_seen.assign_add(ops.cast(training, "int32"))
+
+
+@contextlib.contextmanager
+def monte_carlo_is(value: bool, layers: Iterable[RandomLayer]) -> Iterator[None]:
+    """In here the layers have `monte_carlo` set so."""
+    kept = [(layer, layer.monte_carlo) for layer in layers]
+    try:
+        for layer, _ in kept:
+            layer.monte_carlo = value
+        yield
+    finally:
+        for layer, monte_carlo in kept:
+            layer.monte_carlo = monte_carlo
+
+
+def _state_of(seed: int | None) -> int | None:
+    """The seed as the state holds it: the draws depend on the low 32 bits alone.
+
+    Keras's state is an int64 on TensorFlow, a uint32 on JAX, an int32 on PyTorch, and
+    refuses what does not fit.
+    """
+    if seed is None or keras.backend.backend() == "tensorflow":
+        return seed
+    low = seed % 2**32
+    return low - 2**32 if keras.backend.backend() == "torch" and low >= 2**31 else low

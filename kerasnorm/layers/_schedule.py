@@ -21,3 +21,15 @@ def deserialize_schedule(value: Any) -> Any:
     if isinstance(value, dict):
         return keras.optimizers.schedules.deserialize(value)
     return value
+
+
+def add_step_count(layer: keras.layers.Layer) -> Any:
+    """Add the weight that counts the training steps which `layer` has seen."""
+    return layer.add_weight(
+        shape=(),
+        name="steps_seen",
+        initializer="zeros",
+        dtype="int32",
+        trainable=False,
+        aggregation="only_first_replica",
+    )

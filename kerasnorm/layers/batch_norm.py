@@ -14,6 +14,7 @@ from kerasnorm.layers._kernels import kernels
 from kerasnorm.layers._mask import align_mask
 from kerasnorm.layers._replicas import normalize_over_replicas, pool_replicas
 from kerasnorm.layers._schedule import (
+    add_step_count,
     deserialize_schedule,
     is_schedule,
     serialize_schedule,
@@ -178,8 +179,12 @@ class KBatchNorm(keras.layers.Layer):
             "moving_average", moving_average, MOVING_AVERAGES
         )
         self.bessel_correction = bool(bessel_correction)
-        self.virtual_batch_size = _validation.check_virtual_batch_size(
-            virtual_batch_size
+        self.virtual_batch_size = (
+            None
+            if virtual_batch_size is None
+            else _validation.check_positive_integer(
+                "virtual_batch_size", virtual_batch_size
+            )
         )
         self.supports_masking = True
         self.gamma: Any = None
@@ -207,7 +212,7 @@ class KBatchNorm(keras.layers.Layer):
         add_weight = functools.partial(
             self.add_weight,
             shape=tuple(input_shape[a] for a in self._axes),
-            dtype=keras.backend.result_type(self.variable_dtype, "float32"),
+            dtype=functional.widened(self.variable_dtype),
             autocast=False,
         )
         # The replicas compute the same values.
@@ -254,14 +259,7 @@ class KBatchNorm(keras.layers.Layer):
                 name="variance_weight", initializer="zeros"
             )
         if any(map(is_schedule, self.renorm_clipping.values())):
-            self.steps_seen = self.add_weight(
-                shape=(),
-                name="steps_seen",
-                initializer="zeros",
-                dtype="int32",
-                trainable=False,
-                aggregation="only_first_replica",
-            )
+            self.steps_seen = add_step_count(self)
 
     def call(
         self, inputs: Tensor, training: Any = None, mask: Tensor | None = None
@@ -437,25 +435,24 @@ class KBatchNorm(keras.layers.Layer):
     def _assign_population(self, population: Moments) -> None:
         """Take the statistics of all samples in the place of the averages."""
         count, mean, variance = population
+        stddev = ops.sqrt(variance + self.epsilon)
+        degrees = count
         if self.bessel_correction:
             variance = functional.unbiased_variance(count, variance)
-        stddev = ops.sqrt(population.variance + self.epsilon)
-        self.moving_mean.assign(mean)
-        self.moving_variance.assign(variance)
+            degrees = count - 1
+        _assign_where(count > 0, self.moving_mean, mean)
+        _assign_where(degrees > 0, self.moving_variance, variance)
         if self.renorm:
-            self.moving_stddev.assign(ops.sqrt(variance + self.epsilon))
-            self.renorm_mean.assign(mean)
-            self.renorm_stddev.assign(stddev)
+            moving_stddev = ops.sqrt(variance + self.epsilon)
+            _assign_where(degrees > 0, self.moving_stddev, moving_stddev)
+            _assign_where(count > 0, self.renorm_mean, mean)
+            _assign_where(count > 0, self.renorm_stddev, stddev)
         if self.mean_weight is not None:
             # As after this one batch.
             is_debiased = self.moving_average == "debiased"
             share = 1.0 - self.momentum if is_debiased else 1.0
-            degrees = count - 1 if self.bessel_correction else count
-            for weight, samples in (
-                (self.mean_weight, count),
-                (self.variance_weight, degrees),
-            ):
-                weight.assign(ops.broadcast_to(share * samples, weight.shape))
+            _assign_where(count > 0, self.mean_weight, share * count)
+            _assign_where(degrees > 0, self.variance_weight, share * degrees)
 
     def _follow(
         self, moving: Any, weight: Any, batch: Tensor, batch_weight: Tensor

@@ -1,5 +1,7 @@
 """Models as their configurations: the way from a model to one that is made alike."""
 
+import inspect
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -8,11 +10,23 @@ import keras
 Config = dict[str, Any]
 
 
+def is_functional(model: Any) -> bool:
+    """Whether a layer is a Sequential or functional model: its layers can be replaced.
+
+    A subclass that writes a configuration of its own is neither.
+    """
+    if not isinstance(model, keras.Model):
+        return False
+    try:
+        return "layers" in model.get_config()
+    except NotImplementedError:
+        return False
+
+
 def check_is_functional(model: Any) -> None:
     """Refuse what is no Sequential or functional model."""
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`model` must be a Keras model. Received: model={model!r}.")
-    if not (isinstance(model, keras.Sequential) or hasattr(model, "operations")):
+    check_is_model(model)
+    if not is_functional(model):
         raise ValueError(
             "`model` must be a Sequential or functional model. Received: "
             f"{type(model).__name__} {model.name!r}, a subclassed one, whose layers "
@@ -20,34 +34,52 @@ def check_is_functional(model: Any) -> None:
         )
 
 
-def remade(model: keras.Model, edit: Callable[[Config], Config]) -> keras.Model:
-    """A model made of the configuration of `model` as `edit` changes it.
-
-    It is neither compiled nor does it have the weights of `model`.
-    """
-    config = edit(keras.saving.serialize_keras_object(model))
-    own_classes = {
-        kind.__name__: kind
-        for kind in map(type, all_layers(model))
-        if not kind.__module__.startswith("keras.")
-    }
-    # What is in memory already is as safe as its owner.
-    return keras.saving.deserialize_keras_object(
-        without_compilation(config), custom_objects=own_classes, safe_mode=False
-    )
+def check_is_model(model: Any) -> None:
+    """Refuse what is no Keras model."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a Keras model. Received: model={model!r}.")
 
 
-def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
+def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
     """Every layer of a model, those inside of other layers and models too."""
     return model._flatten_layers(include_self=False)
 
 
-def without_compilation(config: Any) -> Any:
-    """The configuration without what `compile` was told, of nested models too."""
-    return map_objects(
-        config,
-        lambda entry: {k: v for k, v in entry.items() if k != "compile_config"},
-    )
+def remade(model: keras.Model, edit: Callable[[Config], Config]) -> keras.Model:
+    """A model made of the configuration of `model` as `edit` changes it.
+
+    It is neither compiled nor does it have the weights of `model`.
+
+    Raises:
+        ValueError: If a part of the model cannot be made of its configuration.
+    """
+    config = edit(keras.saving.serialize_keras_object(model))
+    objects = _own_objects(model)
+    functions = _functions_of_lambdas(model)
+
+    def prepare(entry: Config) -> Config:
+        entry = {k: v for k, v in entry.items() if k != "compile_config"}
+        if entry["class_name"] == "__lambda__":
+            # Made of its bytecode it would lack the names of its module.
+            for name, (code, function) in functions.items():
+                if code == entry:
+                    objects[name] = function
+                    return {**entry, **_reference(name)}
+        return entry
+
+    try:
+        # What is in memory already is as safe as its owner.
+        return keras.saving.deserialize_keras_object(
+            map_objects(config, prepare), custom_objects=objects, safe_mode=False
+        )
+    except (TypeError, ValueError, NotImplementedError) as error:
+        reason = str(error).rpartition("encountered: ")[2].strip().splitlines()
+        raise ValueError(
+            f"`model` must be made of parts that Keras can make again. Received: "
+            f"{model.name!r}, where it says: {(reason or [repr(error)])[0]} "
+            "Give custom classes a `get_config`, and register them and custom "
+            "functions with `keras.saving.register_keras_serializable`."
+        ) from error
 
 
 def map_objects(config: Any, change: Callable[[Config], Config]) -> Any:
@@ -63,3 +95,59 @@ def map_objects(config: Any, change: Callable[[Config], Config]) -> Any:
 def replaced(entry: Config, layer: keras.layers.Layer) -> Config:
     """The entry of a layer with another layer in its place in the graph."""
     return {**entry, **keras.saving.serialize_keras_object(layer)}
+
+
+def copy_state(theirs: keras.layers.Layer, ours: keras.layers.Layer) -> None:
+    """Copy what one layer has learnt into another of the same kind.
+
+    As a saved file would hold it: a Normalization's statistics, a lookup's vocabulary.
+    """
+    store: dict[str, Any] = {}
+    theirs.save_own_variables(store)
+    if store:
+        values = {k: keras.ops.convert_to_numpy(v) for k, v in store.items()}
+        ours.load_own_variables(values)
+    if hasattr(theirs, "save_assets"):
+        with tempfile.TemporaryDirectory() as directory:
+            theirs.save_assets(directory)
+            ours.load_assets(directory)
+
+
+def _own_objects(model: keras.Model) -> dict[str, Any]:
+    """The classes and functions that the layers use and that are not Keras's."""
+    objects: dict[str, Any] = {}
+    for layer in (model, *all_layers(model)):
+        for value in (layer, *vars(layer).values()):
+            named = value if inspect.isfunction(value) else type(value)
+            is_configured = named is value or hasattr(value, "get_config")
+            if is_configured and not str(named.__module__).startswith("keras."):
+                objects[named.__name__] = named
+    return objects
+
+
+def _functions_of_lambdas(model: keras.Model) -> dict[str, tuple[Config, Any]]:
+    """By a name of its own each lambda of a Lambda layer, serialized and itself."""
+    found: dict[str, tuple[Config, Any]] = {}
+    for layer in all_layers(model):
+        if isinstance(layer, keras.layers.Lambda):
+            for key, value in layer.get_config().items():
+                if isinstance(value, dict) and value.get("class_name") == "__lambda__":
+                    function = getattr(layer, _LAMBDA_ATTRIBUTES[key])
+                    found[f"lambda_{len(found)}"] = (value, function)
+    return found
+
+
+_LAMBDA_ATTRIBUTES = {
+    "function": "function",
+    "output_shape": "_output_shape",
+    "mask": "mask",
+}
+
+
+def _reference(name: str) -> Config:
+    return {
+        "module": None,
+        "class_name": "function",
+        "config": name,
+        "registered_name": name,
+    }

@@ -37,7 +37,7 @@ class MultiplyAdd(keras.layers.Layer):
                 name=name,
                 shape=tuple(input_shape[a] for a in axes),
                 initializer=initializer,
-                dtype=keras.backend.result_type(self.variable_dtype, "float32"),
+                dtype=functional.widened(self.variable_dtype),
                 autocast=False,
                 trainable=False,
             )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras import ops
 
 from kerasnorm import _validation
 from kerasnorm.layers._schedule import is_schedule
@@ -13,6 +14,7 @@ from kerasnorm.transforms._configs import (
     Config,
     all_layers,
     check_is_functional,
+    copy_state,
     map_objects,
     remade,
     replaced,
@@ -30,6 +32,15 @@ _OURS: dict[type, Any] = {
     **dict.fromkeys(_SPATIAL, KSpatialDropout),
 }
 
+_DROPOUTS = (
+    *_SPATIAL,
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
+    KDropout,
+    KSpatialDropout,
+    KGaussianDropout,
+)
+
 
 def convert(model: keras.Model, to: str = "kerasnorm") -> keras.Model:
     """Makes the same model of this package's layers, or of Keras's.
@@ -43,7 +54,8 @@ def convert(model: keras.Model, to: str = "kerasnorm") -> keras.Model:
 
     Args:
         model: Sequential or functional model, with models and wrapped layers in it as
-            may be. It is left as it is.
+            may be, each layer in one of them. It is left as it is. Custom parts must
+            be able to be made again from their configuration.
         to: `"kerasnorm"` (default) or `"keras"`.
 
     Returns:
@@ -51,8 +63,8 @@ def convert(model: keras.Model, to: str = "kerasnorm") -> keras.Model:
 
     Raises:
         ValueError: If the model, or one inside of it that has layers to be replaced,
-            is subclassed; or, with `to="keras"`, if a layer uses an option that
-            Keras's layer does not have.
+            is subclassed; if a part cannot be made again; or, with `to="keras"`, if a
+            layer uses an option that Keras's layer does not have.
 
     Example:
 
@@ -71,27 +83,9 @@ def convert(model: keras.Model, to: str = "kerasnorm") -> keras.Model:
         else (_to_keras, tuple(_OURS.values()))
     )
 
-    def edit(config: Config) -> Config:
-        replaced_names = set()
-
-        def replace_and_note(entry: Config) -> Config:
-            new = replace(entry)
-            if new is not entry:
-                replaced_names.add(entry["config"]["name"])
-            return new
-
-        config = map_objects(config, replace_and_note)
-        for layer in all_layers(model):
-            if type(layer) in outdated and layer.name not in replaced_names:
-                raise ValueError(
-                    f"The {type(layer).__name__} {layer.path!r} must be part of a "
-                    "Sequential or functional model. Received: one that the code of a "
-                    "subclassed model or layer makes. Only that code can replace it."
-                )
-        return config
-
-    new = remade(model, edit)
-    _copy_state(model, new)
+    new = remade(model, lambda config: map_objects(config, replace))
+    _check_all_are_replaced(model, new, outdated)
+    _copy_layers(model, new)
     if model.compiled:
         _copy_compilation(model, new)
     return new
@@ -180,10 +174,30 @@ def _no_counterpart(layer: Any, option: str, value: Any) -> ValueError:
     )
 
 
-def _copy_state(old: keras.Model, new: keras.Model) -> None:
-    if old.built:
-        new.set_weights(old.get_weights())
-    for ours, theirs in zip(all_layers(new), all_layers(old), strict=True):
+def _check_all_are_replaced(
+    old: keras.Model, new: keras.Model, outdated: tuple[type, ...]
+) -> None:
+    for layer in all_layers(new):
+        if type(layer) in outdated:
+            raise ValueError(
+                f"The {type(layer).__name__} {layer.path!r} must be part of a "
+                "Sequential or functional model. Received: one that the code of a "
+                "subclassed model or layer makes. Only that code can replace it."
+            )
+    if len(all_layers(old)) != len(all_layers(new)):
+        raise ValueError(
+            f"The layers of {old.name!r} must each belong to one model, though it may "
+            "use them more than once. Received: a layer that stands both in a model "
+            "inside of it and outside of that."
+        )
+
+
+def _copy_layers(old: keras.Model, new: keras.Model) -> None:
+    if not old.built:
+        return
+    for theirs, ours in zip(all_layers(old), all_layers(new), strict=True):
+        if type(ours) is type(theirs) or not isinstance(theirs, _DROPOUTS):
+            copy_state(theirs, ours)
         # Keras's spatial dropout leaves its policy out of its configuration.
         if ours.dtype_policy != theirs.dtype_policy:
             ours.dtype_policy = theirs.dtype_policy
@@ -191,27 +205,42 @@ def _copy_state(old: keras.Model, new: keras.Model) -> None:
             getattr(layer, "seed_generator", None) for layer in (ours, theirs)
         )
         if our_seed and their_seed:  # a built-in dropout of rate 0 has none
-            our_seed.state.assign(their_seed.state)
+            _assign_copy(our_seed.state, their_seed.state)
 
 
 def _copy_compilation(old: keras.Model, new: keras.Model) -> None:
     # As given to `compile`: what its configuration names might not be registered.
     arguments = dict(old._compile_config.config)
+    for kind in ("metrics", "weighted_metrics"):
+        arguments[kind] = keras.tree.map_structure(_copy_metric, arguments[kind])
     optimizer = type(old.optimizer).from_config(old.optimizer.get_config())
-    _copy_weight_decay(old, new, optimizer)
     new.compile(**{**arguments, "optimizer": optimizer})
+    # The layers may have been frozen since the optimizer was built.
+    pairs = zip(old.weights, new.weights, strict=True)
+    ours_for = {id(theirs): ours for theirs, ours in pairs}
+    inner, old_inner = map(_inner, (optimizer, old.optimizer))
+    trained = old_inner._trainable_variables or old.trainable_variables
+    inner.exclude_from_weight_decay(
+        [ours_for[id(v)] for v in trained if not old_inner._use_weight_decay(v)]
+    )
     if old.optimizer.built:
-        optimizer.build(new.trainable_variables)
+        optimizer.build([ours_for[id(v)] for v in trained])
         for ours, theirs in zip(
             optimizer.variables, old.optimizer.variables, strict=True
         ):
-            ours.assign(theirs)
+            _assign_copy(ours, theirs)
 
 
-def _copy_weight_decay(old: keras.Model, new: keras.Model, optimizer: Any) -> None:
-    """What is not to decay is no part of an optimizer's configuration."""
-    theirs = getattr(old.optimizer, "inner_optimizer", old.optimizer)
-    pairs = zip(old.trainable_variables, new.trainable_variables, strict=True)
-    kept = [ours for variable, ours in pairs if not theirs._use_weight_decay(variable)]
-    if kept:
-        getattr(optimizer, "inner_optimizer", optimizer).exclude_from_weight_decay(kept)
+def _copy_metric(metric: Any) -> Any:
+    is_metric = isinstance(metric, keras.Metric)
+    return type(metric).from_config(metric.get_config()) if is_metric else metric
+
+
+def _inner(optimizer: Any) -> Any:
+    """The optimizer that a LossScaleOptimizer scales for."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def _assign_copy(variable: Any, other: Any) -> None:
+    # JAX lets two variables share an array, which the training of one then frees.
+    variable.assign(ops.copy(other.value))

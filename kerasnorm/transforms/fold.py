@@ -12,7 +12,10 @@ from kerasnorm.layers.batch_norm import KBatchNorm
 from kerasnorm.layers.dropout import KDropout, KGaussianDropout, KSpatialDropout
 from kerasnorm.transforms._configs import (
     Config,
+    all_layers,
     check_is_functional,
+    copy_state,
+    is_functional,
     remade,
     replaced,
 )
@@ -47,8 +50,9 @@ def fold(
     Batch normalization at inference multiplies and adds (Ioffe & Szegedy 2015,
     Alg. 2, line 11). Where the layer before it is linear, feeds nothing else and has
     no activation, or the only layer after it is, it becomes part of that layer's
-    kernel and bias; elsewhere it becomes one multiply-add. Dropout is left out. The
-    predictions are those of `model` but for rounding.
+    kernel and bias; elsewhere it becomes one multiply-add. Dropout is left out (all
+    of Keras's and of this package's). The predictions are those of `model` but for
+    rounding.
 
     Before it: `Dense`, `Conv1D`, `2D`, `3D` and their transposes, `DepthwiseConv1D`,
     `2D`, `SeparableConv1D`, `2D`. After it: `Dense`, and `Conv1D`, `2D`, `3D` that do
@@ -94,30 +98,41 @@ class _Folding:
         self._model = model
         self._report = report
         if isinstance(model, keras.Sequential):
-            model = keras.Model(model.inputs, model.outputs, name=model.name)
+            (inputs,), (outputs,) = model.inputs, model.outputs
+            model = keras.Model(inputs, outputs, name=model.name)
         self._functional = model
         self._layers = {layer.name: layer for layer in model.layers}
-        self._weights = {name: la.get_weights() for name, la in self._layers.items()}
+        # Such as x + y: no layers, but neighbours of layers.
+        self._operations = {op.name: op for op in model.operations}
+        self._sources = dict(self._layers)
+        self._weights: dict[str, list[np.ndarray]] = {}
 
     def result(self) -> keras.Model:
         new = remade(self._functional, self._fold)
         for layer in new.layers:
-            layer.set_weights(self._weights[layer.name])
-        if isinstance(self._model, keras.Sequential):
+            if layer.name in self._weights:
+                layer.set_weights(self._weights[layer.name])
+                continue
+            source = self._sources[layer.name]
+            for theirs, ours in zip(
+                (source, *all_layers(source)), (layer, *all_layers(layer)), strict=True
+            ):
+                copy_state(theirs, ours)
+        if isinstance(self._model, keras.Sequential) and len(new.layers) > 1:
             return keras.Sequential(new.layers, name=new.name)
         return new
 
     def _fold(self, config: Config) -> Config:
         self._graph = Graph(config["config"])
         for name, layer in self._layers.items():
-            if isinstance(layer, keras.Model):
+            if is_functional(layer):
                 self._fold_model(name, layer)
-            elif isinstance(layer, _DROPOUTS):
+            elif type(layer) in _DROPOUTS:
                 self._fold_dropout(name, layer)
-            elif not isinstance(layer, _NORMALIZATIONS):
+            elif type(layer) not in _NORMALIZATIONS:
                 self._report_what_stays_inside(layer)
         for name, layer in self._layers.items():
-            if isinstance(layer, _NORMALIZATIONS):
+            if type(layer) in _NORMALIZATIONS:
                 self._fold_normalization(name, layer)
         return config
 
@@ -126,7 +141,7 @@ class _Folding:
             self._report(f"{name}/{line}")
 
         folded = _Folding(model, report).result()
-        self._weights[name] = folded.get_weights()
+        self._sources[name] = folded
         self._replace(name, folded)
 
     def _fold_dropout(self, name: str, layer: Any) -> None:
@@ -163,12 +178,12 @@ class _Folding:
         if not self._graph.is_called_once(name):
             return "it is used more than once"
         previous, *_ = self._graph.inputs(self._graph.calls(name)[0])[0]
-        layer = self._layers[previous]
+        layer = self._operations[previous]
         reason = self._why_not(why_nothing_after, name, axis, layer)
         if reason is None and len(self._graph.consumers(previous)) > 1:
             reason = f"{previous} before it feeds other layers too"
         if reason is None:
-            weights = self._weights[previous]
+            weights = self._weights_of(previous)
             self._weights[previous] = with_output(layer, weights, factor, shift)
             self._take_up(name, previous)
             self._report(f"{name}: folded into {previous} before it")
@@ -182,9 +197,10 @@ class _Folding:
         following = consumers[0] if len(consumers) == 1 else None
         if following is None:
             return "not one layer alone follows it"
-        reason = self._why_not(why_nothing_before, name, axis, self._layers[following])
+        layer = self._operations[following]
+        reason = self._why_not(why_nothing_before, name, axis, layer)
         if reason is None:
-            weights = self._weights[following]
+            weights = self._weights_of(following)
             self._weights[following] = with_input(weights, factor, shift)
             self._take_up(name, following)
             self._report(f"{name}: folded into {following} after it")
@@ -201,9 +217,16 @@ class _Folding:
         if len(axis) > 1:
             return "it normalizes several axes"
         reason = rule(neighbour, axis[0] % rank, rank)
-        if reason is None and not self._graph.is_called_once(neighbour.name):
+        if reason is not None:
+            return reason
+        if neighbour.compute_dtype != self._layers[name].compute_dtype:
+            return f"{neighbour.name} computes in {neighbour.compute_dtype}"
+        if not self._graph.is_called_once(neighbour.name):
             return f"{neighbour.name} is used more than once"
-        return reason
+        return None
+
+    def _weights_of(self, name: str) -> list[np.ndarray]:
+        return self._weights.get(name) or self._layers[name].get_weights()
 
     def _take_up(self, name: str, linear: str) -> None:
         self._graph.entries[linear]["config"]["use_bias"] = True
@@ -215,9 +238,14 @@ class _Folding:
         self._graph.config["layers"] = list(entries.values())
 
     def _report_what_stays_inside(self, layer: keras.layers.Layer) -> None:
-        for inner in layer._flatten_layers(include_self=False):
+        for inner in layer._flatten_layers():
             if isinstance(inner, (*_NORMALIZATIONS, *_DROPOUTS)):
-                self._report(f"{inner.path}: kept, since it is part of {layer.name}")
+                name = inner.path or inner.name
+                self._report(f"{name}: kept, since {_whose(inner, layer)}")
+
+
+def _whose(inner: keras.layers.Layer, layer: keras.layers.Layer) -> str:
+    return "it is a subclass" if inner is layer else f"it is part of {layer.name}"
 
 
 def _factor_and_shift(layer: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,5 @@
 """The population statistics of Algorithm 2: `recalibrate`."""
 
-import contextlib
 import itertools
 import operator
 from collections.abc import Callable, Iterator
@@ -9,11 +8,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from kerasnorm import functional
+from kerasnorm import _validation, functional
+from kerasnorm._observation import observed
 from kerasnorm.functional import Moments, Tensor
-from kerasnorm.layers._random import RandomLayer
+from kerasnorm.layers._random import RandomLayer, monte_carlo_is
 from kerasnorm.layers.batch_norm import KBatchNorm
-from kerasnorm.transforms._configs import all_layers
+from kerasnorm.transforms._configs import all_layers, check_is_model
 
 BATCH_SIZE = 128
 """Samples at a time where `data` is an array."""
@@ -38,16 +38,19 @@ def recalibrate(
     Args:
         model: Any built Keras model, changed in place. Keras's own layers are left
             alone: see `kerasnorm.convert`.
-        data: Inputs as for `fit`: an array or a structure of arrays (taken 128 samples
-            at a time), a `tf.data.Dataset`, a `keras.utils.PyDataset` or another
-            iterable of batches, whose labels and weights are ignored. The batches of
-            a generator are kept in memory.
-        steps: Batches to use. Defaults to all; must be given where `data` does not
-            end. 1,000 to 10,000 samples suffice (Wu & Johnson 2021, section 3).
+        data: The inputs: an array, or a list, tuple or dictionary with one for each
+            input of the model (taken 128 samples at a time); or batches as for `fit`,
+            whose labels and weights are ignored: a `tf.data.Dataset`, a
+            `keras.utils.PyDataset`, a generator (its batches are kept in memory) or
+            another iterable.
+        steps: Batches to use, at least 1. Defaults to all; must be given where `data`
+            does not end. 1,000 to 10,000 samples suffice (Wu & Johnson 2021,
+            section 3).
         verbose: 1 (default) for a progress bar, 0 for none.
 
     Raises:
-        ValueError: If there is no `KBatchNorm`, or no batch. If anything is raised,
+        ValueError: If there is no `KBatchNorm`, no batch, or not one array for each
+            input. If anything is raised,
             or the run is interrupted, the model is left as it was.
 
     Example:
@@ -63,6 +66,11 @@ def recalibrate(
     References:
         - Wu & Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576.
     """
+    check_is_model(model)
+    if steps is not None:
+        steps = _validation.check_positive_integer("steps", steps)
+    if _are_arrays(data):
+        _check_one_array_for_each_input(model, data)
     batches = _batches(data, steps)
     first = next(batches(), None)
     if first is None:
@@ -70,7 +78,8 @@ def recalibrate(
     norms = [layer for layer in all_layers(model) if isinstance(layer, KBatchNorm)]
     kept = [(v, ops.copy(v.value)) for n in norms for v in n.non_trainable_variables]
     try:
-        with _without_noise(model):
+        dropouts = [la for la in all_layers(model) if isinstance(la, RandomLayer)]
+        with monte_carlo_is(False, dropouts):
             order = _order_of_use(model, norms, first)
             progress = keras.utils.Progbar(
                 len(order), verbose=verbose, unit_name="layer"
@@ -90,7 +99,10 @@ def _batches(data: Any, steps: int | None) -> Callable[[], Iterator[Any]]:
     if isinstance(data, Iterator):
         batches = list(itertools.islice(data, steps)).__iter__
     elif isinstance(data, keras.utils.PyDataset):
-        batches = lambda: map(data.__getitem__, range(len(data)))  # noqa: E731
+        number = data.num_batches
+        batches = lambda: map(  # noqa: E731
+            data.__getitem__, itertools.count() if number is None else range(number)
+        )
     elif _are_arrays(data):
         batches = lambda: _slices(data)  # noqa: E731
     else:
@@ -108,25 +120,22 @@ def _are_arrays(data: Any) -> bool:
     return all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(data))
 
 
+def _check_one_array_for_each_input(model: keras.Model, data: Any) -> None:
+    inputs = getattr(model, "inputs", None)
+    received = len(keras.tree.flatten(data))
+    if inputs is not None and received != len(inputs):
+        raise ValueError(
+            f"`data` must have one array for each of the {len(inputs)} inputs of "
+            f"{model.name!r}. Received: {received} arrays. Of batches, or of inputs "
+            "with labels, give a generator or a tf.data.Dataset."
+        )
+
+
 def _slices(arrays: Any) -> Iterator[tuple[Any]]:
     samples = len(keras.tree.flatten(arrays)[0])
     for start in range(0, samples, BATCH_SIZE):
         part = operator.itemgetter(slice(start, start + BATCH_SIZE))
         yield (keras.tree.map_structure(part, arrays),)
-
-
-@contextlib.contextmanager
-def _without_noise(model: keras.Model) -> Iterator[None]:
-    """Monte Carlo layers do not drop in here either."""
-    layers = [la for la in all_layers(model) if isinstance(la, RandomLayer)]
-    kept = [layer.monte_carlo for layer in layers]
-    try:
-        for layer in layers:
-            layer.monte_carlo = False
-        yield
-    finally:
-        for layer, monte_carlo in zip(layers, kept, strict=True):
-            layer.monte_carlo = monte_carlo
 
 
 def _order_of_use(
@@ -168,15 +177,3 @@ def _population(
             model(inputs, training=False)
     assert population is not None  # it was used by the first batch
     return population
-
-
-@contextlib.contextmanager
-def observed(observers: dict[KBatchNorm, Callable[..., None]]) -> Iterator[None]:
-    """Let each layer tell its observer its inputs, outputs and mask."""
-    try:
-        for norm, observer in observers.items():
-            norm._observer = observer
-        yield
-    finally:
-        for norm in observers:
-            norm._observer = None
