@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+# Two processes, a file in one of them.
+IN_PARALLEL := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint types wheel bench docs clean
+.PHONY: help train test test-slow test-backends lint types wheel bench docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -20,10 +22,20 @@ train: $(VENV)/.ready  ## train the default CNN on Fashion-MNIST and export it (
 	$(BIN)/python train.py $(ARGS)
 
 test: $(VENV)/.ready  ## every test (options: ARGS="-k dropout")
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(IN_PARALLEL) $(ARGS)
 
 test-slow: $(VENV)/.ready  ## the tests with the large models of keras.applications
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# Whatever needs neither tf.function nor GradientTape. JAX has float64 only when told.
+BACKEND_TESTS := bad_input batch_norm convert dropout fold mask_statistics monitor \
+	monte_carlo recalibrate surface
+test-backends: $(VENV)/.ready  ## the tests of layers and transforms on JAX and PyTorch
+	$(BIN)/pip install --quiet --editable '.[backends]'
+	for backend in jax torch; do export KERAS_BACKEND=$$backend; \
+		$(BIN)/python -m pytest tests/test_backends.py $(ARGS) \
+		&& JAX_ENABLE_X64=1 $(BIN)/python -m pytest $(IN_PARALLEL) $(BACKEND_TESTS:%=tests/test_%.py) $(ARGS) \
+		|| exit; done
 
 lint: $(VENV)/.ready  ## ruff: lint and format
 	$(BIN)/ruff check .
@@ -33,9 +45,9 @@ types: $(VENV)/.ready  ## mypy
 	$(BIN)/mypy
 
 # The tests of the library alone: they need nothing of the repository.
-LIBRARY_TESTS := bad_input batch_norm batch_norm_defects batch_norm_large contract \
-	convert dropout dropout_defects fold functional ghost_batches gradients monitor \
-	monte_carlo oracle parity properties recalibrate replicas surface
+LIBRARY_TESTS := backends bad_input batch_norm batch_norm_defects batch_norm_large \
+	contract convert dropout dropout_defects fold functional ghost_batches gradients \
+	monitor monte_carlo oracle parity properties recalibrate replicas surface
 wheel: $(VENV)/.ready  ## build the wheel; run the library's tests on it in an empty environment
 	rm -rf dist build
 	$(BIN)/python -m build --quiet --wheel
@@ -44,7 +56,7 @@ wheel: $(VENV)/.ready  ## build the wheel; run the library's tests on it in an e
 	&& "$$elsewhere/venv/bin/pip" install --quiet "$$(ls $$PWD/dist/*.whl)[test]" \
 	&& mkdir "$$elsewhere/tests" && cp pyproject.toml "$$elsewhere" \
 	&& cp tests/__init__.py tests/oracle.py $(LIBRARY_TESTS:%=tests/test_%.py) "$$elsewhere/tests" \
-	&& cd "$$elsewhere" && venv/bin/python -m pytest
+	&& cd "$$elsewhere" && venv/bin/python -m pytest $(IN_PARALLEL)
 
 bench: $(VENV)/.ready  ## timings beside Keras and, where it is installed, PyTorch: build/benchmarks
 	for what in layers models inference scaling; do \

@@ -311,6 +311,9 @@ def test_parts_with_state_or_code_of_their_own(stack):
         assert_same_predictions(other, model, x)
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="Strings are TensorFlow's."
+)
 def test_words_keep_their_vocabulary():
     words = keras.Input((3,), dtype="string")
     lookup = layers.StringLookup(vocabulary=["a", "b", "c"])
