@@ -46,7 +46,9 @@ def _train(options: CommandLine) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     with _silent_standard_error():
-        import tensorflow  # noqa: F401
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()  # looks for a GPU, and says so
     # TFDS warns of what it is about to mend.
     logging.set_verbosity(logging.ERROR)
     from training import loop

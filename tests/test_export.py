@@ -214,7 +214,7 @@ def test_recalibrated_statistics_are_those_of_the_training_images(
     data = load(TrainConfig(dataset=f"folder:{pictures}"))
     first = next(la for la in model.layers if isinstance(la, kerasnorm.KBatchNorm))
     hidden = keras.Model(model.inputs, first.input)
-    inputs = data.batches("train", 128).take(3).map(lambda images, _: images)
+    inputs = data.splits["train"].take(300).batch(128).map(lambda images, _: images)
     x = hidden.predict(inputs, verbose=0).astype("float64")
     np.testing.assert_allclose(first.moving_mean, x.mean(0), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(first.moving_variance, x.var(0), rtol=1e-3)
