@@ -93,11 +93,20 @@ class Checkpoint(keras.callbacks.Callback):
         )
 
     def restore(self) -> None:
-        """Goes back to the last finished epoch, if there is one."""
-        latest = self._manager.latest_checkpoint
-        if latest:
-            self._manager.checkpoint.restore(latest).assert_existing_objects_matched()
-            self._write_history()
+        """Goes back to the last finished epoch whose checkpoint can be read."""
+        directory = Path(self._manager.directory)
+        # Not the list that TensorFlow keeps beside them, which may be damaged, too.
+        indices = directory.glob("ckpt-*.index")
+        epochs = sorted(
+            (int(i.stem.removeprefix("ckpt-")) for i in indices), reverse=True
+        )
+        for epoch in epochs:
+            path = str(directory / f"ckpt-{epoch}")
+            if _is_readable(path):
+                self._manager.checkpoint.restore(path).assert_existing_objects_matched()
+                self._write_history()
+                return
+            print(f"The checkpoint {path} is damaged; going back to the one before it.")
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Early stopping has just been reset."""
@@ -130,3 +139,14 @@ class Checkpoint(keras.callbacks.Callback):
         writer.writeheader()
         writer.writerows(history)
         write_atomically(self._history_path, text.getvalue())
+
+
+def _is_readable(path: str) -> bool:
+    """Reads a checkpoint whole; TensorFlow compares its checksums."""
+    try:
+        reader = tf.train.load_checkpoint(path)
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+    except (tf.errors.OpError, RuntimeError, ValueError):
+        return False
+    return True

@@ -14,12 +14,14 @@ import kerasnorm
 import models
 from training import report
 from training.checkpoint import Checkpoint, RunState
+from training.claim import claim
 from training.config import REPOSITORY, TrainConfig
 from training.data import SPLITS, Data, load
 from training.errors import UserError
 from training.evaluation import finish
 from training.export import export
 from training.files import check_writable, write_atomically
+from training.progress import Progress
 
 WARM_UP = 0.2  # of all steps
 
@@ -52,7 +54,8 @@ def train(config: TrainConfig) -> Result:
     check_writable(config.export_dir / config.export_name, "--export-dir")
     directory = _new_directory(config)
     write_atomically(directory / "config.json", config.model_dump_json(indent=2) + "\n")
-    return _run(config, data, directory)
+    with claim(directory):
+        return _run(config, data, directory)
 
 
 def resume(directory: Path, config: TrainConfig) -> Result:
@@ -69,18 +72,22 @@ def resume(directory: Path, config: TrainConfig) -> Result:
         As `train`; at once if the run has finished and its export is there.
 
     Raises:
-        UserError: If the data cannot be had or a directory cannot be written to.
+        UserError: If another process trains there, the data cannot be had or a
+            directory cannot be written to.
     """
-    exports = config.export_dir / config.export_name
-    finished = _read_result(directory)
-    if finished and finished.export.is_dir() and finished.export.parent == exports:
-        print(f"The run in {directory} has finished; nothing is left to do.")
-        _show(finished)
-        return finished
-    data = load(config)
-    check_writable(directory, "--resume")
-    check_writable(exports, "--export-dir")
-    return _run(config, data, directory)
+    finished = _finished(directory, config)
+    if finished is None:
+        check_writable(directory, "--resume")
+        with claim(directory):
+            # Again: the process that trained here until now may have finished.
+            finished = _finished(directory, config)
+            if finished is None:
+                data = load(config)
+                check_writable(config.export_dir / config.export_name, "--export-dir")
+                return _run(config, data, directory)
+    print(f"The run in {directory} has finished; nothing is left to do.")
+    _show(finished)
+    return finished
 
 
 def _run(config: TrainConfig, data: Data, directory: Path) -> Result:
@@ -177,6 +184,7 @@ def _fit(
         validation_data=data.batches("validation", config.batch_size),
         callbacks=[
             keras.callbacks.TensorBoard(str(directory / "logs")),
+            Progress(directory, config.epochs, steps),
             *([early_stopping] if early_stopping else []),
             checkpoint,
         ],
@@ -199,14 +207,16 @@ def _new_directory(config: TrainConfig) -> Path:
         return directory
 
 
-def _read_result(directory: Path) -> Result | None:
+def _finished(directory: Path, config: TrainConfig) -> Result | None:
+    """What a run has reached if it has finished and its export is where it belongs."""
     path = directory / "result.json"
     if not path.exists():
         return None
     values = json.loads(path.read_text(encoding="utf-8"))
-    return Result(
-        **{**values, "directory": directory, "export": Path(values["export"])}
-    )
+    export = Path(values["export"])
+    if export.parent != config.export_dir / config.export_name or not export.is_dir():
+        return None
+    return Result(**{**values, "directory": directory, "export": export})
 
 
 def _description(config: TrainConfig, data: Data, model: keras.Model) -> str:
