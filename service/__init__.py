@@ -1,0 +1,1 @@
+"""The HTTP service: training jobs and predictions. `python -m service`."""
