@@ -101,9 +101,13 @@ def sweep(number: int, fields: list[str], jobs: list[Job]) -> Sweep:
         )
         for job in jobs
     ]
-    ended = [row for row in rows if row.state is State.SUCCEEDED and row.validation]
-    best = max(ended, key=lambda row: row.validation["accuracy"], default=None)
-    return Sweep(id=number, fields=fields, rows=rows, best=best.job if best else None)
+    accuracy = {
+        row.job: row.validation["accuracy"]
+        for row in rows
+        if row.state is State.SUCCEEDED and row.validation
+    }
+    best = max(accuracy, key=accuracy.__getitem__, default=None)
+    return Sweep(id=number, fields=fields, rows=rows, best=best)
 
 
 def _columns(job: Job) -> dict[str, Any]:

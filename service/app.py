@@ -1,5 +1,6 @@
 """The ASGI application."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -87,7 +88,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         runner.start()
         yield
-        runner.stop()
+        await asyncio.to_thread(runner.stop)
         store.close()
         lock.release()
 

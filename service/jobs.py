@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
-from fastapi.sse import EventSourceResponse, format_sse_event
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from service import answers
 from service.answers import Artifact, JobDetail, JobPage, Sweep
@@ -20,6 +21,7 @@ from service.submission import BODY_SCHEMA, configs_of, values_of
 PATHS = ("/v1/jobs", "/v1/sweeps")
 
 _SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_BETWEEN_SIGNS = 10.0  # of life, for whoever follows a quiet log
 _BYTES_AT_A_TIME = 2**20
 
 routes = APIRouter(tags=["jobs"])
@@ -173,6 +175,7 @@ def get_sweep(sweep_id: int, store: Stored) -> Sweep:
 async def _follow(request: Request, job: Job, place: int) -> AsyncIterator[bytes]:
     """The log from a place on, line by line, until the job has ended."""
     store, log = _store(request), job.directory / LOG
+    last_sign = time.monotonic()
     while not request.app.state.is_stopping():
         # Asked before the log is read, so that nothing is missed at the end.
         current = store.get(job.id) or job
@@ -184,6 +187,9 @@ async def _follow(request: Request, job: Job, place: int) -> AsyncIterator[bytes
         if has_ended:
             yield format_sse_event(data_str=current.state, event="end")
             return
+        if time.monotonic() > last_sign + _SECONDS_BETWEEN_SIGNS:
+            yield KEEPALIVE_COMMENT
+            last_sign = time.monotonic()
         await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
 
 

@@ -5,7 +5,7 @@ import signal
 import sqlite3
 import threading
 
-from service.runs import epochs_finished, last_lines, result
+from service.runs import LOG, epochs_finished, last_lines, result
 from service.store import Job, State, Store
 from service.trainers import Trainers
 from training.files import write_atomically
@@ -13,7 +13,13 @@ from training.files import write_atomically
 _SECONDS_BETWEEN_LOOKS = 0.2
 _LINES_OF_THE_LOG = 10
 _MISTAKE = 2  # train.py's exit status for what the user must put right
-_INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT)
+# By train.py, or before it has taken over the signals.
+_INTERRUPTED = (
+    128 + signal.SIGTERM,
+    128 + signal.SIGINT,
+    -signal.SIGTERM,
+    -signal.SIGINT,
+)
 
 _logger = logging.getLogger("uvicorn.error")
 
@@ -119,6 +125,9 @@ class Runner:
             job.directory.mkdir(parents=True, exist_ok=True)
             config = job.config.model_dump_json(indent=2) + "\n"
             write_atomically(job.directory / "config.json", config)
+            if attempts > 1:
+                with (job.directory / LOG).open("a", encoding="utf-8") as log:
+                    log.write("The trainer died; it is started again.\n")
             self._trainers.start(job.directory)
         except OSError as error:
             self._store.end(job.id, State.FAILED, f"The run could not start: {error}.")

@@ -87,7 +87,7 @@ class Guard:
         if origin is not None and urlsplit(origin).netloc != host:
             return (
                 HTTPStatus.FORBIDDEN,
-                f"Requests from other web pages are refused. Received: Origin {origin}.",
+                f"Pages of other sites may not call it. Received: Origin {origin}.",
             )
         if is_job and self._token is not None:
             given = headers.get("authorization", "")

@@ -47,7 +47,7 @@ def submit(url: str, config: TrainConfig) -> bool:
     except requests.RequestException as error:
         raise UserError(
             f"`--submit` must be the address of a service that runs. "
-            f"Received: {url}: {_reason(error)}."
+            f"Received: {url}, which does not answer ({type(error).__name__})."
         ) from error
     if not answer.ok:
         raise UserError(f"{url} does not take the job: {_complaint(answer)}")
@@ -73,7 +73,7 @@ def _follow(session: requests.Session, job: str) -> str:
                     return event.data
                 print(event.data, flush=True)
                 last = event.id
-        except requests.ConnectionError:
+        except requests.RequestException:
             pass  # the service may be starting again
         time.sleep(_SECONDS_BETWEEN_TRIES)
 
@@ -86,7 +86,9 @@ def _events(session: requests.Session, url: str, last: str) -> Iterator[_Event]:
         if not answer.ok:
             raise UserError(f"The job cannot be followed: {_complaint(answer)}")
         fields: dict[str, str] = {}
-        for line in answer.iter_lines(decode_unicode=True):
+        for line in map(bytes.decode, answer.iter_lines()):
+            if line.startswith(":"):
+                continue  # a sign of life
             if line:
                 name, _, value = line.partition(": ")
                 fields[name] = value
@@ -110,7 +112,3 @@ def _complaint(answer: requests.Response) -> str:
     first = detail[0]
     field = ".".join(map(str, first["loc"][1:]))
     return f"{field}: {first['msg']}" if field else first["msg"]
-
-
-def _reason(error: requests.RequestException) -> str:
-    return type(error).__name__ if error.args else str(error)
