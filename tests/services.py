@@ -66,7 +66,8 @@ class Service:
         return answer.json()["id"]
 
     def get(self, path: str) -> Any:
-        answer = requests.get(f"{self.url}/v1/jobs/{path}", timeout=5)
+        separator = "" if path.startswith("?") else "/"
+        answer = requests.get(f"{self.url}/v1/jobs{separator}{path}", timeout=5)
         assert answer.ok, answer.text
         return answer.json()
 
