@@ -105,9 +105,9 @@ class Runner:
         elif end.status in _INTERRUPTED:
             self._store.end(job.id, State.INTERRUPTED, "The trainer was told to stop.")
         elif end.status == _MISTAKE:
-            self._store.end(
-                job.id, State.FAILED, "\n".join(last_lines(job.directory, 1))
-            )
+            lines = last_lines(job.directory, 1)
+            message = lines[0] if lines else f"{job.directory} has been removed."
+            self._store.end(job.id, State.FAILED, message)
         elif attempts > self._retries + 1:
             log = "\n".join(last_lines(job.directory, _LINES_OF_THE_LOG))
             message = (
@@ -125,7 +125,7 @@ class Runner:
             job.directory.mkdir(parents=True, exist_ok=True)
             config = job.config.model_dump_json(indent=2) + "\n"
             write_atomically(job.directory / "config.json", config)
-            if attempts > 1:
+            if job.state is State.RUNNING:
                 with (job.directory / LOG).open("a", encoding="utf-8") as log:
                     log.write("The trainer died; it is started again.\n")
             self._trainers.start(job.directory)

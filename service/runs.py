@@ -9,6 +9,8 @@ from pydantic import BaseModel
 
 LOG = "log.txt"  # what trainers print
 
+_END_OF_THE_LOG = 2**14  # bytes, enough for some lines
+
 
 class Progress(BaseModel):
     """How far training has come."""
@@ -50,7 +52,7 @@ def last_lines(directory: Path, number: int) -> list[str]:
     """The last lines of the log."""
     try:
         with (directory / LOG).open("rb") as log:
-            log.seek(max(0, log.seek(0, 2) - 500 * number))
+            log.seek(max(0, log.seek(0, 2) - _END_OF_THE_LOG))
             return log.read().decode(errors="replace").splitlines()[-number:]
     except FileNotFoundError:
         return []

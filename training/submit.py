@@ -52,9 +52,7 @@ def submit(url: str, config: TrainConfig) -> bool:
     if not answer.ok:
         raise UserError(f"{url} does not take the job: {_complaint(answer)}")
     job = f"{jobs}/{answer.json()['id']}"
-    print(
-        f"Submitted as {job}. Ctrl-C leaves it running; to stop it: POST {job}/cancel"
-    )
+    print(f"Submitted. Ctrl-C leaves it running; to stop it: curl -X POST {job}/cancel")
     state = _follow(session, job)
     details = session.get(job, timeout=_SECONDS_TO_ANSWER).json()
     print(f"The job has {state}." if state != "interrupted" else "It was interrupted.")
