@@ -9,6 +9,7 @@ import uvicorn
 
 from service.app import Settings, create_app
 from service.security import is_loopback
+from service.trainers import LocalTrainers, Trainers
 from training.command_line import TOKEN
 from training.config import REPOSITORY
 from training.errors import UserError
@@ -54,6 +55,7 @@ def _serve(options: argparse.Namespace, token: str | None) -> None:
         host=options.host,
         data_roots=tuple(path.absolute() for path in options.data_root),
         token=token,
+        trainers=_trainers(options),
         slots=options.slots,
         retries=options.retries,
         max_body_bytes=options.max_body_bytes,
@@ -63,6 +65,18 @@ def _serve(options: argparse.Namespace, token: str | None) -> None:
         uvicorn.Config(app, options.host, options.port, access_log=False)
     )
     server.run()
+
+
+def _trainers(options: argparse.Namespace) -> Trainers:
+    if options.executor == "local":
+        return LocalTrainers()
+    try:
+        from service.ray_trainers import RayTrainers
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "`--executor ray` needs Ray. Install it with: pip install '.[ray]'."
+        ) from error
+    return RayTrainers(options.ray_address)
 
 
 def _positive(text: str) -> int:
@@ -104,6 +118,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="jobs may take archives, prepared data and pictures from here; can be "
         "given several times; besides: datasets",
+    )
+    add(
+        "--executor",
+        choices=["local", "ray"],
+        default="local",
+        help="run jobs on this machine or on a Ray cluster; default: local",
+    )
+    add(
+        "--ray-address",
+        default="http://127.0.0.1:8265",
+        metavar="URL",
+        help="the dashboard of the Ray cluster; default: http://127.0.0.1:8265",
     )
     add("--slots", type=_positive, default=1, help="jobs at a time; default: 1")
     add(
