@@ -1,10 +1,10 @@
 """Jobs of the service on a Ray cluster of several nodes, one of them killed."""
 
-import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,35 +26,35 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[tuple[str, list[int]]]:
+def cluster() -> Iterator[tuple[str, list[int]]]:
     """The address of a cluster's dashboard, and the raylets of its two workers.
 
     The head has no processor to give, so jobs run on the workers, one on each.
     """
     port, dashboard = free_port(), free_port()
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
 
     def start(*options: str) -> set[int]:
         before = raylets()
-        subprocess.run(
-            [RAY, "start", "--temp-dir", tmp_path / "ray", *options]
-            if "--head" in options
-            else [RAY, "start", *options],
-            check=True,
-            env=environment,
+        started = subprocess.run(
+            [RAY, "start", "--disable-usage-stats", *options],
             capture_output=True,
+            text=True,
         )
+        assert started.returncode == 0, started.stdout + started.stderr
         return raylets() - before
 
-    start(
-        *("--head", f"--port={port}", f"--dashboard-port={dashboard}"),
-        *("--num-cpus=0", "--include-dashboard=true"),
-    )
-    workers = [
-        start(f"--address=127.0.0.1:{port}", "--num-cpus=1").pop() for _ in range(2)
-    ]
-    yield f"http://127.0.0.1:{dashboard}", workers
-    subprocess.run([RAY, "stop", "--force"], capture_output=True)
+    # Not below tmp_path: the path of a socket has at most 107 characters.
+    with tempfile.TemporaryDirectory(prefix="ray-") as root:
+        start(
+            *("--head", f"--port={port}", f"--dashboard-port={dashboard}"),
+            *("--num-cpus=0", f"--temp-dir={root}"),
+        )
+        worker = (f"--address=127.0.0.1:{port}", "--num-cpus=1")
+        yield f"http://127.0.0.1:{dashboard}", [start(*worker).pop() for _ in range(2)]
+        # `ray stop` would stop any other cluster on this machine as well.
+        for process in psutil.process_iter(["cmdline"]):
+            if any(root in word for word in process.info["cmdline"] or ()):
+                process.kill()
 
 
 def raylets() -> set[int]:

@@ -1,5 +1,6 @@
 """Ten jobs, twenty SIGKILLs at random moments: all end as if nothing had happened."""
 
+import contextlib
 import os
 import random
 import signal
@@ -31,6 +32,12 @@ def configs(pictures: Path) -> list[dict[str, object]]:
     return [{**CONFIG, "dataset": dataset, "seed": seed} for seed in range(JOBS)]
 
 
+def trainers(service: Service) -> list[int]:
+    """The processes that train now."""
+    jobs = [job["id"] for job in service.get("?state=running")["jobs"]]
+    return [process for job in jobs if (process := service.trainer(job))]
+
+
 def test_ten_jobs_survive_twenty_kills(
     service: Service,
     pictures: Path,
@@ -42,11 +49,13 @@ def test_ten_jobs_survive_twenty_kills(
     killed = {"trainer": 0, "service": 0}
     while sum(killed.values()) < KILLS:
         time.sleep(moments.uniform(0.5, 6))
-        running = [job["id"] for job in service.get("?state=running")["jobs"]]
-        trainers = [process for job in running if (process := service.trainer(job))]
-        if moments.random() < 0.5 and trainers:
-            os.kill(trainers[0], signal.SIGKILL)
-            killed["trainer"] += 1
+        if moments.random() < 0.5:
+            wait_until(lambda: trainers(service))
+            with contextlib.suppress(
+                ProcessLookupError, IndexError
+            ):  # it has just ended
+                os.kill(trainers(service)[0], signal.SIGKILL)
+                killed["trainer"] += 1
         else:
             service.kill()
             killed["service"] += 1
