@@ -29,6 +29,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         options = read(sys.argv[1:])
+        if options.submit is not None and options.resume is not None:
+            raise UserError("`--submit` starts a new job; leave out `--resume`.")
         if options.submit is not None:
             return 0 if submit(options.submit, options.job()) else 1
         _train(options)

@@ -2,14 +2,16 @@
 
 import argparse
 import os
+import signal
+import socket
 import sys
 from pathlib import Path
 
 import uvicorn
 
 from service.app import Settings, create_app
+from service.jobs.trainers import LocalTrainers, Trainers
 from service.security import is_loopback
-from service.trainers import LocalTrainers, Trainers
 from training.command_line import TOKEN
 from training.config import REPOSITORY
 from training.errors import UserError
@@ -60,18 +62,32 @@ def _serve(options: argparse.Namespace, token: str | None) -> None:
         retries=options.retries,
         max_body_bytes=options.max_body_bytes,
     )
-    app = create_app(settings, lambda: server.should_exit)
-    server = uvicorn.Server(
-        uvicorn.Config(app, options.host, options.port, access_log=False)
-    )
-    server.run()
+    # Before any job is started.
+    with _listen(options.host, options.port) as listener:
+        app = create_app(settings, lambda: server.should_exit)
+        server = uvicorn.Server(uvicorn.Config(app, access_log=False))
+        # uvicorn raises the signal that has stopped it once more.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        server.run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            "`--host` and `--port` must be an address where this machine can listen. "
+            f"Received: {host}, {port}: {error}."
+        ) from error
 
 
 def _trainers(options: argparse.Namespace) -> Trainers:
     if options.executor == "local":
         return LocalTrainers()
     try:
-        from service.ray_trainers import RayTrainers
+        from service.jobs.ray_trainers import RayTrainers
     except ModuleNotFoundError as error:
         raise UserError(
             "`--executor ray` needs Ray. Install it with: pip install '.[ray]'."
@@ -80,9 +96,17 @@ def _trainers(options: argparse.Namespace) -> Trainers:
 
 
 def _positive(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _count(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1. Received: {number}.")
+    if number < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}. Received: {text}.")
     return number
 
 
@@ -134,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--slots", type=_positive, default=1, help="jobs at a time; default: 1")
     add(
         "--retries",
-        type=int,
+        type=_count,
         default=3,
         help="how often a trainer that died is started again before its job has "
         "failed; a finished epoch sets the count back; default: 3",

@@ -12,12 +12,12 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from filelock import FileLock, Timeout
 
-from service import jobs
-from service.paths import Roots
-from service.runner import Runner
+from service.jobs import routes
+from service.jobs.paths import Roots
+from service.jobs.runner import Runner
+from service.jobs.store import Store
+from service.jobs.trainers import LocalTrainers, Trainers
 from service.security import Guard, is_loopback
-from service.store import Store
-from service.trainers import LocalTrainers, Trainers
 from training.errors import UserError
 from training.files import check_writable
 
@@ -79,7 +79,13 @@ def create_app(
             f"Another service uses {settings.state_dir}. Stop it, or give this one "
             "another --state-dir."
         ) from error
-    store = Store(settings.state_dir / "jobs.sqlite")
+    try:
+        store = Store(settings.state_dir / "jobs.sqlite")
+    except sqlite3.DatabaseError as error:
+        raise UserError(
+            f"`--state-dir` must hold the jobs of an earlier service, or nothing. "
+            f"Received: {settings.state_dir}: {error}."
+        ) from error
     runner = Runner(
         store, settings.trainers, slots=settings.slots, retries=settings.retries
     )
@@ -100,13 +106,13 @@ def create_app(
         data=settings.data_roots,
     )
     app.state.is_stopping = is_stopping
-    app.include_router(jobs.routes)
-    app.add_exception_handler(sqlite3.OperationalError, _cannot_be_kept)
+    app.include_router(routes.routes)
+    app.add_exception_handler(sqlite3.DatabaseError, _cannot_be_kept)
     app.add_middleware(
         Guard,
         loopback=is_loopback(settings.host),
         token=settings.token,
-        jobs=jobs.PATHS,
+        jobs=routes.PATHS,
         max_job_bytes=_MAX_JOB_BYTES,
         max_bytes=settings.max_body_bytes,
     )
@@ -114,5 +120,5 @@ def create_app(
 
 
 async def _cannot_be_kept(request: Request, error: Exception) -> JSONResponse:
-    message = f"The table of jobs cannot be used now: {error}. Is the disk full?"
+    message = f"The table of jobs cannot be used now: {error}."
     return JSONResponse({"detail": message}, HTTPStatus.INSUFFICIENT_STORAGE)

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import Settings, create_app
-from service.store import State, Store
+from service.jobs.store import State, Store
 from training.config import TrainConfig
 from training.errors import UserError
 
@@ -75,8 +75,12 @@ def test_a_job_is_queued_with_the_services_directories(
         ({"name": ".hidden"}, "name", "pattern"),
         ({"epochs": []}, "epochs", "must not be empty"),
         ({"epochs": [1, 0]}, "epochs", "greater than or equal to 1"),
-        ({"export_dir": "/etc"}, "export_dir", "must lie in"),
-        ({"run_dir": "/etc"}, "run_dir", "must lie in"),
+        ({"export_dir": "/etc"}, "export_dir", "must be /"),
+        ({"run_dir": "/etc"}, "run_dir", "must be /"),
+        ({"name": "x" * 101}, "name", "at most 100 characters"),
+        ({"dataset": "x" * 1001}, "dataset", "at most 1000 characters"),
+        ({"archives": "~nosuchuser/x"}, "archives", "there is no such user"),
+        ({"dataset": "folder:~nosuchuser"}, "dataset", "there is no such user"),
         ({"data_dir": "/etc"}, "data_dir", "must lie in"),
         ({"archives": "/etc"}, "archives", "must lie in"),
         ({"dataset": "folder:/etc"}, "dataset", "must lie in"),
@@ -153,7 +157,8 @@ def test_a_link_does_not_lead_out_of_the_roots(
 ) -> None:
     (root,) = settings.data_roots
     (root / "link").symlink_to("/etc")
-    for path in (root / "link", root / ".." / "elsewhere"):
+    (root / "loop").symlink_to(root / "loop")
+    for path in (root / "link", root / "loop" / "x", root / ".." / "elsewhere"):
         answer = client.post("/v1/jobs", json={"archives": str(path)})
         assert answer.status_code == 422
     inside = client.post("/v1/jobs", json={"dataset": f"folder:{root / 'pictures'}"})
@@ -184,8 +189,24 @@ def test_a_sweep_makes_a_job_of_each_combination(client: TestClient) -> None:
     assert client.get("/v1/sweeps/2").status_code == 404
 
 
+@pytest.mark.parametrize(
+    "values", [{"seed": [1, 1]}, {"name": ["a", "a"]}, {"name": ["x" * 99, "y"]}]
+)
+def test_no_two_jobs_of_a_sweep_have_one_name(
+    client: TestClient, values: dict[str, list[object]]
+) -> None:
+    body = {**values, "seed": values.get("seed", 0), "epochs": [1, 2]}
+    assert client.post("/v1/jobs", json=body).status_code == 201
+    names = [job["name"] for job in client.get("/v1/jobs").json()["jobs"]]
+    assert len(set(names)) == 4
+    assert max(map(len, names)) <= 100
+
+
 def test_a_sweep_is_queued_whole_or_not_at_all(client: TestClient) -> None:
-    for body in ({"epochs": [1, 2, 0]}, {"seed": list(range(1001))}):
+    too_many = {"seed": list(range(1001))}
+    # Whose combinations would not fit in any memory.
+    far_too_many = {f: list(range(500)) for f in sorted(TrainConfig.model_fields)[:9]}
+    for body in ({"epochs": [1, 2, 0]}, too_many, far_too_many):
         assert client.post("/v1/jobs", json=body).status_code == 422
     assert client.get("/v1/jobs").json() == {"total": 0, "jobs": []}
 
@@ -296,6 +317,10 @@ def test_nothing_but_files_of_the_run_is_given_out(
         ({"Host": "[::1]:8501"}, 200),
         ({"Host": "evil.example"}, 403),
         ({"Host": "localhost.evil.example"}, 403),
+        ({"Host": "evil@localhost"}, 403),
+        ({"Host": "localhost#evil"}, 403),
+        ({"Host": "["}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Origin": "http://localhost:8501"}, 200),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "http://localhost:3000"}, 403),
@@ -346,6 +371,30 @@ def test_every_job_call_needs_the_token(settings: Settings) -> None:
             assert "long word" not in refused.text
     right = {"Authorization": "Bearer long word"}
     assert client.post("/v1/jobs", json={}, headers=right).status_code == 201
+
+
+def test_a_file_that_grows_or_goes_while_it_is_read(
+    artifacts: TestClient, settings: Settings
+) -> None:
+    run = settings.state_dir / "runs" / "1"
+    with artifacts.stream("GET", "/v1/jobs/1/artifacts/history.csv") as answer:
+        with (run / "history.csv").open("a") as file:
+            file.write("3,0.125\n")
+        assert len(answer.read()) == int(answer.headers["content-length"])
+    (run / "gone").symlink_to(run / "nowhere")
+    assert artifacts.get("/v1/jobs/1/artifacts").status_code == 200
+    assert artifacts.get("/v1/jobs/1/artifacts/gone").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["history.csv", "progress.json", "result.json"])
+@pytest.mark.parametrize("text", ["", "{}", "[]", "a,b\n1", "{", "\x00"])
+def test_a_damaged_file_of_a_run_counts_as_not_there(
+    artifacts: TestClient, settings: Settings, name: str, text: str
+) -> None:
+    (settings.state_dir / "runs" / "1" / name).write_text(text)
+    answer = artifacts.get("/v1/jobs/1")
+    assert answer.status_code == 200
+    assert answer.json()["result"] is answer.json()["progress"] is None
 
 
 def test_a_body_that_is_too_large_is_refused(client: TestClient) -> None:

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def service(tmp_path: Path, pictures: Path) -> Iterator[Service]:
-    service = Service(tmp_path, "--data-root", pictures.parent).start()
+    # Trainers that are killed while they start finish no epoch.
+    options = ("--data-root", pictures.parent, "--retries", KILLS)
+    service = Service(tmp_path, *options).start()
     yield service
     service.stop()
 
@@ -48,7 +50,8 @@ def test_ten_jobs_survive_twenty_kills(
     moments = random.Random(0)
     killed = {"trainer": 0, "service": 0}
     while sum(killed.values()) < KILLS:
-        time.sleep(moments.uniform(0.5, 6))
+        # Sometimes several in a row, while a trainer is still being started.
+        time.sleep(moments.choice([0, 0.3, moments.uniform(0.5, 6)]))
         if moments.random() < 0.5:
             wait_until(lambda: trainers(service))
             with contextlib.suppress(

@@ -11,15 +11,23 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+LONGEST_NAME = 100  # of a run and its exported model
 
 # Kept absolute, so that a run can be resumed from any working directory.
-Location = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+Location = Annotated[Path, AfterValidator(lambda path: _absolute(path))]
 
 
 def _absolute_folder(dataset: str) -> str:
     if not dataset.startswith("folder:"):
         return dataset
-    return f"folder:{Path(dataset.removeprefix('folder:')).expanduser().absolute()}"
+    return f"folder:{_absolute(Path(dataset.removeprefix('folder:')))}"
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: there is no such user.") from error
 
 
 class TrainConfig(BaseModel):
@@ -36,6 +44,7 @@ class TrainConfig(BaseModel):
     dataset: Annotated[str, AfterValidator(_absolute_folder)] = Field(
         "fashion_mnist",
         min_length=1,
+        max_length=1000,
         description="a TFDS image classification set (mnist, cifar10, "
         "emnist/letters) or folder:PATH, a folder of pictures by class: "
         "PATH/CLASS/*.png or PATH/SPLIT/CLASS/*.png",
@@ -116,6 +125,7 @@ class TrainConfig(BaseModel):
     name: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=LONGEST_NAME,
         description="the name of the run and of the exported model; default: "
         "MODEL-DATASET",
     )

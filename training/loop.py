@@ -14,7 +14,7 @@ import kerasnorm
 import models
 from training import report
 from training.checkpoint import Checkpoint, RunState
-from training.claim import claim
+from training.claim import check_claim, claim, run_id
 from training.config import REPOSITORY, TrainConfig
 from training.data import SPLITS, Data, load
 from training.errors import UserError, first_line
@@ -107,7 +107,8 @@ def _run(config: TrainConfig, data: Data, directory: Path) -> Result:
                 verbose=int(sys.stdout.isatty()),
             )
         metrics = finish(model, data, config, history, directory)
-        path = export(model, data, config, metrics, f"incomplete-{directory.name}")
+        check_claim(directory)
+        path = export(model, data, config, metrics, run_id(directory))
         result = Result(
             directory=directory,
             export=path,

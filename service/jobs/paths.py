@@ -41,18 +41,17 @@ class Roots:
             OutsideError: If a path leads elsewhere.
         """
         own = {"run_dir": self.runs, "export_dir": self.exports}
-        config = config.model_copy(
-            update={
-                f: path for f, path in own.items() if f not in config.model_fields_set
-            }
-        )
-        _check("run_dir", config.run_dir, (self.runs,))
-        _check("export_dir", config.export_dir, (self.exports,))
+        # Nor below them: a run must not lie in another run, a model not in another.
+        for field in own.keys() & config.model_fields_set:
+            if getattr(config, field) != own[field]:
+                raise OutsideError(
+                    field, f"`{field}` must be {own[field]}, or left out."
+                )
         _check("data_dir", config.data_dir, self.data)
         _check("archives", config.archives, self.data)
         if config.dataset.startswith("folder:"):
             _check("dataset", Path(config.dataset.removeprefix("folder:")), self.data)
-        return config
+        return config.model_copy(update=own)
 
 
 def _check(field: str, path: Path | None, roots: tuple[Path, ...]) -> None:
@@ -69,5 +68,5 @@ def _is_below(path: Path, root: Path) -> bool:
     """Whether a path leads below a root, links followed."""
     try:
         return path.resolve().is_relative_to(root.resolve())
-    except (OSError, ValueError):  # a loop of links, a character of no path
+    except (OSError, RuntimeError, ValueError):  # a loop of links, no possible path
         return False

@@ -1,6 +1,7 @@
 """The body of `POST /v1/jobs`: a TrainConfig, with lists where values are swept."""
 
 import itertools
+import math
 import re
 from http import HTTPStatus
 from typing import Any
@@ -10,8 +11,8 @@ from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from service.paths import OutsideError, Roots
-from training.config import TrainConfig
+from service.jobs.paths import OutsideError, Roots
+from training.config import LONGEST_NAME, TrainConfig
 
 _MOST_JOBS = 1000
 
@@ -60,22 +61,19 @@ def configs_of(
     for name in swept:
         if not values[name]:
             raise _refused(name, "A list of values must not be empty.")
-    combinations = list(itertools.product(*(values[name] for name in swept)))
-    if len(combinations) > _MOST_JOBS:
+    number = math.prod(len(values[name]) for name in swept)
+    if number > _MOST_JOBS:
         raise _refused(
             "",
             f"A sweep must have at most {_MOST_JOBS} jobs. "
-            f"Received: {len(combinations)} combinations.",
+            f"Received: {number} combinations.",
         )
-    configs = []
-    for combination in combinations:
-        chosen = dict(zip(swept, combination, strict=True))
-        config = _config({**values, **chosen}, roots)
-        if swept:
-            name = _name(config, [field for field in swept if field != "name"])
-            config = config.model_copy(update={"name": name})
-        configs.append(config)
-    return swept, configs
+    combinations = itertools.product(*(values[name] for name in swept))
+    configs = [
+        _config({**values, **dict(zip(swept, combination, strict=True))}, roots)
+        for combination in combinations
+    ]
+    return swept, _named_apart(configs, swept) if swept else configs
 
 
 def _config(values: dict[str, Any], roots: Roots) -> TrainConfig:
@@ -92,9 +90,20 @@ def _config(values: dict[str, Any], roots: Roots) -> TrainConfig:
         raise _refused(error.field, str(error)) from error
 
 
-def _name(config: TrainConfig, swept: list[str]) -> str:
-    parts = [f"{field}-{getattr(config, field)}" for field in swept]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join([config.export_name, *parts]))
+def _named_apart(configs: list[TrainConfig], swept: list[str]) -> list[TrainConfig]:
+    """Names each job of a sweep after its values, or by its number where that fails."""
+    names = []
+    for config in configs:
+        values = [f"{name}-{getattr(config, name)}" for name in swept if name != "name"]
+        name = "-".join([config.export_name, *values])
+        names.append(re.sub(r"[^A-Za-z0-9._-]+", "-", name))
+    if len(set(names)) < len(names) or max(map(len, names)) > LONGEST_NAME:
+        own = [config.export_name[: LONGEST_NAME - 5] for config in configs]
+        names = [f"{name}-{number}" for number, name in enumerate(own, start=1)]
+    return [
+        config.model_copy(update={"name": name})
+        for config, name in zip(configs, names, strict=True)
+    ]
 
 
 def _refused(field: str, message: str) -> RequestValidationError:

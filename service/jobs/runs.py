@@ -9,6 +9,9 @@ from pydantic import BaseModel
 
 LOG = "log.txt"  # what trainers print
 
+# What a file that is not what train.py has written makes Python raise: it counts as
+# not there.
+_DAMAGED = (ValueError, TypeError, KeyError)
 _END_OF_THE_LOG = 2**14  # bytes, enough for some lines
 
 
@@ -25,10 +28,10 @@ def history(directory: Path) -> list[dict[str, float]]:
     """The metrics of each finished epoch."""
     try:
         text = (directory / "history.csv").read_text(encoding="utf-8")
-    except FileNotFoundError:
+        rows = csv.DictReader(text.splitlines())
+        return [{name: float(value) for name, value in row.items()} for row in rows]
+    except (OSError, *_DAMAGED):
         return []
-    rows = csv.DictReader(text.splitlines())
-    return [{name: float(value) for name, value in row.items()} for row in rows]
 
 
 def epochs_finished(directory: Path) -> int:
@@ -38,14 +41,19 @@ def epochs_finished(directory: Path) -> int:
 
 def progress(directory: Path) -> Progress | None:
     """How far training has come, if it has begun."""
-    values = _read(directory / "progress.json")
-    return Progress(**values) if values else None
+    try:
+        return Progress.model_validate(_read(directory / "progress.json"))
+    except (OSError, *_DAMAGED):
+        return None
 
 
 def result(directory: Path) -> dict[str, Any] | None:
     """What a finished run has reached; None while its export is not there."""
-    values = _read(directory / "result.json")
-    return values if values and Path(values["export"]).is_dir() else None
+    try:
+        values = _read(directory / "result.json")
+        return values if Path(values["export"]).is_dir() else None
+    except (OSError, *_DAMAGED):
+        return None
 
 
 def last_lines(directory: Path, number: int) -> list[str]:
@@ -54,12 +62,9 @@ def last_lines(directory: Path, number: int) -> list[str]:
         with (directory / LOG).open("rb") as log:
             log.seek(max(0, log.seek(0, 2) - _END_OF_THE_LOG))
             return log.read().decode(errors="replace").splitlines()[-number:]
-    except FileNotFoundError:
+    except OSError:
         return []
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

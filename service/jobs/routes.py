@@ -1,11 +1,14 @@
 """The jobs over HTTP."""
 
 import asyncio
+import contextlib
+import mimetypes
+import os
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 from fastapi import (
@@ -13,19 +16,21 @@ from fastapi import (
     Depends,
     Header,
     HTTPException,
-    Path,
     Query,
     Request,
     Response,
 )
-from fastapi.responses import FileResponse, PlainTextResponse
+from fastapi import (
+    Path as PathParameter,
+)
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
-from service import answers
-from service.answers import Artifact, JobDetail, JobPage, Sweep
-from service.runs import LOG, history
-from service.store import Job, State, Store
-from service.submission import BODY_SCHEMA, configs_of, values_of
+from service.jobs import answers
+from service.jobs.answers import Artifact, JobDetail, JobPage, Sweep
+from service.jobs.runs import LOG, history
+from service.jobs.store import Job, State, Store
+from service.jobs.submission import BODY_SCHEMA, configs_of, values_of
 
 PATHS = ("/v1/jobs", "/v1/sweeps")
 
@@ -36,8 +41,8 @@ _BYTES_AT_A_TIME = 2**20
 routes = APIRouter(tags=["jobs"])
 
 
-# As large as an integer of SQLite's can be.
-Number = Annotated[int, Path(ge=1, lt=2**63)]
+# SQLite counts from 1 in 63 bits.
+Number = Annotated[int, PathParameter(ge=1, lt=2**63)]
 
 
 def _store(request: Request) -> Store:
@@ -116,8 +121,10 @@ def get_logs(
     """
     if "text/event-stream" in accept:
         return EventSourceResponse(_follow(request, job.id, last_event_id))
-    log = job.directory / LOG
-    return PlainTextResponse(log.read_bytes() if log.exists() else b"")
+    try:
+        return _file(job.directory / LOG)
+    except FileNotFoundError:
+        return PlainTextResponse("")
 
 
 @routes.post("/v1/jobs/{job_id}/cancel")
@@ -145,27 +152,27 @@ def resume(job: Found, store: Stored) -> JobDetail:
 @routes.get("/v1/jobs/{job_id}/artifacts")
 def list_artifacts(job: Found) -> list[Artifact]:
     """The files of the run."""
-    files = sorted(path for path in job.directory.rglob("*") if path.is_file())
-    names = [(path, path.relative_to(job.directory)) for path in files]
-    return [
-        Artifact(path=name.as_posix(), size=path.stat().st_size)
-        for path, name in names
-        if not _is_hidden(name)
-    ]
+    found = []
+    for path in sorted(job.directory.rglob("*")):
+        name = path.relative_to(job.directory)
+        # A run that goes on replaces its files.
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file() and not _is_hidden(name):
+                found.append(Artifact(path=name.as_posix(), size=path.stat().st_size))
+    return found
 
 
 @routes.get("/v1/jobs/{job_id}/artifacts/{path:path}")
-def get_artifact(job: Found, path: str) -> FileResponse:
+def get_artifact(job: Found, path: str) -> Response:
     """A file of the run."""
     directory = job.directory.resolve()
     try:
         file = (directory / path).resolve(strict=True)
-        is_there = file.is_file() and not _is_hidden(file.relative_to(directory))
-    except (OSError, ValueError):  # no file, no possible name, or outside
-        is_there = False
-    if not is_there:
-        raise HTTPException(HTTPStatus.NOT_FOUND, f"Job {job.id} has no file {path}.")
-    return FileResponse(file)
+        if not _is_hidden(file.relative_to(directory)):
+            return _file(file)
+    except (OSError, RuntimeError, ValueError):  # no file, no possible name, outside
+        pass
+    raise HTTPException(HTTPStatus.NOT_FOUND, f"Job {job.id} has no file {path}.")
 
 
 @routes.delete("/v1/jobs/{job_id}", status_code=HTTPStatus.NO_CONTENT)
@@ -191,7 +198,7 @@ async def _follow(request: Request, job: int, place: int) -> AsyncIterator[bytes
     """The log from a place on, line by line, until the job has ended."""
     last_sign = time.monotonic()
     while not request.app.state.is_stopping():
-        state, lines = await asyncio.to_thread(_look, _store(request), job, place)
+        state, lines = await asyncio.to_thread(_read_on, _store(request), job, place)
         for line in lines:
             place += len(line)
             text = line.decode(errors="replace").rstrip("\r\n")
@@ -207,7 +214,7 @@ async def _follow(request: Request, job: int, place: int) -> AsyncIterator[bytes
         await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
-def _look(store: Store, number: int, place: int) -> tuple[str, list[bytes]]:
+def _read_on(store: Store, number: int, place: int) -> tuple[str, list[bytes]]:
     """The state of a job, and the lines that its log has had from a place on."""
     job = store.get(number)
     if job is None:
@@ -220,9 +227,32 @@ def _look(store: Store, number: int, place: int) -> tuple[str, list[bytes]]:
             text = file.read(_BYTES_AT_A_TIME)
     except FileNotFoundError:
         return job.state, []
-    if is_open and len(text) < _BYTES_AT_A_TIME:
-        text = text[: text.rfind(b"\n") + 1]  # the rest is still being written
+    goes_on = is_open or len(text) == _BYTES_AT_A_TIME
+    is_endless = len(text) == _BYTES_AT_A_TIME and b"\n" not in text
+    if goes_on and not is_endless:
+        text = text[: text.rfind(b"\n") + 1]  # the rest of the line comes next time
     return job.state, text.splitlines(keepends=True)
+
+
+def _file(path: Path) -> Response:
+    """A file as it is now, also if it grows while it is sent.
+
+    Raises:
+        OSError: If it is no file that can be read.
+    """
+    file = path.open("rb")
+    size = os.fstat(file.fileno()).st_size
+
+    def parts() -> Iterator[bytes]:
+        with file:
+            left = size
+            while left and (part := file.read(min(left, _BYTES_AT_A_TIME))):
+                left -= len(part)
+                yield part
+
+    media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    headers = {"Content-Length": str(size)}
+    return StreamingResponse(parts(), media_type=media_type, headers=headers)
 
 
 def _is_hidden(path: PurePath) -> bool:

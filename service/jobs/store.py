@@ -170,7 +170,10 @@ class Store:
         Returns:
             Whether it is still to be started: it may have been cancelled meanwhile.
         """
-        changes = {"state": State.RUNNING, "attempts": attempts, "epochs": epochs}
+        changes: dict[str, object] = {
+            **{"state": State.RUNNING, "message": ""},
+            **{"attempts": attempts, "epochs": epochs},
+        }
         if job.state is State.QUEUED:
             changes["started"] = time.time()
         return self._update(job.id, changes, {"state": job.state, "cancelling": 0})
@@ -180,16 +183,16 @@ class Store:
         changes = {"state": state, "message": message, "ended": time.time()}
         self._update(job, {**changes, "cancelling": 0}, {"state": State.RUNNING})
 
-    def requeue(self, job: int, states: Iterable[State]) -> bool:
+    def requeue(self, job: int, states: Iterable[State], message: str = "") -> bool:
         """Puts a job that is in one of the states back in its place in the queue."""
-        changes = {"state": State.QUEUED, "attempts": 0, "message": "", "ended": None}
+        changes = {"state": State.QUEUED, "message": message, "ended": None}
         return any(self._update(job, changes, {"state": state}) for state in states)
 
     def requeue_interrupted(self) -> None:
         """Puts all jobs that were interrupted back in their places in the queue."""
         with self._transaction() as connection:
             connection.execute(
-                "UPDATE job SET state = 'queued', attempts = 0, message = '', "
+                "UPDATE job SET state = 'queued', message = '', "
                 "ended = NULL WHERE state = 'interrupted'"
             )
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from service.runs import Progress, epochs_finished, history, progress, result
-from service.store import Job, State
+from service.jobs.runs import Progress, epochs_finished, history, progress, result
+from service.jobs.store import Job, State
 from training.config import TrainConfig
 
 
