@@ -1,0 +1,251 @@
+"""The tensors of a predict request's JSON, by TensorFlow Serving's rules."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from service import dense
+from service.dense import COLUMNS, FLOATS, INTEGERS, MOST_DIMENSIONS, ROWS, Types
+from service.errors import invalid, message_of, unimplemented
+from service.json_values import (
+    decode_base64,
+    is_base64,
+    is_lossless,
+    lossy_error,
+    read_document,
+    read_signature_name,
+    text_to_bytes,
+    type_error,
+    value_error,
+)
+
+# The others are called what NumPy calls them.
+_TYPE_NAMES = {tf.float32: "float", tf.float64: "double", tf.float16: "half"}
+
+
+class PredictRequest:
+    """A predict request whose body is JSON, and whose tensors are yet to be read.
+
+    What the tensors are is known when the model is, and a body that is no JSON must be
+    refused before the model is looked for.
+
+    Args:
+        body: The body.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If the body is no such request.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._document: Any = dense.parse(body)
+        if self._document is None:
+            self._document = read_document(body)
+        self.signature_name = read_signature_name(self._document)
+
+    @property
+    def is_row_format(self) -> bool:
+        """Whether the answer is to be in rows."""
+        return ROWS in self._document
+
+    def tensors(self, types: Types) -> dict[str, np.ndarray]:
+        """The tensors that a signature takes.
+
+        Args:
+            types: The type of each input.
+
+        Raises:
+            tf.errors.OpError: If the body does not hold them.
+        """
+        numbers = dense.read(self._document, self._body, types)
+        if numbers is not None:
+            return numbers
+        document = read_document(self._body)
+        if ROWS in document and COLUMNS in document:
+            raise value_error(
+                document,
+                "Not formatted correctly expecting only  "
+                "one of 'inputs' or 'instances' keys to exist ",
+            )
+        if ROWS in document:
+            return _from_rows(document, types)
+        if COLUMNS in document:
+            return _from_columns(document[COLUMNS], types)
+        raise invalid("Missing 'inputs' or 'instances' key")
+
+
+def _from_rows(document: dict[str, Any], types: Types) -> dict[str, np.ndarray]:
+    rows = document[ROWS]
+    if not isinstance(rows, list):
+        raise value_error(document, f"Excepting '{ROWS}' to be an list/array")
+    if not rows:
+        raise value_error(document, f"No values in '{ROWS}' array")
+    if len(types) > 1 and not isinstance(rows[0], dict):
+        raise invalid(
+            f"{ROWS} is a plain list, but expecting list of objects as multiple "
+            "input tensors required as per tensorinfo_map"
+        )
+    columns = {name: _Column(dtype) for name, dtype in types.items()}
+    add = _add_object if _is_object(rows[0]) else _add_value
+    for index, row in enumerate(rows):
+        add(columns, index, row)
+    return {
+        name: column.array([len(rows), *column.shape])
+        for name, column in columns.items()
+    }
+
+
+def _add_object(columns: dict[str, "_Column"], index: int, row: Any) -> None:
+    if not _is_object(row):
+        raise invalid(f"Expecting object but got list at item {index} of input list")
+    for name, value in row.items():
+        try:
+            if name not in columns:
+                raise invalid(f"JSON object: does not have named input: {name}")
+            columns[name].add(value)
+        except tf.errors.InvalidArgumentError as error:
+            raise _row_error(f"{index} key: {name}", error) from None
+    if row.keys() != columns.keys():
+        message = value_error(
+            row, f"keys must be equal to: {','.join(sorted(columns))}"
+        )
+        raise invalid(
+            f"Failed to process element: {index} of '{ROWS}' list. "
+            f"{message_of(message).replace('JSON Value', 'JSON object', 1)}"
+        )
+
+
+def _add_value(columns: dict[str, "_Column"], index: int, row: Any) -> None:
+    if _is_object(row):
+        raise invalid(
+            f"Expecting value/list but got object at item {index} of input list"
+        )
+    (column,) = columns.values()
+    try:
+        column.add(row)
+    except tf.errors.InvalidArgumentError as error:
+        raise _row_error(str(index), error) from None
+
+
+def _row_error(element: str, error: tf.errors.OpError) -> tf.errors.OpError:
+    return invalid(
+        f"Failed to process element: {element} of '{ROWS}' list. "
+        f"Error: INVALID_ARGUMENT: {message_of(error)}"
+    )
+
+
+def _from_columns(values: Any, types: Types) -> dict[str, np.ndarray]:
+    if not _is_object(values):
+        if len(types) > 1:
+            raise invalid(
+                f"{COLUMNS} is a plain value/list, but expecting an object as multiple "
+                "input tensors required as per tensorinfo_map"
+            )
+        values = dict.fromkeys(types, values)
+    arrays = {}
+    for name, dtype in types.items():
+        if name not in values:
+            raise invalid(f"Missing named input: {name} in '{COLUMNS}' object.")
+        column = _Column(dtype)
+        column.add(values[name])
+        arrays[name] = column.array(column.shape)
+    return arrays
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) and not is_base64(value)
+
+
+class _Column:
+    """The values of one input, which all have one shape."""
+
+    def __init__(self, dtype: tf.DType) -> None:
+        self.shape: list[int] = []
+        self._dtype = dtype
+        self._type_name = _TYPE_NAMES.get(dtype, dtype.name)
+        self._values: list[Any] = []
+        self._size: int | None = None
+
+    def add(self, value: Any) -> None:
+        """Adds a value, or nested lists of values.
+
+        Raises:
+            tf.errors.OpError: If it is of another type or shape.
+        """
+        shape = []
+        first = value
+        while isinstance(first, list):
+            shape.append(len(first))
+            first = first[0] if first else None
+        before = len(self._values)
+        self._fill(value, 0, shape)
+        size = len(self._values) - before
+        if self._size is None:
+            self._size, self.shape = size, shape
+        elif self._size != size:
+            raise invalid(f"Expecting tensor size: {self._size} but got: {size}")
+        elif self.shape != shape:
+            raise invalid(
+                f"Expecting shape {_show_shape(self.shape)} "
+                f"but got: {_show_shape(shape)}"
+            )
+
+    def array(self, shape: list[int]) -> np.ndarray:
+        """All values as an array."""
+        if len(shape) > MOST_DIMENSIONS:
+            raise invalid(
+                f"A tensor has at most {MOST_DIMENSIONS} dimensions. "
+                f"Received: {len(shape)}."
+            )
+        array = np.empty(len(self._values), self._dtype.as_numpy_dtype)
+        array[:] = self._values
+        return array.reshape(shape)
+
+    def _fill(self, value: Any, level: int, shape: list[int]) -> None:
+        if not isinstance(value, list):
+            if level != len(shape):
+                raise value_error(
+                    value,
+                    f"found at incorrect level: {level + 1} in the JSON DOM. "
+                    f"Expected at level: {len(shape)}",
+                )
+            self._values.append(self._convert(value))
+        elif level >= len(shape):
+            raise invalid(
+                f"Encountered list at unexpected level: {level} expected < {len(shape)}"
+            )
+        elif len(value) != shape[level]:
+            raise invalid(
+                f"Encountered list at unexpected size: {len(value)} "
+                f"at level: {level} expected size: {shape[level]}"
+            )
+        else:
+            for item in value:
+                self._fill(item, level + 1, shape)
+
+    def _convert(self, value: Any) -> Any:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        match self._dtype:
+            case tf.string if isinstance(value, str):
+                return text_to_bytes(value)
+            case tf.string if isinstance(value, dict):
+                return decode_base64(value)
+            case tf.bool if isinstance(value, bool):
+                return value
+            case tf.float32 | tf.float64 if is_number:
+                if not is_lossless(value, FLOATS[self._dtype]):
+                    raise lossy_error(value, self._type_name)
+                return value
+            case dtype if dtype in INTEGERS and is_number and isinstance(value, int):
+                if dtype.min <= value <= dtype.max:
+                    return value
+            case dtype if dtype not in (*INTEGERS, *FLOATS, tf.string, tf.bool):
+                raise unimplemented(
+                    f"Conversion of JSON Value: {value} to type: {self._type_name}"
+                )
+        raise type_error(value, self._type_name)
+
+
+def _show_shape(shape: list[int]) -> str:
+    return f"[{','.join(map(str, shape))}]"
