@@ -8,6 +8,7 @@ which is a hundred times slower and knows what to say.
 """
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,22 +20,65 @@ Types = Mapping[str, tf.DType]
 
 ROWS = "instances"
 COLUMNS = "inputs"
-FLOATS = {tf.float32: np.float32, tf.float64: np.float64}
+FLOATS: Mapping[tf.DType, type[np.floating]] = {
+    tf.float32: np.float32,
+    tf.float64: np.float64,
+}
 INTEGERS = (
     *(tf.int8, tf.int16, tf.int32, tf.int64),
     *(tf.uint8, tf.uint32, tf.uint64),
 )
 MOST_DIMENSIONS = 32
+
+# For each type what simdjson calls it, and the numbers that surely fit. Of the floats
+# those are the ones up to which whole numbers, which look no different, are exact.
+_RANGES: Mapping[tf.DType, tuple[str, int, int]] = {
+    **{d: ("u" if d.is_unsigned else "i", d.min, d.max) for d in INTEGERS},
+    tf.float32: ("d", 1 - 2**24, 2**24 - 1),
+    tf.float64: ("d", 1 - 2**53, 2**53 - 1),
+}
+_WIDE = {"d": np.float64, "u": np.uint64, "i": np.int64}
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b"[],"))
 
 
+class _Parsers(threading.local):
+    """A parser for each thread: a new one takes three times as long for large bodies.
+
+    What it has allocated it keeps, so very large bodies get one of their own.
+    """
+
+    most_bytes = 8 * 2**20
+
+    def __init__(self) -> None:
+        self._parser = simdjson.Parser()
+
+    def parse(self, body: bytes) -> Any:
+        """Parses a body.
+
+        Raises:
+            ValueError, RuntimeError: If it is not JSON, or has a very large integer.
+        """
+        if len(body) > self.most_bytes:
+            return simdjson.Parser().parse(body)
+        try:
+            return self._parser.parse(body)
+        except RuntimeError:  # an earlier document is still in use
+            self._parser = simdjson.Parser()
+            return self._parser.parse(body)
+
+
+_PARSERS = _Parsers()
+
+
 def parse(body: bytes) -> simdjson.Object | None:
-    """The document, if it is an object by the letter of the standard."""
+    """The document, if it is surely an object that may be a request."""
     try:
-        document = simdjson.Parser().parse(body)
-    except ValueError:
+        document = _PARSERS.parse(body)
+    except (ValueError, RuntimeError):  # the latter for integers of more than 64 bits
         return None
-    return document if isinstance(document, simdjson.Object) else None
+    if not isinstance(document, simdjson.Object):
+        return None
+    return document if isinstance(document.get("signature_name", ""), str) else None
 
 
 def read(document: Any, body: bytes, types: Types) -> dict[str, np.ndarray] | None:
@@ -49,8 +93,7 @@ def read(document: Any, body: bytes, types: Types) -> dict[str, np.ndarray] | No
         The tensors, or `None` if they are not surely regular numbers of these types.
     """
     if not isinstance(document, simdjson.Object) or any(
-        set("[],") & set(name) or dtype not in (*INTEGERS, *FLOATS)
-        for name, dtype in types.items()
+        set("[],") & set(name) or dtype not in _RANGES for name, dtype in types.items()
     ):
         return None
     keys = set(document)
@@ -91,7 +134,7 @@ def _rows(values: Any, types: Types) -> tuple[list[dict[str, Any]], bool]:
 
 def _outer_shape(values: Any) -> list[int]:
     """The lengths of the first list, of the first list in it, and so on."""
-    shape = []
+    shape: list[int] = []
     while isinstance(values, simdjson.Array) and len(shape) <= MOST_DIMENSIONS:
         shape.append(len(values))
         if not shape[-1]:
@@ -138,17 +181,12 @@ def _array(
         TypeError, ValueError: If a value is not surely of the type, or there are more
             or fewer than the shape says.
     """
-    kind = "d" if dtype in FLOATS else "u" if dtype.is_unsigned else "i"
-    wide = {"d": np.float64, "u": np.uint64, "i": np.int64}[kind]
+    kind, lowest, highest = _RANGES[dtype]
+    wide = _WIDE[kind]
     parts = [np.frombuffer(row[name].as_buffer(of_type=kind), wide) for row in rows]
     if any(part.size != math.prod(shape) for part in parts):
         raise ValueError("an empty list among lists of one number")
     flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    if dtype in FLOATS:
-        # Whole numbers, which look no different here, are exact up to this one.
-        fits = np.abs(flat).max() < 2 ** (np.finfo(FLOATS[dtype]).nmant + 1)
-    else:
-        fits = dtype.min <= flat.min() and flat.max() <= dtype.max
-    if not fits:
+    if flat.min() < lowest or flat.max() > highest:
         raise ValueError("a number too large")
     return flat.astype(dtype.as_numpy_dtype).reshape(len(rows), *shape)

@@ -168,6 +168,8 @@ def _example(value: Any) -> tf.train.Example:
 
 
 def _add(feature: tf.train.Feature, name: str, value: Any) -> None:
+    kind: str
+    converted: Any
     match value:
         case bool() | int():
             kind, converted = "int64_list", int(value)

@@ -12,8 +12,11 @@ import tensorflow as tf
 from service.errors import invalid
 
 _PRINTED = {
-    *("float16", "float32", "float64", "bool", "object"),
-    *("int8", "int16", "int32", "int64", "uint8", "uint32", "uint64"),
+    np.dtype(name)
+    for name in (
+        *("float16", "float32", "float64", "bool", "object"),
+        *("int8", "int16", "int32", "int64", "uint8", "uint32", "uint64"),
+    )
 }
 _BYTES_SUFFIX = "_bytes"
 
@@ -74,7 +77,7 @@ def _rows(arrays: Mapping[str, np.ndarray]) -> Any:
 
 
 def _printable(name: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype.name not in _PRINTED:
+    if array.dtype not in _PRINTED:
         type_name = tf.as_dtype(array.dtype).name
         raise invalid(f"Failed to write JSON value for tensor type: {type_name}")
     if array.dtype == object and name.endswith(_BYTES_SUFFIX):

@@ -114,9 +114,13 @@ class SavedModel:
                     f"Received: {array.shape}.",
                 )
             feeds[tensor] = array
-        fetches = {name: signature.outputs[name] for name in outputs}
+        names = list(outputs)
+        fetches = [signature.outputs[name] for name in names]
         options = v1.RunOptions(timeout_in_ms=max(1, round(timeout * 1000)))
-        return self._session.run(fetches, feeds, options=options)
+        values = self._session.run(fetches, feeds, options=options)
+        # A string without axes comes as `bytes`.
+        arrays = (np.array(v, object) if isinstance(v, bytes) else v for v in values)
+        return dict(zip(names, arrays, strict=True))
 
     def close(self) -> None:
         """Frees the variables; nothing may be running."""
@@ -133,7 +137,7 @@ class SavedModel:
                 self.run(default, inputs, default.outputs, timeout=60)
 
 
-def _load(session: v1.Session, directory: Path) -> _Loaded:
+def _load(session: Any, directory: Path) -> _Loaded:
     meta_graph = v1.saved_model.loader.load(session, [_SERVE], str(directory))
     tensor = session.graph.get_tensor_by_name
     definitions = meta_graph.signature_def
@@ -148,7 +152,7 @@ def _load(session: v1.Session, directory: Path) -> _Loaded:
 
 
 def _load_batched(
-    session: v1.Session, directory: Path, parameters: BatchingParameters
+    session: Any, directory: Path, parameters: BatchingParameters
 ) -> _Loaded:
     """Puts TensorFlow's batcher in front of every signature with a batch axis."""
     functions = tf.saved_model.load(str(directory)).signatures

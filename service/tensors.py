@@ -33,6 +33,10 @@ class PredictRequest:
     Args:
         body: The body.
 
+    Attributes:
+        signature_name: The signature to run; "" is the default.
+        is_row_format: Whether the answer is to be in rows.
+
     Raises:
         tf.errors.InvalidArgumentError: If the body is no such request.
     """
@@ -43,11 +47,7 @@ class PredictRequest:
         if self._document is None:
             self._document = read_document(body)
         self.signature_name = read_signature_name(self._document)
-
-    @property
-    def is_row_format(self) -> bool:
-        """Whether the answer is to be in rows."""
-        return ROWS in self._document
+        self.is_row_format = ROWS in self._document
 
     def tensors(self, types: Types) -> dict[str, np.ndarray]:
         """The tensors that a signature takes.
@@ -59,6 +59,7 @@ class PredictRequest:
             tf.errors.OpError: If the body does not hold them.
         """
         numbers = dense.read(self._document, self._body, types)
+        self._document = None  # which frees the parser
         if numbers is not None:
             return numbers
         document = read_document(self._body)
