@@ -22,7 +22,6 @@ HTTP_STATUS = {
     tf.errors.UNAVAILABLE: 503,
     tf.errors.DATA_LOSS: 500,
 }
-_GRAPH_ERROR = "Graph execution error:\n\n"
 
 
 def invalid(message: str) -> tf.errors.OpError:
@@ -50,14 +49,20 @@ def late(message: str) -> tf.errors.OpError:
     return tf.errors.DeadlineExceededError(None, None, message)
 
 
-def message_of(error: tf.errors.OpError) -> str:
-    """The runtime's message, without what the Python session puts before it."""
-    return str(error.message).removeprefix(_GRAPH_ERROR)
-
-
 def code_name(code: int) -> str:
     """A code's name, such as INVALID_ARGUMENT."""
     return error_codes_pb2.Code.Name(code)
+
+
+def of_runtime(error: tf.errors.OpError) -> tf.errors.OpError:
+    """An error of a session as the runtime has raised it.
+
+    The session puts stack traces into the message of the error that it raises instead.
+    """
+    original = error.__context__
+    if isinstance(original, tf.errors.OpError):
+        return type(error)(None, None, original.message)
+    return error
 
 
 def as_op_error(error: Exception) -> tf.errors.OpError:

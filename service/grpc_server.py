@@ -16,7 +16,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from service.errors import as_op_error, code_name, invalid, message_of
+from service.errors import as_op_error, code_name, invalid
 from service.inference import Inference, ModelSpec, find_signature
 from service.saved_model import DEFAULT_SIGNATURE, SavedModel, Signature
 from service.serving import Serving
@@ -104,7 +104,7 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             *(api, "GRPC", time.monotonic() - start),
         )
         if error is not None:
-            context.abort(_CODES[error.error_code], message_of(error))
+            context.abort(_CODES[error.error_code], error.message)
         return answer
 
     def _predict(self, request: Any, deadline: float) -> Any:
@@ -163,7 +163,7 @@ class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
         """Answers with the states of one or all versions."""
         answer, error = _call(lambda: self._status(request))
         if error is not None:
-            context.abort(_CODES[error.error_code], message_of(error))
+            context.abort(_CODES[error.error_code], error.message)
         return answer
 
     def _status(self, request: Any) -> Any:
@@ -175,7 +175,7 @@ class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
             entry.state = version.state.value
             if version.error is not None:
                 entry.status.error_code = version.error.error_code
-                entry.status.error_message = message_of(version.error)
+                entry.status.error_message = version.error.message
         return response
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
 
 from service import examples, json_output
-from service.errors import code_name, invalid, message_of
+from service.errors import code_name, invalid
 from service.inference import Inference, ModelSpec, find_signature
 from service.json_values import read_document, read_signature_name
 from service.saved_model import DEFAULT_SIGNATURE
@@ -205,7 +205,7 @@ def _status(version: Status) -> dict[str, Any]:
             "error_code": code_name(
                 tf.errors.OK if error is None else error.error_code
             ),
-            "error_message": "" if error is None else message_of(error),
+            "error_message": "" if error is None else error.message,
         },
     }
 

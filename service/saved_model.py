@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from service.errors import invalid, of_runtime
 from service.warm_up import read_requests
 
 Arrays = Mapping[str, np.ndarray]
@@ -107,17 +108,18 @@ class SavedModel:
         for name, array in inputs.items():
             tensor = signature.inputs[name]
             if not tensor.shape.is_compatible_with(array.shape):
-                raise tf.errors.InvalidArgumentError(
-                    None,
-                    None,
+                raise invalid(
                     f"Input {name} must have the shape {tensor.shape}. "
-                    f"Received: {array.shape}.",
+                    f"Received: {array.shape}."
                 )
             feeds[tensor] = array
         names = list(outputs)
         fetches = [signature.outputs[name] for name in names]
         options = v1.RunOptions(timeout_in_ms=max(1, round(timeout * 1000)))
-        values = self._session.run(fetches, feeds, options=options)
+        try:
+            values = self._session.run(fetches, feeds, options=options)
+        except tf.errors.OpError as error:
+            raise of_runtime(error) from None
         # A string without axes comes as `bytes`.
         arrays = (np.array(v, object) if isinstance(v, bytes) else v for v in values)
         return dict(zip(names, arrays, strict=True))
@@ -168,7 +170,7 @@ def _load_batched(
         function = functions[name]
         outputs = (
             _batched(function, inputs, list(definition.outputs), parameters)
-            if all(_has_batch_axis(tensor) for tensor in inputs.values())
+            if inputs and all(map(_has_batch_axis, inputs.values()))
             else function(**inputs)
         )
         signatures[name] = Signature(inputs, outputs)

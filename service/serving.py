@@ -24,7 +24,6 @@ from service.errors import (
     code_name,
     exhausted,
     late,
-    message_of,
 )
 from service.inference import Inference
 from service.saved_model import BatchingParameters
@@ -127,7 +126,7 @@ class Serving:
             # Whatever goes wrong is answered in TensorFlow Serving's form.
             op_error = as_op_error(error)
             code = op_error.error_code
-            response = _error(HTTP_STATUS[code], message_of(op_error))
+            response = _error(HTTP_STATUS[code], op_error.message)
         if call is not None:
             name = call.spec.name if self.servables.knows(call.spec.name) else "(none)"
             seconds = time.monotonic() - start

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from service import dense
 from service.dense import COLUMNS, FLOATS, INTEGERS, MOST_DIMENSIONS, ROWS, Types
-from service.errors import invalid, message_of, unimplemented
+from service.errors import invalid, unimplemented
 from service.json_values import (
     decode_base64,
     is_base64,
@@ -113,7 +113,7 @@ def _add_object(columns: dict[str, "_Column"], index: int, row: Any) -> None:
         )
         raise invalid(
             f"Failed to process element: {index} of '{ROWS}' list. "
-            f"{message_of(message).replace('JSON Value', 'JSON object', 1)}"
+            f"{message.message.replace('JSON Value', 'JSON object', 1)}"
         )
 
 
@@ -132,7 +132,7 @@ def _add_value(columns: dict[str, "_Column"], index: int, row: Any) -> None:
 def _row_error(element: str, error: tf.errors.OpError) -> tf.errors.OpError:
     return invalid(
         f"Failed to process element: {element} of '{ROWS}' list. "
-        f"Error: INVALID_ARGUMENT: {message_of(error)}"
+        f"Error: INVALID_ARGUMENT: {error.message}"
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from service.errors import as_op_error
+from service.errors import as_op_error, of_runtime
 from service.saved_model import BatchingParameters, SavedModel
 
 
@@ -74,7 +74,7 @@ class Version:
             self._model = SavedModel(self.directory, batching)
         except Exception as error:
             # Whatever a damaged or hostile file makes TensorFlow raise is reported.
-            self.error = as_op_error(error)
+            self.error = of_runtime(as_op_error(error))
             self.state = State.END
         else:
             self.state = State.AVAILABLE

@@ -42,7 +42,7 @@ def save(directory: Path, **signatures: tuple[Any, list[tf.TensorSpec]]) -> None
 def save_scale(directory: Path, factor: float) -> None:
     """x -> factor * x, with the factor in a variable so that there is a checkpoint."""
     module = tf.Module()
-    module.factor = tf.Variable(factor)
+    module.factor = tf.Variable(float(factor))
 
     @tf.function(input_signature=[_spec([None], "float32", "x")])
     def scale(x: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -236,6 +236,13 @@ class Client:
         }
 
 
+def send_once(port: int, path: str, body: bytes) -> tuple[int, bytes]:
+    """Posts on a connection of its own."""
+    client = Client(port)
+    with contextlib.closing(client.connection):
+        return client.send("POST", path, body)
+
+
 @contextlib.contextmanager
 def serve(base: Path, **options: Any) -> Iterator[tuple[Client, Serving]]:
     """A server in a thread, on a port of its own, with its models loaded."""
@@ -251,6 +258,7 @@ def serve(base: Path, **options: Any) -> Iterator[tuple[Client, Serving]]:
             access_log=False,
             ws="none",
             lifespan="off",
+            timeout_keep_alive=60,
             timeout_graceful_shutdown=10,
         )
     )

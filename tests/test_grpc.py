@@ -107,7 +107,18 @@ def test_versions_and_labels(stubs: Stubs) -> None:
 
 @pytest.mark.parametrize(
     "dtype",
-    "float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32".split(),
+    [
+        "float16",
+        "float32",
+        "float64",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+    ],
 )
 def test_every_type_comes_back(stubs: Stubs, dtype: str) -> None:
     values = np.array([[1, 2, 3], [100, 5, 6]], dtype)

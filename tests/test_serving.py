@@ -14,9 +14,10 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import Run
-from tests.served import Client, half, save_all, serve
 
-simdjson = pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
+pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
+
+from tests.served import Client, half, save_all, serve
 
 
 @pytest.fixture(scope="module")
