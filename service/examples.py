@@ -161,7 +161,10 @@ def _example(value: Any) -> tf.train.Example:
         raise invalid(f"Example must be JSON object but got JSON {type_name(value)}")
     example = tf.train.Example()
     for name, content in value.items():
-        feature = example.features.feature[name]
+        try:
+            feature = example.features.feature[name]
+        except UnicodeEncodeError:
+            raise invalid(f"The name of a feature is not UTF-8: {name!a}") from None
         for item in content if isinstance(content, list) else [content]:
             _add(feature, name, item)
     return example

@@ -142,7 +142,7 @@ class SavedModel:
 def _load(session: Any, directory: Path) -> _Loaded:
     meta_graph = v1.saved_model.loader.load(session, [_SERVE], str(directory))
     tensor = session.graph.get_tensor_by_name
-    definitions = meta_graph.signature_def
+    definitions = dict(meta_graph.signature_def)
     return definitions, {
         name: Signature(
             {key: tensor(info.name) for key, info in definition.inputs.items()},
@@ -199,13 +199,13 @@ def _batched(
     return dict(zip(outputs, batch(*inputs.values()), strict=True))
 
 
-def _signature_definitions(directory: Path) -> Mapping[str, Any]:
+def _signature_definitions(directory: Path) -> dict[str, Any]:
     saved_model = saved_model_pb2.SavedModel.FromString(
         (directory / "saved_model.pb").read_bytes()
     )
     for meta_graph in saved_model.meta_graphs:
         if set(meta_graph.meta_info_def.tags) == {_SERVE}:
-            return meta_graph.signature_def
+            return dict(meta_graph.signature_def)
     raise ValueError(f"{directory} has no graph tagged {_SERVE!r}.")
 
 

@@ -498,9 +498,8 @@ def test_batching_gives_each_its_own_answer(tmp_path: Path, scales: Path) -> Non
         numbers = range(64)
         for number, answer in zip(numbers, pool.map(ask, numbers), strict=True):
             assert answer == [3.0 * number] * (1 + number % 3)
-        status, answer = client.send(
-            "POST", PREDICT, b'{"inputs": [' + b"1," * 16 + b"1]}"
-        )
+        many = json.dumps({"inputs": [1] * 17}).encode()
+        status, answer = client.send("POST", PREDICT, many)
         assert status == 400
         assert json.loads(answer)["error"].startswith(
             "Task size 17 is larger than maximum input batch size 16"
