@@ -1,16 +1,16 @@
 """TensorFlow Serving's REST API over HTTP, as one route of an ASGI application."""
 
 import asyncio
+import contextlib
 import functools
 import json
-import os
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from starlette.applications import Starlette
 from starlette.datastructures import URLPath
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
@@ -26,39 +26,11 @@ from service.errors import (
     late,
 )
 from service.inference import Inference
-from service.saved_model import BatchingParameters
 from service.servables import Servables
+from service.serving_config import ServingConfig
 
 _JSON = {"content-type": "application/json"}
 _GRACE = 1.0  # seconds that TensorFlow gets to notice that time has run out
-
-
-@dataclass(frozen=True)
-class ServingConfig:
-    """How models are served.
-
-    Attributes:
-        model_base_path: The directory that holds the models; none elsewhere is loaded.
-        model_config_file: TensorFlow Serving's file of models, policies and labels.
-            `None`: every sub-directory with a version, in its latest version.
-        poll_interval: Seconds between two looks for versions.
-        timeout: Seconds that a request may take.
-        max_queue: Requests under way; more get status 429.
-        max_body_bytes: A longer body gets status 413.
-        max_pending_bytes: Bytes of all bodies under way; more get status 429.
-        threads: Requests that are worked on at the same time.
-        batching: How to batch requests; `None`: not at all.
-    """
-
-    model_base_path: Path
-    model_config_file: Path | None = None
-    poll_interval: float = 1.0
-    timeout: float = 30.0
-    max_queue: int = 256
-    max_body_bytes: int = 64 * 2**20
-    max_pending_bytes: int = 512 * 2**20
-    threads: int = 2 * len(os.sched_getaffinity(0))
-    batching: BatchingParameters | None = None
 
 
 class Serving:
@@ -199,6 +171,22 @@ class Serving:
         if self.servables.is_settled:
             return PlainTextResponse("ok")
         return PlainTextResponse("models are being loaded", 503)
+
+
+def create_app(serving: Serving) -> Starlette:
+    """An application that serves models and nothing else.
+
+    Args:
+        serving: The models, watched from the application's start to its end.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        serving.start()
+        yield
+        await asyncio.to_thread(serving.stop)
+
+    return Starlette(routes=serving.routes, lifespan=lifespan)
 
 
 class _RefusedError(Exception):

@@ -15,7 +15,8 @@ import tensorflow as tf
 import uvicorn
 from starlette.applications import Starlette
 
-from service.serving import Serving, ServingConfig
+from service.serving import Serving
+from service.serving_config import ServingConfig
 
 v1 = tf.compat.v1
 ECHOED = (

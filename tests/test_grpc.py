@@ -21,7 +21,8 @@ from tensorflow_serving.apis import (
 )
 
 from service.grpc_server import GrpcServer
-from service.serving import Serving, ServingConfig
+from service.serving import Serving
+from service.serving_config import ServingConfig
 from tests.served import ECHOED, save_all, save_half_plus_two
 from training.errors import UserError
 
