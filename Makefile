@@ -7,7 +7,7 @@ ARGS   ?=
 IN_PARALLEL := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-backends lint types wheel bench docs clean
+.PHONY: help train serve test test-slow test-backends test-ray lint types wheel bench docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -15,16 +15,19 @@ help:  ## this list
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is %d.%d. Name another with: make PYTHON=python3.12 ..." % v)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[train,test,dev]'
+	$(BIN)/pip install --quiet --editable '.[train,serve,test,dev]'
 	touch $@
 
 train: $(VENV)/.ready  ## train the default CNN on Fashion-MNIST and export it (options: ARGS="--epochs 1")
 	$(BIN)/python train.py $(ARGS)
 
+serve: $(VENV)/.ready  ## the service, at http://localhost:8501 (options: ARGS="--slots 2")
+	$(BIN)/python -m service $(ARGS)
+
 test: $(VENV)/.ready  ## every test (options: ARGS="-k dropout")
 	$(BIN)/python -m pytest $(IN_PARALLEL) $(ARGS)
 
-test-slow: $(VENV)/.ready  ## the tests with the large models of keras.applications
+test-slow: $(VENV)/.ready  ## the large models of keras.applications; jobs in a storm of SIGKILLs
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 # Whatever needs neither tf.function nor GradientTape. JAX has float64 only when told.
@@ -36,6 +39,10 @@ test-backends: $(VENV)/.ready  ## the tests of layers and transforms on JAX and 
 		$(BIN)/python -m pytest tests/test_backends.py $(ARGS) \
 		&& JAX_ENABLE_X64=1 $(BIN)/python -m pytest $(IN_PARALLEL) $(BACKEND_TESTS:%=tests/test_%.py) $(ARGS) \
 		|| exit; done
+
+test-ray: $(VENV)/.ready  ## the tests on clusters of Ray
+	$(BIN)/pip install --quiet --editable '.[ray]'
+	$(BIN)/python -m pytest tests/test_ray*.py $(ARGS)
 
 lint: $(VENV)/.ready  ## ruff: lint and format
 	$(BIN)/ruff check .

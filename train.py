@@ -12,6 +12,7 @@ from absl import logging
 
 from training.command_line import CommandLine, read, resumed
 from training.errors import UserError
+from training.submit import submit
 
 
 class Terminated(KeyboardInterrupt):
@@ -22,12 +23,15 @@ def main() -> int:
     """Runs one job.
 
     Returns:
-        The exit status: 0, 2 for a mistake of the user's, 128 + signal for an
-        interruption.
+        The exit status: 0, 1 for a submitted job that has not succeeded, 2 for a
+        mistake of the user's, 128 + signal for an interruption.
     """
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        _train(read(sys.argv[1:]))
+        options = read(sys.argv[1:])
+        if options.submit is not None:
+            return 0 if submit(options.submit, options.job()) else 1
+        _train(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,1 +1,1 @@
-"""The HTTP service: training jobs, and predictions by the models they have exported."""
+"""The HTTP service: training jobs and predictions. `python -m service`."""

@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 from starlette.applications import Starlette
 from starlette.datastructures import URLPath
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Match, NoMatchFound, Route
@@ -92,8 +93,8 @@ class Serving:
             else:
                 answer = rest.status(self.inference, call.spec)
             response, code = Response(answer, 200, _JSON), tf.errors.OK
-        except _RefusedError as refused:
-            return _error(refused.status, str(refused))
+        except HTTPException as refused:  # for which TensorFlow has no code
+            return _error(refused.status_code, refused.detail)
         except Exception as error:
             # Whatever goes wrong is answered in TensorFlow Serving's form.
             op_error = as_op_error(error)
@@ -120,17 +121,17 @@ class Serving:
             self._pending_bytes -= length
             match error:
                 case TimeoutError():
-                    raise _RefusedError(
+                    raise HTTPException(
                         408, "The body took too long to arrive."
                     ) from None
                 case ClientDisconnect():
-                    raise _RefusedError(499, "The client has gone.") from None
+                    raise HTTPException(499, "The client has gone.") from None
             raise
         return b"".join(chunks)
 
     def _check_length(self, length: int) -> None:
         if length > self.config.max_body_bytes:
-            raise _RefusedError(
+            raise HTTPException(
                 413, f"A body has at most {self.config.max_body_bytes} bytes."
             )
         if self._pending_bytes > self.config.max_pending_bytes:
@@ -187,14 +188,6 @@ def create_app(serving: Serving) -> Starlette:
         await asyncio.to_thread(serving.stop)
 
     return Starlette(routes=serving.routes, lifespan=lifespan)
-
-
-class _RefusedError(Exception):
-    """An answer that has no code of TensorFlow's."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class _RestRoute(BaseRoute):

@@ -23,8 +23,10 @@ Split = Callable[[str], tuple[np.ndarray, np.ndarray]]
 def test_the_run_directory_holds_all_that_is_promised(finished: Run) -> None:
     (run,) = finished.runs.iterdir()
     assert run.name == "mlp-fashion_mnist"
-    assert {path.name for path in run.iterdir()} == {
-        *("config.json", "result.json", "history.csv", "logs", "checkpoints"),
+    shown = {path.name for path in run.iterdir() if not path.name.startswith(".")}
+    assert shown == {
+        *("config.json", "result.json", "history.csv", "progress.json"),
+        *("logs", "checkpoints"),
         *("model.keras", "curves.png", "confusion.png", "mistakes.png"),
     }
     assert list((run / "logs").rglob("events.out.tfevents.*"))

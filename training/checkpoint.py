@@ -11,7 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from training.errors import UserError
+from training.claim import check_claim
+from training.errors import UserError, first_line
 from training.files import write_atomically
 
 # Keras's own `BackupAndRestore` saves neither the state of EarlyStopping nor a
@@ -118,6 +119,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Adds the epoch to the history and saves."""
+        check_claim(self._history_path.parent)
         row = {"epoch": epoch + 1, **(logs or {})}
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         row["seconds"] = round(time.monotonic() - self._epoch_start, 3)
@@ -129,7 +131,7 @@ class Checkpoint(keras.callbacks.Callback):
         except (tf.errors.OpError, OSError) as error:
             raise UserError(
                 f"The checkpoint of epoch {epoch + 1} could not be written: "
-                f"{str(error).splitlines()[0]}. Make room."
+                f"{first_line(error)}. Make room."
             ) from error
 
     def _write_history(self) -> None:

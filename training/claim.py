@@ -39,6 +39,20 @@ def claim(directory: Path) -> Iterator[None]:
         lock.release()
 
 
+def check_claim(directory: Path) -> None:
+    """Proves that a directory that this process has claimed is still there.
+
+    Raises:
+        UserError: If it has been removed, perhaps made anew by another process.
+    """
+    try:
+        claimed = _number(directory) == os.getpid()
+    except FileNotFoundError:
+        claimed = False
+    if not claimed:
+        raise UserError(f"The run's directory {directory} has been removed.")
+
+
 def holder(directory: Path) -> int | None:
     """The number of the process that trains in the directory now, if there is one."""
     if not (directory / ".lock").exists():

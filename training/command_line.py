@@ -22,6 +22,7 @@ from training.config import Location, TrainConfig
 from training.errors import UserError
 
 ENVIRONMENT_PREFIX = "KERASNORM_"
+TOKEN = f"{ENVIRONMENT_PREFIX}TOKEN"  # no option: it must not end up in a config
 # Where things lie does not change what is computed, so a resumed run may move it.
 _LOCATIONS = {"data_dir", "archives", "export_dir"}
 
@@ -58,6 +59,7 @@ class CommandLine(TrainConfig, BaseSettings):
       python train.py --dataset mnist --seed 1         TFDS fetches MNIST
       python train.py --dataset folder:~/pets --image-size 64
       python train.py --resume runs/cnn-fashion_mnist  go on after an interruption
+      python train.py --submit http://localhost:8501   run it at a service, follow it
 
     Each option can also stand in a TOML file (batch_size = 64) or in the
     environment (KERASNORM_BATCH_SIZE=64). The command line overrides the
@@ -77,6 +79,12 @@ class CommandLine(TrainConfig, BaseSettings):
     config: Path | None = Field(None, description="a TOML file with options")
     resume: Location | None = Field(
         None, description="go on with the interrupted run in this directory"
+    )
+    submit: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="run the job at the service at this address and follow it from "
+        "here; what KERASNORM_TOKEN holds is shown as its token",
     )
 
     @classmethod
@@ -117,7 +125,7 @@ def read(arguments: Sequence[str]) -> CommandLine:
         UserError: If an option is unknown or its value is not allowed.
     """
     for variable in os.environ:
-        if variable.startswith(ENVIRONMENT_PREFIX):
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable != TOKEN:
             name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
             _check_name(name, CommandLine.model_fields, f"in {variable}")
     try:

@@ -14,7 +14,7 @@ import kerasnorm
 from kerasnorm.transforms.monte_carlo import draw_masks
 from training.config import TrainConfig
 from training.data import Data, resize
-from training.errors import UserError
+from training.errors import UserError, first_line
 
 _UNCERTAINTY = """
 `monte_carlo`: `images` as above, `seed` and `samples`, int32, (): the prediction
@@ -67,8 +67,7 @@ def export(
     except (OSError, tf.errors.OpError) as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise UserError(
-            f"The model could not be exported to {directory}: "
-            f"{str(error).splitlines()[0]}."
+            f"The model could not be exported to {directory}: {first_line(error)}."
         ) from error
 
 

@@ -17,7 +17,7 @@ from training.checkpoint import Checkpoint, RunState
 from training.claim import claim
 from training.config import REPOSITORY, TrainConfig
 from training.data import SPLITS, Data, load
-from training.errors import UserError
+from training.errors import UserError, first_line
 from training.evaluation import finish
 from training.export import export
 from training.files import check_writable, write_atomically
@@ -122,7 +122,7 @@ def _run(config: TrainConfig, data: Data, directory: Path) -> Result:
         print(f"\nInterrupted. Go on with: {hint}", flush=True)
         raise
     except (UserError, OSError, tf.errors.OpError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{reason} The run is kept; go on with: {hint}") from error
     _show(result)
     return result

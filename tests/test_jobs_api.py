@@ -1,0 +1,406 @@
+"""The HTTP API of the jobs, on a queue that no runner takes from."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.app import Settings, create_app
+from service.store import State, Store
+from training.config import TrainConfig
+from training.errors import UserError
+
+OWN = {"base_url": "http://localhost:8501"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "data" / "pictures").mkdir(parents=True)
+    return Settings(
+        state_dir=tmp_path / "state",
+        exports=tmp_path / "models",
+        data_roots=(tmp_path / "data",),
+    )
+
+
+@pytest.fixture
+def client(settings: Settings) -> TestClient:
+    # Without `with`, the application does not start up: no runner.
+    return TestClient(create_app(settings), **OWN)
+
+
+@pytest.fixture
+def store(client: TestClient) -> Store:
+    return client.app.state.store
+
+
+def test_a_job_is_queued_with_the_services_directories(
+    client: TestClient, settings: Settings
+) -> None:
+    answer = client.post("/v1/jobs?priority=3", json={"model": "mlp", "epochs": 7})
+    assert answer.status_code == 201
+    job = answer.json()
+    expected = TrainConfig(
+        model="mlp",
+        epochs=7,
+        run_dir=settings.state_dir / "runs",
+        export_dir=settings.exports,
+    )
+    assert TrainConfig(**job["config"]) == expected
+    assert (job["id"], job["state"], job["priority"]) == (1, "queued", 3)
+    assert (job["name"], job["sweep"]) == ("mlp-fashion_mnist", None)
+    assert job["directory"] == str(settings.state_dir / "runs" / "1")
+    for key in ("progress", "metrics", "result", "started", "ended"):
+        assert job[key] is None
+    assert abs(job["submitted"] - time.time()) < 60
+    assert client.get("/v1/jobs/1").json() == job
+    assert client.get("/v1/jobs/1/metrics").json() == []
+    assert client.get("/v1/jobs/1/logs").text == ""
+    assert client.get("/v1/jobs/1/artifacts").json() == []
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "message"),
+    [
+        ({"epochs": 0}, "epochs", "greater than or equal to 1"),
+        ({"epoch": 3}, "epoch", "Extra inputs are not permitted"),
+        ({"model": "rnn"}, "model", "'cnn' or 'mlp'"),
+        ({"dropout_rate": 1.5}, "dropout_rate", "less than 1"),
+        ({"learning_rate": "fast"}, "learning_rate", "valid number"),
+        ({"name": "../evil"}, "name", "pattern"),
+        ({"name": ".hidden"}, "name", "pattern"),
+        ({"epochs": []}, "epochs", "must not be empty"),
+        ({"epochs": [1, 0]}, "epochs", "greater than or equal to 1"),
+        ({"export_dir": "/etc"}, "export_dir", "must lie in"),
+        ({"run_dir": "/etc"}, "run_dir", "must lie in"),
+        ({"data_dir": "/etc"}, "data_dir", "must lie in"),
+        ({"archives": "/etc"}, "archives", "must lie in"),
+        ({"dataset": "folder:/etc"}, "dataset", "must lie in"),
+    ],
+)
+def test_a_config_that_is_not_allowed_is_refused_with_its_field(
+    client: TestClient, body: dict[str, object], field: str, message: str
+) -> None:
+    answer = client.post("/v1/jobs", json=body)
+    assert answer.status_code == 422
+    (complaint,) = answer.json()["detail"]
+    assert complaint["loc"] == ["body", field]
+    assert message in complaint["msg"]
+    assert client.get("/v1/jobs").json()["total"] == 0
+
+
+def test_a_config_whose_fields_contradict_each_other_is_refused(
+    client: TestClient,
+) -> None:
+    answer = client.post("/v1/jobs", json={"norm": False, "recalibrate": 100})
+    assert answer.status_code == 422
+    (complaint,) = answer.json()["detail"]
+    assert complaint["loc"] == ["body"]
+    assert "`recalibrate` needs batch normalization" in complaint["msg"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"{", 422), (b"[]", 422), (b"", 422), (b'"x"', 422), (b"[" * 50_000, 422)],
+)
+def test_a_body_that_is_no_json_object(
+    client: TestClient, body: bytes, status: int
+) -> None:
+    answer = client.post(
+        "/v1/jobs", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == status
+    assert answer.json()["detail"][0]["msg"].startswith("The body must be")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"name": "\\ud800"}',
+        b'{"seed": 1e400}',
+        b'{"learning_rate": NaN}',
+        b'{"learning_rate": [NaN]}',
+        b'{"seed": 99999999999999999999999999}',
+        b'{"epochs": [[1]]}',
+        b'{"\\ud800": 1}',
+        b'{"dataset": "folder:\\u0000"}',
+        b'{"data_dir": "\\u0000"}',
+        b'{"model": {"a": 1}}',
+    ],
+)
+def test_odd_values_are_refused(client: TestClient, body: bytes) -> None:
+    answer = client.post(
+        "/v1/jobs", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 422
+    assert answer.json()["detail"]
+
+
+def test_numbers_that_no_table_holds(client: TestClient) -> None:
+    for path in (f"jobs/{2**63}", f"jobs/{10**30}/logs", f"sweeps/{2**63}", "jobs/0"):
+        assert client.get(f"/v1/{path}").status_code == 422
+    for query in (f"offset={2**63}", f"limit={2**63}"):
+        assert client.get(f"/v1/jobs?{query}").status_code == 422
+    assert client.post(f"/v1/jobs?priority={2**63}", json={}).status_code == 422
+
+
+def test_a_link_does_not_lead_out_of_the_roots(
+    client: TestClient, settings: Settings, tmp_path: Path
+) -> None:
+    (root,) = settings.data_roots
+    (root / "link").symlink_to("/etc")
+    for path in (root / "link", root / ".." / "elsewhere"):
+        answer = client.post("/v1/jobs", json={"archives": str(path)})
+        assert answer.status_code == 422
+    inside = client.post("/v1/jobs", json={"dataset": f"folder:{root / 'pictures'}"})
+    assert inside.status_code == 201
+
+
+def test_a_sweep_makes_a_job_of_each_combination(client: TestClient) -> None:
+    body = {"learning_rate": [1e-3, 2e-3], "model": ["mlp", "cnn"], "seed": 5}
+    answer = client.post("/v1/jobs", json=body)
+    assert answer.status_code == 201
+    sweep = answer.json()
+    assert client.get(f"/v1/sweeps/{sweep['id']}").json() == sweep
+    assert sweep["fields"] == ["learning_rate", "model"]
+    assert sweep["best"] is None
+    assert [row["values"] for row in sweep["rows"]] == [
+        {"learning_rate": 1e-3, "model": "mlp"},
+        {"learning_rate": 1e-3, "model": "cnn"},
+        {"learning_rate": 2e-3, "model": "mlp"},
+        {"learning_rate": 2e-3, "model": "cnn"},
+    ]
+    names = [
+        client.get(f"/v1/jobs/{row['job']}").json()["name"] for row in sweep["rows"]
+    ]
+    assert names[0] == "mlp-fashion_mnist-learning_rate-0.001-model-mlp"
+    assert len(set(names)) == 4
+    jobs = client.get("/v1/jobs").json()["jobs"]
+    assert {job["sweep"] for job in jobs} == {sweep["id"]}
+    assert client.get("/v1/sweeps/2").status_code == 404
+
+
+def test_a_sweep_is_queued_whole_or_not_at_all(client: TestClient) -> None:
+    for body in ({"epochs": [1, 2, 0]}, {"seed": list(range(1001))}):
+        assert client.post("/v1/jobs", json=body).status_code == 422
+    assert client.get("/v1/jobs").json() == {"total": 0, "jobs": []}
+
+
+def test_the_list_has_pages_and_a_filter(client: TestClient) -> None:
+    for seed in range(5):
+        client.post("/v1/jobs", json={"seed": seed})
+    client.post("/v1/jobs/2/cancel")
+    ids = [job["id"] for job in client.get("/v1/jobs").json()["jobs"]]
+    assert ids == [5, 4, 3, 2, 1]
+    page = client.get("/v1/jobs?state=queued&limit=2&offset=1").json()
+    assert page["total"] == 4
+    assert [job["id"] for job in page["jobs"]] == [4, 3]
+    for query in ("state=lost", "limit=0", "limit=1001", "offset=-1"):
+        assert client.get(f"/v1/jobs?{query}").status_code == 422
+
+
+def test_the_queue_is_by_priority_then_by_submission(
+    client: TestClient, store: Store
+) -> None:
+    for priority in (0, 5, 0, 5, -1):
+        client.post(f"/v1/jobs?priority={priority}", json={})
+    assert [job.id for job in store.next(9)] == [2, 4, 1, 3, 5]
+
+
+def test_a_clock_that_jumps_changes_no_order(
+    client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for now in (2e9, 1e9, 0.0):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        client.post("/v1/jobs", json={})
+    assert [job.id for job in store.next(9)] == [1, 2, 3]
+    ids = [job["id"] for job in client.get("/v1/jobs").json()["jobs"]]
+    assert ids == [3, 2, 1]
+
+
+def test_what_a_state_allows(client: TestClient, store: Store) -> None:
+    client.post("/v1/jobs", json={})
+
+    def statuses() -> tuple[int, ...]:
+        """Of resume and delete, which these states refuse."""
+        return (
+            client.post("/v1/jobs/1/resume").status_code,
+            client.delete("/v1/jobs/1").status_code,
+        )
+
+    assert statuses() == (409, 409)
+    (job,) = store.next(1)
+    assert store.start(job, attempts=1, epochs=0)
+    assert not store.start(job, attempts=1, epochs=0)  # by a second runner
+    assert client.get("/v1/jobs/1").json()["state"] == "running"
+    assert statuses() == (409, 409)
+    assert client.post("/v1/jobs/1/cancel").json()["state"] == "running"
+    store.end(1, State.CANCELLED)
+    assert client.post("/v1/jobs/1/cancel").status_code == 409
+    assert client.post("/v1/jobs/1/resume").json()["state"] == "queued"
+    assert client.post("/v1/jobs/1/cancel").json()["state"] == "cancelled"
+    assert client.delete("/v1/jobs/1").status_code == 204
+    for request in ("GET", "DELETE"):
+        assert client.request(request, "/v1/jobs/1").status_code == 404
+    client.post("/v1/jobs", json={})
+    assert client.get("/v1/jobs").json()["jobs"][0]["id"] == 2  # no number twice
+
+
+@pytest.fixture
+def artifacts(client: TestClient, settings: Settings) -> TestClient:
+    client.post("/v1/jobs", json={})
+    run = settings.state_dir / "runs" / "1"
+    (run / "logs").mkdir(parents=True)
+    (run / "history.csv").write_text("epoch,loss\n1,0.5\n2,0.25\n")
+    (run / "logs" / "events").write_bytes(b"\0\1")
+    (run / ".pid").write_text("1")
+    (run / "out").symlink_to("/etc/hostname")
+    (settings.state_dir / "secret").write_text("secret")
+    return client
+
+
+def test_artifacts_are_listed_and_given_out(artifacts: TestClient) -> None:
+    listed = artifacts.get("/v1/jobs/1/artifacts").json()
+    assert {"path": "history.csv", "size": 24} in listed
+    assert {"path": "logs/events", "size": 2} in listed
+    assert ".pid" not in {file["path"] for file in listed}
+    assert artifacts.get("/v1/jobs/1/artifacts/logs/events").content == b"\0\1"
+    assert artifacts.get("/v1/jobs/1/metrics").json() == [
+        {"epoch": 1, "loss": 0.5},
+        {"epoch": 2, "loss": 0.25},
+    ]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("nothing", "logs", ".pid", "../secret", "..%2f..%2fsecret", "%2e%2e/secret"),
+        *("/etc/hostname", "%2fetc%2fhostname", "out", "a%00b", "x" * 5000, ""),
+    ],
+)
+def test_nothing_but_files_of_the_run_is_given_out(
+    artifacts: TestClient, path: str
+) -> None:
+    assert artifacts.get(f"/v1/jobs/1/artifacts/{path}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "127.0.0.1:8501"}, 200),
+        ({"Host": "[::1]:8501"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "localhost.evil.example"}, 403),
+        ({"Origin": "http://localhost:8501"}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "http://localhost:3000"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_pages_elsewhere_are_kept_out(
+    client: TestClient, headers: dict[str, str], status: int
+) -> None:
+    answer = client.get("/v1/jobs", headers=headers)
+    assert answer.status_code == status
+    assert client.post("/v1/jobs", headers=headers, json={}).status_code == (
+        201 if status == 200 else 403
+    )
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"],
+)
+def test_forms_of_other_pages_submit_nothing(
+    client: TestClient, media_type: str
+) -> None:
+    answer = client.post(
+        "/v1/jobs", content=b"{}", headers={"Content-Type": media_type}
+    )
+    assert answer.status_code == 415
+    assert media_type in answer.json()["detail"]
+
+
+def test_every_job_call_needs_the_token(settings: Settings) -> None:
+    guarded = Settings(
+        settings.state_dir, settings.exports, host="0.0.0.0", token="long word"
+    )
+    client = TestClient(create_app(guarded), base_url="http://training.example")
+    calls = [
+        *(("GET", "/v1/jobs"), ("POST", "/v1/jobs"), ("GET", "/v1/jobs/1")),
+        *(
+            ("DELETE", "/v1/jobs/1"),
+            ("GET", "/v1/sweeps/1"),
+            ("GET", "/v1/jobs/1/logs"),
+        ),
+    ]
+    for method, path in calls:
+        for headers in ({}, {"Authorization": "Bearer word"}, {"Authorization": "x"}):
+            refused = client.request(method, path, headers=headers)
+            assert refused.status_code == 401
+            assert "long word" not in refused.text
+    right = {"Authorization": "Bearer long word"}
+    assert client.post("/v1/jobs", json={}, headers=right).status_code == 201
+
+
+def test_a_body_that_is_too_large_is_refused(client: TestClient) -> None:
+    def parts() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b" " * 1000
+
+    headers = {"Content-Type": "application/json"}
+    for content in (b" " * 100_000, parts()):
+        answer = client.post("/v1/jobs", content=content, headers=headers)
+        assert answer.status_code == 413
+        assert answer.json()["detail"] == "The body must have at most 65,536 bytes."
+
+
+def test_one_service_uses_a_state_directory(
+    client: TestClient, settings: Settings
+) -> None:
+    with pytest.raises(UserError, match=f"Another service uses {settings.state_dir}"):
+        create_app(settings)
+
+
+def test_what_was_queued_outlives_the_process(
+    client: TestClient, settings: Settings
+) -> None:
+    client.post("/v1/jobs", json={"seed": 11})
+    again = Store(settings.state_dir / "jobs.sqlite")
+    (job,) = again.next(9)
+    assert job.config.seed == 11
+    again.close()
+
+
+def test_a_full_disk_is_said(
+    client: TestClient, store: Store, settings: Settings
+) -> None:
+    """SQLite is told how many pages it may have, as a full disk would tell it."""
+    client.post("/v1/jobs", json={})
+    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    statuses = {client.post("/v1/jobs", json={}).status_code for _ in range(50)}
+    assert statuses == {201, 507}
+    answer = client.post("/v1/jobs", json={})
+    assert "database or disk is full" in answer.json()["detail"]
+    before = client.get("/v1/jobs").json()["total"]
+    with sqlite3.connect(settings.state_dir / "jobs.sqlite") as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert database.execute("SELECT count(*) FROM job").fetchone() == (before,)
+
+
+def test_the_api_describes_itself(client: TestClient) -> None:
+    api = client.get("/openapi.json").json()
+    body = api["paths"]["/v1/jobs"]["post"]["requestBody"]
+    fields = body["content"]["application/json"]["schema"]["properties"]
+    assert set(fields) == set(TrainConfig.model_fields)
+    assert {"type": "array", "items": fields["epochs"]["anyOf"][0], "minItems": 1} in (
+        fields["epochs"]["anyOf"]
+    )
+    assert client.get("/docs").status_code == 200
+    json.dumps(api)
