@@ -6,22 +6,15 @@ import numpy as np
 import tensorflow as tf
 
 from service import dense
-from service.dense import COLUMNS, FLOATS, INTEGERS, MOST_DIMENSIONS, ROWS, Types
-from service.errors import invalid, unimplemented
+from service.columns import Column
+from service.dense import COLUMNS, ROWS, Types
+from service.errors import invalid
 from service.json_values import (
-    decode_base64,
     is_base64,
-    is_lossless,
-    lossy_error,
     read_document,
     read_signature_name,
-    text_to_bytes,
-    type_error,
     value_error,
 )
-
-# The others are called what NumPy calls them.
-_TYPE_NAMES = {tf.float32: "float", tf.float64: "double", tf.float16: "half"}
 
 
 class PredictRequest:
@@ -87,7 +80,7 @@ def _from_rows(document: dict[str, Any], types: Types) -> dict[str, np.ndarray]:
             f"{ROWS} is a plain list, but expecting list of objects as multiple "
             "input tensors required as per tensorinfo_map"
         )
-    columns = {name: _Column(dtype) for name, dtype in types.items()}
+    columns = {name: Column(dtype) for name, dtype in types.items()}
     add = _add_object if _is_object(rows[0]) else _add_value
     for index, row in enumerate(rows):
         add(columns, index, row)
@@ -97,7 +90,7 @@ def _from_rows(document: dict[str, Any], types: Types) -> dict[str, np.ndarray]:
     }
 
 
-def _add_object(columns: dict[str, "_Column"], index: int, row: Any) -> None:
+def _add_object(columns: dict[str, Column], index: int, row: Any) -> None:
     if not _is_object(row):
         raise invalid(f"Expecting object but got list at item {index} of input list")
     for name, value in row.items():
@@ -117,7 +110,7 @@ def _add_object(columns: dict[str, "_Column"], index: int, row: Any) -> None:
         )
 
 
-def _add_value(columns: dict[str, "_Column"], index: int, row: Any) -> None:
+def _add_value(columns: dict[str, Column], index: int, row: Any) -> None:
     if _is_object(row):
         raise invalid(
             f"Expecting value/list but got object at item {index} of input list"
@@ -148,7 +141,7 @@ def _from_columns(values: Any, types: Types) -> dict[str, np.ndarray]:
     for name, dtype in types.items():
         if name not in values:
             raise invalid(f"Missing named input: {name} in '{COLUMNS}' object.")
-        column = _Column(dtype)
+        column = Column(dtype)
         column.add(values[name])
         arrays[name] = column.array(column.shape)
     return arrays
@@ -156,97 +149,3 @@ def _from_columns(values: Any, types: Types) -> dict[str, np.ndarray]:
 
 def _is_object(value: Any) -> bool:
     return isinstance(value, dict) and not is_base64(value)
-
-
-class _Column:
-    """The values of one input, which all have one shape."""
-
-    def __init__(self, dtype: tf.DType) -> None:
-        self.shape: list[int] = []
-        self._dtype = dtype
-        self._type_name = _TYPE_NAMES.get(dtype, dtype.name)
-        self._values: list[Any] = []
-        self._size: int | None = None
-
-    def add(self, value: Any) -> None:
-        """Adds a value, or nested lists of values.
-
-        Raises:
-            tf.errors.OpError: If it is of another type or shape.
-        """
-        shape = []
-        first = value
-        while isinstance(first, list):
-            shape.append(len(first))
-            first = first[0] if first else None
-        before = len(self._values)
-        self._fill(value, 0, shape)
-        size = len(self._values) - before
-        if self._size is None:
-            self._size, self.shape = size, shape
-        elif self._size != size:
-            raise invalid(f"Expecting tensor size: {self._size} but got: {size}")
-        elif self.shape != shape:
-            raise invalid(
-                f"Expecting shape {_show_shape(self.shape)} "
-                f"but got: {_show_shape(shape)}"
-            )
-
-    def array(self, shape: list[int]) -> np.ndarray:
-        """All values as an array."""
-        if len(shape) > MOST_DIMENSIONS:
-            raise invalid(
-                f"A tensor has at most {MOST_DIMENSIONS} dimensions. "
-                f"Received: {len(shape)}."
-            )
-        array = np.empty(len(self._values), self._dtype.as_numpy_dtype)
-        array[:] = self._values
-        return array.reshape(shape)
-
-    def _fill(self, value: Any, level: int, shape: list[int]) -> None:
-        if not isinstance(value, list):
-            if level != len(shape):
-                raise value_error(
-                    value,
-                    f"found at incorrect level: {level + 1} in the JSON DOM. "
-                    f"Expected at level: {len(shape)}",
-                )
-            self._values.append(self._convert(value))
-        elif level >= len(shape):
-            raise invalid(
-                f"Encountered list at unexpected level: {level} expected < {len(shape)}"
-            )
-        elif len(value) != shape[level]:
-            raise invalid(
-                f"Encountered list at unexpected size: {len(value)} "
-                f"at level: {level} expected size: {shape[level]}"
-            )
-        else:
-            for item in value:
-                self._fill(item, level + 1, shape)
-
-    def _convert(self, value: Any) -> Any:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        match self._dtype:
-            case tf.string if isinstance(value, str):
-                return text_to_bytes(value)
-            case tf.string if isinstance(value, dict):
-                return decode_base64(value)
-            case tf.bool if isinstance(value, bool):
-                return value
-            case tf.float32 | tf.float64 if is_number:
-                if not is_lossless(value, FLOATS[self._dtype]):
-                    raise lossy_error(value, self._type_name)
-                return value
-            case dtype if dtype in INTEGERS and is_number and isinstance(value, int):
-                if dtype.min <= value <= dtype.max:
-                    return value
-            case dtype if dtype not in (*INTEGERS, *FLOATS, tf.string, tf.bool):
-                raise unimplemented(
-                    f"Conversion of JSON Value: {value} to type: {self._type_name}"
-                )
-        raise type_error(value, self._type_name)
-
-
-def _show_shape(shape: list[int]) -> str:
-    return f"[{','.join(map(str, shape))}]"

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import uvicorn
-from starlette.applications import Starlette
 
-from service.serving import Serving
+from service.serving import Serving, create_app
 from service.serving_config import ServingConfig
 
 v1 = tf.compat.v1
@@ -249,16 +248,13 @@ def serve(base: Path, **options: Any) -> Iterator[tuple[Client, Serving]]:
     """A server in a thread, on a port of its own, with its models loaded."""
     options.setdefault("poll_interval", 0.1)
     serving = Serving(ServingConfig(base, **options))
-    serving.start()
-    assert serving.servables.wait_until_settled(60)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(
-            Starlette(routes=serving.routes),
+            create_app(serving),
             log_level="warning",
             access_log=False,
             ws="none",
-            lifespan="off",
             timeout_keep_alive=60,
             timeout_graceful_shutdown=10,
         )
@@ -268,12 +264,12 @@ def serve(base: Path, **options: Any) -> Iterator[tuple[Client, Serving]]:
     client = Client(listener.getsockname()[1])
     try:
         until(lambda: server.started)
+        assert serving.servables.wait_until_settled(60)
         yield client, serving
     finally:
         client.connection.close()
         server.should_exit = True
         thread.join()
-        serving.stop()
 
 
 def until(condition: Any, seconds: float = 30) -> None:

@@ -17,6 +17,11 @@ from tests.conftest import Run
 
 pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
 
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from service.serving import Serving
+from service.serving_config import ServingConfig
 from tests.served import Client, half, save_all, serve
 
 
@@ -584,6 +589,26 @@ def test_the_content_type_is_not_looked_at(client: Client, content_type: str) ->
         "POST", f"{H}:predict", b'{"instances": [1]}', **{"Content-Type": content_type}
     )
     assert (status, json.loads(answer)) == (200, {"predictions": [2.5]})
+
+
+def test_other_routes_of_an_application_come_first(base: Path) -> None:
+    serving = Serving(ServingConfig(base))
+    app = FastAPI()
+    app.get("/v1/jobs")(lambda: ["a job"])
+    app.router.routes.extend(serving.routes)
+    serving.start()
+    try:
+        assert serving.servables.wait_until_settled(60)
+        client = TestClient(app)
+        assert client.get("/v1/jobs").json() == ["a job"]
+        assert client.get(H).json() == AVAILABLE
+        assert client.get("/V1/nothing").status_code == 400
+        assert client.get("/nothing").status_code == 404
+        answer = client.post(f"{H}:predict", content=b'{"instances": [1]}')
+        assert answer.json() == {"predictions": [2.5]}
+        assert client.get("/openapi.json").json()["paths"].keys() == {"/v1/jobs"}
+    finally:
+        serving.stop()
 
 
 def test_a_body_in_pieces(client: Client) -> None:
