@@ -255,7 +255,7 @@ def serve(base: Path, **options: Any) -> Iterator[tuple[Client, Serving]]:
             log_level="warning",
             access_log=False,
             ws="none",
-            timeout_keep_alive=60,
+            timeout_keep_alive=600,
             timeout_graceful_shutdown=10,
         )
     )
