@@ -7,6 +7,7 @@ and is tried again when its files have changed.
 """
 
 import contextlib
+import gc
 import logging
 import threading
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,7 @@ class Servables:
         self._batching = batching
         self._configs: Mapping[str, ModelConfig] = {}
         self._versions: dict[str, dict[int, Version]] = {}
+        self._leaving: list[Version] = []
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._settled = threading.Event()
@@ -153,6 +155,7 @@ class Servables:
         self._read_configs()
         for name in {*self._configs, *self._versions}:
             self._update(name)
+        self._free()
         if not any(
             version.state in (State.START, State.LOADING)
             for versions in self._versions.values()
@@ -201,7 +204,16 @@ class Servables:
             )
         if (answering and not loading) or not (wanted or present):
             for version in replaced:
-                version.unload()
+                if version.state is State.AVAILABLE:
+                    version.unload()
+                    self._leaving.append(version)
+
+    def _free(self) -> None:
+        """Frees the graphs of versions that have ended; they refer to themselves."""
+        leaving = [v for v in self._leaving if v.state is not State.END]
+        if len(leaving) < len(self._leaving):
+            self._leaving = leaving
+            gc.collect()
 
     def _load(self, version: Version) -> None:
         if self._stopping:
