@@ -256,7 +256,7 @@ def serve(base: Path, **options: Any) -> Iterator[tuple[Client, Serving]]:
             access_log=False,
             ws="none",
             timeout_keep_alive=600,
-            timeout_graceful_shutdown=10,
+            timeout_graceful_shutdown=300,
         )
     )
     thread = threading.Thread(target=server.run, args=([listener],))

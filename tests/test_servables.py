@@ -387,7 +387,7 @@ def test_a_request_under_way_ends_on_the_version_it_began_on(
     save_troubles(tmp_path / "m" / "1")
     body = b'{"signature_name": "count", "inputs": [300000]}'
     with (
-        serve(tmp_path) as (client, _),
+        serve(tmp_path, timeout=300) as (client, _),
         concurrent.futures.ThreadPoolExecutor(1) as pool,
     ):
         slow = pool.submit(send_once, client.port, PREDICT, body)
@@ -403,7 +403,7 @@ def test_stopping_finishes_what_has_begun(tmp_path: Path) -> None:
     save_troubles(tmp_path / "m" / "1")
     body = b'{"signature_name": "count", "inputs": [300000]}'
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        with serve(tmp_path) as (client, serving):
+        with serve(tmp_path, timeout=300) as (client, serving):
             slow = [
                 pool.submit(send_once, client.port, PREDICT, body) for _ in range(3)
             ]
