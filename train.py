@@ -1,17 +1,12 @@
 """Trains an image classifier and exports it as a SavedModel: see --help."""
 
-import contextlib
-import os
 import signal
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
-
-from absl import logging
 
 from training.command_line import CommandLine, read, resumed
 from training.errors import UserError
+from training.quiet import start_tensorflow
 from training.submit import submit
 
 
@@ -49,33 +44,13 @@ def _train(options: CommandLine) -> None:
     if options.resume is not None:
         config = resumed(options.resume, config)
     # Here, so that --help and a wrong option answer without waiting for TensorFlow.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    with _silent_standard_error():
-        import tensorflow as tf
-
-        tf.config.list_physical_devices()  # looks for a GPU, and says so
-    # TFDS warns of what it is about to mend.
-    logging.set_verbosity(logging.ERROR)
+    start_tensorflow()
     from training import loop
 
     if options.resume is None:
         loop.train(config)
     else:
         loop.resume(options.resume, config)
-
-
-@contextlib.contextmanager
-def _silent_standard_error() -> Iterator[None]:
-    """For what TensorFlow's libraries say before they read their logging level."""
-    kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("wb") as nothing:
-            os.dup2(nothing.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

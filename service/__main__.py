@@ -2,23 +2,19 @@
 
 import argparse
 import os
-import signal
-import socket
 import sys
 from pathlib import Path
 
-import uvicorn
-
-from service.app import Settings, create_app
-from service.jobs.trainers import LocalTrainers, Trainers
 from service.security import is_loopback
 from training.command_line import TOKEN
 from training.config import REPOSITORY
 from training.errors import UserError
+from training.quiet import start_tensorflow
 
 _EXAMPLES = """
 examples:
-  python -m service                         jobs on this machine, for this machine
+  python -m service                         jobs and models, for this machine
+  python -m service --serve-only            the models alone
   python -m service --slots 2               two jobs at a time
   KERASNORM_TOKEN=... python -m service --host 0.0.0.0
 
@@ -43,56 +39,15 @@ def main() -> int:
                 f"`--host {options.host}` can be reached from other machines, which "
                 f"must show a token. Set {TOKEN} to a long random word."
             )
-        _serve(options, token)
+        # Here, so that --help and a wrong option answer without waiting for TensorFlow.
+        start_tensorflow()
+        from service.server import serve
+
+        serve(options, token)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _serve(options: argparse.Namespace, token: str | None) -> None:
-    settings = Settings(
-        state_dir=options.state_dir.absolute(),
-        exports=options.model_base_path.absolute(),
-        host=options.host,
-        data_roots=tuple(path.absolute() for path in options.data_root),
-        token=token,
-        trainers=_trainers(options),
-        slots=options.slots,
-        retries=options.retries,
-        max_body_bytes=options.max_body_bytes,
-    )
-    # Before any job is started.
-    with _listen(options.host, options.port) as listener:
-        app = create_app(settings, lambda: server.should_exit)
-        server = uvicorn.Server(uvicorn.Config(app, access_log=False))
-        # uvicorn raises the signal that has stopped it once more.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
-        server.run(sockets=[listener])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        raise UserError(
-            "`--host` and `--port` must be an address where this machine can listen. "
-            f"Received: {host}, {port}: {error}."
-        ) from error
-
-
-def _trainers(options: argparse.Namespace) -> Trainers:
-    if options.executor == "local":
-        return LocalTrainers()
-    try:
-        from service.jobs.ray_trainers import RayTrainers
-    except ModuleNotFoundError as error:
-        raise UserError(
-            "`--executor ray` needs Ray. Install it with: pip install '.[ray]'."
-        ) from error
-    return RayTrainers(options.ray_address)
 
 
 def _positive(text: str) -> int:
@@ -120,12 +75,19 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="listen here; default: 127.0.0.1")
     add("--port", type=int, default=8501, help="of HTTP; default: 8501")
+    add("--grpc-port", type=int, default=8500, help="of gRPC; default: 8500")
+    add(
+        "--serve-only",
+        action="store_true",
+        help="serve the models that are there; run no jobs",
+    )
     add(
         "--model-base-path",
         type=Path,
         default=REPOSITORY / "saved_models",
         metavar="DIR",
-        help="jobs export their models here; default: saved_models",
+        help="the models: jobs export to it, predictions come from it; default: "
+        "saved_models",
     )
     add(
         "--state-dir",
@@ -164,11 +126,37 @@ def _parser() -> argparse.ArgumentParser:
         "failed; a finished epoch sets the count back; default: 3",
     )
     add(
+        "--model-config-file",
+        type=Path,
+        metavar="FILE",
+        help="TensorFlow Serving's file of models, version policies and labels; "
+        "default: every model below --model-base-path, its latest version",
+    )
+    add(
+        "--enable-batching",
+        action="store_true",
+        help="let TensorFlow run requests that come together as one batch",
+    )
+    add(
+        "--timeout",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="the longest that a prediction may take; default: 30",
+    )
+    add(
+        "--max-queue",
+        type=_positive,
+        default=256,
+        metavar="N",
+        help="predictions under way; more are told to come again; default: 256",
+    )
+    add(
         "--max-body-bytes",
         type=_positive,
         default=2**26,
         metavar="N",
-        help="the largest body of a request; default: 67108864",
+        help="the largest body of a prediction; default: 67108864",
     )
     return parser
 

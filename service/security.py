@@ -40,7 +40,6 @@ class Guard:
         token: What job calls must show as `Authorization: Bearer`, if anything.
         jobs: The beginnings of the paths of job calls.
         max_job_bytes: The largest body of a job call.
-        max_bytes: The largest body of any other call.
     """
 
     def __init__(
@@ -51,14 +50,12 @@ class Guard:
         token: str | None,
         jobs: Sequence[str],
         max_job_bytes: int,
-        max_bytes: int,
     ) -> None:
         self._app = app
         self._loopback = loopback
         self._token = token
         self._jobs = tuple(jobs)
         self._max_job_bytes = max_job_bytes
-        self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers itself or passes the request on."""
@@ -69,8 +66,9 @@ class Guard:
         is_job = scope["path"].startswith(self._jobs)
         refusal = self._refusal(headers, is_job)
         if refusal is None:
-            limit = self._max_job_bytes if is_job else self._max_bytes
-            await self._app(scope, _limited(receive, limit), send)
+            if is_job:  # predictions have limits of their own
+                receive = _limited(receive, self._max_job_bytes)
+            await self._app(scope, receive, send)
         else:
             status, reason = refusal
             body = {"detail" if is_job else "error": reason}

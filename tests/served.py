@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 import uvicorn
 
-from service.serving import Serving, create_app
-from service.serving_config import ServingConfig
+from service.serving.config import ServingConfig
+from service.serving.http import Serving, create_app
 
 v1 = tf.compat.v1
 ECHOED = (

@@ -24,6 +24,7 @@ class Service:
             self.port = free.getsockname()[1]
         self.url = f"http://localhost:{self.port}"
         words = [sys.executable, "-m", "service", "--port", str(self.port)]
+        words += ["--grpc-port", "0"]
         words += ["--state-dir", str(root / "state")]
         words += ["--model-base-path", str(root / "models"), *map(str, options)]
         self._command = (

@@ -20,9 +20,9 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from service.grpc_server import GrpcServer
-from service.serving import Serving
-from service.serving_config import ServingConfig
+from service.serving.config import ServingConfig
+from service.serving.grpc_server import GrpcServer
+from service.serving.http import Serving
 from tests.served import ECHOED, save_all, save_half_plus_two
 from training.errors import UserError
 

@@ -17,9 +17,9 @@ import tensorflow as tf
 
 pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
 
-from service.model_config import every, latest, read_config_file, specific
-from service.saved_model import BatchingParameters
-from service.servables import Servables
+from service.serving.model_config import every, latest, read_config_file, specific
+from service.serving.saved_model import BatchingParameters
+from service.serving.servables import Servables
 from tests.served import (
     Client,
     save_half_plus_two,

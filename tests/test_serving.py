@@ -20,8 +20,8 @@ pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from service.serving import Serving
-from service.serving_config import ServingConfig
+from service.serving.config import ServingConfig
+from service.serving.http import Serving
 from tests.served import Client, half, save_all, serve
 
 

@@ -46,7 +46,7 @@ Number = Annotated[int, PathParameter(ge=1, lt=2**63)]
 
 
 def _store(request: Request) -> Store:
-    return request.app.state.store
+    return request.app.state.queue.store
 
 
 def _job(job_id: Number, request: Request) -> Job:
@@ -75,7 +75,7 @@ def submit(
 
     The body holds train.py's options: `{"model": "mlp", "epochs": 3}`.
     """
-    swept, configs = configs_of(values, request.app.state.roots)
+    swept, configs = configs_of(values, request.app.state.queue.roots)
     if not swept:
         return answers.detail(store.add(configs[0], priority))
     number, jobs = store.add_sweep(swept, configs, priority)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from service.errors import invalid
+from service.serving.errors import invalid
 
 _LONGEST_VALUE = 1000
 _PARSER_MESSAGES = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from service.examples import serialized
+from service.serving.examples import serialized
 
 _MOST = 1000
 _logger = logging.getLogger(__name__)

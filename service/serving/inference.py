@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.errors import invalid, late, unimplemented
-from service.metrics import Metrics
-from service.saved_model import DEFAULT_SIGNATURE, SavedModel, Signature
-from service.servables import Servables
+from service.serving.errors import invalid, late, unimplemented
+from service.serving.metrics import Metrics
+from service.serving.saved_model import DEFAULT_SIGNATURE, SavedModel, Signature
+from service.serving.servables import Servables
 
 
 @dataclass(frozen=True)

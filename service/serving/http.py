@@ -18,17 +18,17 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Match, NoMatchFound, Route
 from starlette.types import Receive, Scope, Send
 
-from service import metrics, rest
-from service.errors import (
+from service.serving import metrics, rest
+from service.serving.config import ServingConfig
+from service.serving.errors import (
     HTTP_STATUS,
     as_op_error,
     code_name,
     exhausted,
     late,
 )
-from service.inference import Inference
-from service.servables import Servables
-from service.serving_config import ServingConfig
+from service.serving.inference import Inference
+from service.serving.servables import Servables
 
 _JSON = {"content-type": "application/json"}
 _GRACE = 1.0  # seconds that TensorFlow gets to notice that time has run out

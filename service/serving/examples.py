@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from service.errors import invalid
-from service.json_values import (
+from service.serving.errors import invalid
+from service.serving.json_values import (
     decode_base64,
     is_base64,
     is_lossless,

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from service import model_config
-from service.errors import invalid, not_found
-from service.model_config import ModelConfig
-from service.saved_model import BatchingParameters, SavedModel
-from service.versions import State, Status, Version, fingerprint
+from service.serving import model_config
+from service.serving.errors import invalid, not_found
+from service.serving.model_config import ModelConfig
+from service.serving.saved_model import BatchingParameters, SavedModel
+from service.serving.versions import State, Status, Version, fingerprint
 from training.errors import UserError
 
 _LOADING_THREADS = 2

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from service.errors import as_op_error, of_runtime
-from service.saved_model import BatchingParameters, SavedModel
+from service.serving.errors import as_op_error, of_runtime
+from service.serving.saved_model import BatchingParameters, SavedModel
 
 
 class State(enum.Enum):

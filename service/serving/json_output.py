@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import tensorflow as tf
 
-from service.errors import invalid
+from service.serving.errors import invalid
 
 _PRINTED = {
     np.dtype(name)

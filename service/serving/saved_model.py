@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from service.errors import invalid, of_runtime
-from service.warm_up import read_requests
+from service.serving.errors import invalid, of_runtime
+from service.serving.warm_up import read_requests
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -9,13 +9,13 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
 
-from service import examples, json_output
-from service.errors import code_name, invalid
-from service.inference import Inference, ModelSpec, find_signature
-from service.json_values import read_document, read_signature_name
-from service.saved_model import DEFAULT_SIGNATURE
-from service.tensors import PredictRequest
-from service.versions import Status
+from service.serving import examples, json_output
+from service.serving.errors import code_name, invalid
+from service.serving.inference import Inference, ModelSpec, find_signature
+from service.serving.json_values import read_document, read_signature_name
+from service.serving.saved_model import DEFAULT_SIGNATURE
+from service.serving.tensors import PredictRequest
+from service.serving.versions import Status
 
 _NAME = r"([^/:]+)"
 _VERSION = rf"(?:(?:/versions/(\d+))|(?:/labels/{_NAME}))?"

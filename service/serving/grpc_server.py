@@ -16,10 +16,10 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from service.errors import as_op_error, code_name, invalid
-from service.inference import Inference, ModelSpec, find_signature
-from service.saved_model import DEFAULT_SIGNATURE, SavedModel, Signature
-from service.serving import Serving
+from service.serving.errors import as_op_error, code_name, invalid
+from service.serving.http import Serving
+from service.serving.inference import Inference, ModelSpec, find_signature
+from service.serving.saved_model import DEFAULT_SIGNATURE, SavedModel, Signature
 from training.errors import UserError
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from service import dense
-from service.columns import Column
-from service.dense import COLUMNS, ROWS, Types
-from service.errors import invalid
-from service.json_values import (
+from service.serving import dense
+from service.serving.columns import Column
+from service.serving.dense import COLUMNS, ROWS, Types
+from service.serving.errors import invalid
+from service.serving.json_values import (
     is_base64,
     read_document,
     read_signature_name,

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.saved_model import BatchingParameters
+from service.serving.saved_model import BatchingParameters
 
 
 @dataclass(frozen=True)

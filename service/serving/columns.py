@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from service.dense import FLOATS, INTEGERS, MOST_DIMENSIONS
-from service.errors import invalid, unimplemented
-from service.json_values import (
+from service.serving.dense import FLOATS, INTEGERS, MOST_DIMENSIONS
+from service.serving.errors import invalid, unimplemented
+from service.serving.json_values import (
     decode_base64,
     is_lossless,
     lossy_error,
