@@ -23,8 +23,9 @@ from training.errors import UserError
 
 ENVIRONMENT_PREFIX = "KERASNORM_"
 TOKEN = f"{ENVIRONMENT_PREFIX}TOKEN"  # no option: it must not end up in a config
-# Where things lie does not change what is computed, so a resumed run may move it.
-_LOCATIONS = {"data_dir", "archives", "export_dir"}
+# Where things lie and what computes does not change what is computed, so a resumed run
+# may move.
+_MOVABLE = {"data_dir", "archives", "export_dir", "distribute", "replicas"}
 
 
 class _TomlFile(PydanticBaseSettingsSource):
@@ -169,13 +170,13 @@ def resumed(directory: Path, given: TrainConfig) -> TrainConfig:
         UserError: If the directory holds no run or an option contradicts it.
     """
     config = load(directory / "config.json")
-    for field in given.model_fields_set - _LOCATIONS:
+    for field in given.model_fields_set - _MOVABLE:
         if (value := getattr(given, field)) != getattr(config, field):
             raise UserError(
                 f"`{option(field)}` contradicts the run in {directory}, which has "
                 f"{getattr(config, field)}. Received: {value}. Leave it out."
             )
-    moved = given.model_fields_set & _LOCATIONS
+    moved = given.model_fields_set & _MOVABLE
     return config.model_copy(update={name: getattr(given, name) for name in moved})
 
 

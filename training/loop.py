@@ -1,5 +1,7 @@
 """One training job: `train` starts it, `resume` goes on with it."""
 
+import contextlib
+import functools
 import json
 import math
 import shlex
@@ -17,6 +19,7 @@ from training.checkpoint import Checkpoint, RunState
 from training.claim import claim
 from training.config import REPOSITORY, TrainConfig
 from training.data import SPLITS, Data, load
+from training.distribute import Team, copy
 from training.errors import UserError
 from training.evaluation import finish
 from training.export import export
@@ -37,28 +40,33 @@ class Result:
     metrics: dict[str, dict[str, float]]
 
 
-def train(config: TrainConfig) -> Result:
+def train(config: TrainConfig) -> Result | None:
     """Trains a model, reports on it and exports it.
 
     Args:
         config: The options of the job.
 
     Returns:
-        Metrics of every split and where everything lies.
+        Metrics of every split and where everything lies; None on a worker that is
+        not the chief, which ends with it.
 
     Raises:
         UserError: If an option does not fit the others or the machine.
     """
-    data = load(config)
+    team = Team(config)
+    if not team.is_chief:
+        _assist(config, team, None)
+        return None
+    data = team.chief_first(lambda: load(config))
     check_writable(config.run_dir, "--run-dir")
     check_writable(config.export_dir / config.export_name, "--export-dir")
     directory = _new_directory(config)
     write_atomically(directory / "config.json", config.model_dump_json(indent=2) + "\n")
     with claim(directory):
-        return _run(config, data, directory)
+        return _run(config, team, data, directory)
 
 
-def resume(directory: Path, config: TrainConfig) -> Result:
+def resume(directory: Path, config: TrainConfig) -> Result | None:
     """Goes on with a run after its last finished epoch.
 
     The weights and the history end up as if the run had not been interrupted.
@@ -77,27 +85,40 @@ def resume(directory: Path, config: TrainConfig) -> Result:
     """
     finished = _finished(directory, config)
     if finished is None:
+        team = Team(config)
+        if not team.is_chief:
+            _assist(config, team, directory)
+            return None
         check_writable(directory, "--resume")
         with claim(directory):
             # Again: the process that trained here until now may have finished.
             finished = _finished(directory, config)
             if finished is None:
-                data = load(config)
+                data = team.chief_first(lambda: load(config))
                 check_writable(config.export_dir / config.export_name, "--export-dir")
-                return _run(config, data, directory)
+                return _run(config, team, data, directory)
     print(f"The run in {directory} has finished; nothing is left to do.")
     _show(finished)
     return finished
 
 
-def _run(config: TrainConfig, data: Data, directory: Path) -> Result:
-    keras.utils.set_random_seed(config.seed)
-    steps = math.ceil(data.sizes["train"] / config.batch_size)
-    model = _compiled_model(config, data, steps)
+def _assist(config: TrainConfig, team: Team, directory: Path | None) -> None:
+    """Trains along as a worker that is not the chief, and ends when the chief does."""
+    print("This worker trains along; the chief reports and exports.", flush=True)
+    data = team.chief_first(lambda: load(config))
+    model = team.build(lambda: _compiled_model(config, data))
+    _fit(model, config, team, data, directory)
+    team.wait()
+
+
+def _run(config: TrainConfig, team: Team, data: Data, directory: Path) -> Result:
+    model = team.build(lambda: _compiled_model(config, data))
     hint = _resume_command(directory)
     print(f"{_description(config, data, model)}\nIf interrupted, go on with: {hint}")
     try:
-        history = _fit(model, config, data, steps, directory)
+        history = _fit(model, config, team, data, directory)
+        if not team.is_one_device:
+            model = copy(model, _compiled_model(config, data))
         if config.recalibrate:
             print(f"Recalibrating with {config.recalibrate:,} training images")
             images = data.splits["train"].take(config.recalibrate)
@@ -125,16 +146,22 @@ def _run(config: TrainConfig, data: Data, directory: Path) -> Result:
         reason = str(error).splitlines()[0]
         raise UserError(f"{reason} The run is kept; go on with: {hint}") from error
     _show(result)
+    # The others have nothing left to lose.
+    with contextlib.suppress(UserError):
+        team.wait()
     return result
 
 
-def _compiled_model(config: TrainConfig, data: Data, steps: int) -> keras.Model:
+def _compiled_model(config: TrainConfig, data: Data) -> keras.Model:
+    keras.utils.set_random_seed(config.seed)
+    steps = _steps(config, data)
     options = {"preset": config.preset} if config.model == "mlp" else {}
     model = models.build(
         config.model,
         data.shape,
         len(data.labels),
         norm=config.norm,
+        synchronized=config.synchronized,
         dropout_rate=config.dropout_rate,
         max_norm=config.max_norm,
         scale=data.scale,
@@ -163,8 +190,13 @@ def _compiled_model(config: TrainConfig, data: Data, steps: int) -> keras.Model:
 
 
 def _fit(
-    model: keras.Model, config: TrainConfig, data: Data, steps: int, directory: Path
+    model: keras.Model,
+    config: TrainConfig,
+    team: Team,
+    data: Data,
+    directory: Path | None,
 ) -> list[dict[str, float]]:
+    """Trains to the end, from where a run in the directory, if any, has come to."""
     early_stopping = (
         keras.callbacks.EarlyStopping(
             patience=config.patience, restore_best_weights=True
@@ -173,25 +205,45 @@ def _fit(
         else None
     )
     state = RunState(early_stopping)
-    checkpoint = Checkpoint(model, state, directory)
-    checkpoint.restore()
+    if directory is not None:
+        checkpoint = Checkpoint(model, state, directory)
+        checkpoint.restore()
     done = config.epochs if state.stopped_early else len(state.history)
-    model.fit(
+    if not team.is_same(done):
+        raise UserError(
+            "All workers must see the same checkpoints, in a shared file system. "
+            f"Received: {directory} with {done} epochs here, others elsewhere."
+        )
+    steps = _steps(config, data)
+    callbacks = [
+        *([early_stopping] if early_stopping else []),
+        keras.callbacks.LambdaCallback(
+            on_train_begin=lambda logs: state.give_to_callback()
+        ),
+    ]
+    if directory is not None and team.is_chief:
+        callbacks = [
+            keras.callbacks.TensorBoard(str(directory / "logs")),
+            Progress(directory, config.epochs, steps),
+            *callbacks,
+            checkpoint,
+        ]
+    fit = model.fit if team.is_one_device else functools.partial(team.fit, model)
+    fit(
         data.epochs(done, config.epochs, config.batch_size, config.seed),
         steps_per_epoch=steps,
         initial_epoch=done,
         epochs=config.epochs,
         validation_data=data.batches("validation", config.batch_size),
-        callbacks=[
-            keras.callbacks.TensorBoard(str(directory / "logs")),
-            Progress(directory, config.epochs, steps),
-            *([early_stopping] if early_stopping else []),
-            checkpoint,
-        ],
-        shuffle=False,  # `data` has shuffled
-        verbose=1 if sys.stdout.isatty() else 2,
+        callbacks=callbacks,
+        verbose=(1 if sys.stdout.isatty() else 2) if team.is_chief else 0,
     )
     return state.history
+
+
+def _steps(config: TrainConfig, data: Data) -> int:
+    """The steps of an epoch."""
+    return math.ceil(data.sizes["train"] / config.batch_size)
 
 
 def _new_directory(config: TrainConfig) -> Path:
