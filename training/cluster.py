@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from training.config import TrainConfig
 from training.errors import UserError
+from training.roll_call import roll_call
 
 # A worker that lives and yet does not come to the next step has stopped for good. One
 # that has died is noticed by TensorFlow's heartbeats, within seconds.
@@ -20,6 +21,9 @@ _TF_CONFIG = (
 )
 
 
+Address = Annotated[str, Field(pattern=r"^.+:\d+$")]
+
+
 class Task(BaseModel):
     """Which of the workers this process is."""
 
@@ -27,15 +31,32 @@ class Task(BaseModel):
     index: int = Field(ge=0)
 
 
+class Jobs(BaseModel):
+    """The addresses of the workers; there may be others, which do not train."""
+
+    chief: list[Address] = Field([], max_length=1)
+    worker: list[Address] = []
+
+
 class Cluster(BaseModel):
     """What Kubernetes, Ray and others put in TF_CONFIG."""
 
-    cluster: dict[str, list[Annotated[str, Field(pattern=r"^.+:\d+$")]]]
+    cluster: Jobs
     task: Task
+
+    @property
+    def addresses(self) -> list[str]:
+        """Those of all workers."""
+        return self.cluster.chief + self.cluster.worker
+
+    @property
+    def own_address(self) -> str:
+        """That of this worker."""
+        return getattr(self.cluster, self.task.type)[self.task.index]
 
     @model_validator(mode="after")
     def _the_task_is_in_the_cluster(self) -> Self:
-        addresses = self.cluster.get(self.task.type, [])
+        addresses = getattr(self.cluster, self.task.type)
         if self.task.index >= len(addresses):
             raise ValueError(
                 f"there is no {self.task.type} {self.task.index} among {addresses}"
@@ -55,8 +76,9 @@ def strategy(config: TrainConfig) -> tf.distribute.Strategy:
         case "mirrored":
             return tf.distribute.MirroredStrategy(_devices(config.replicas))
         case "multiworker":
-            _check_cluster(os.environ.get("TF_CONFIG"))
-            return _multiworker()
+            cluster = _cluster(os.environ.get("TF_CONFIG"))
+            with roll_call(cluster.addresses):
+                return _multiworker(cluster.own_address)
 
 
 def _devices(number: int | None) -> list[str]:
@@ -78,14 +100,14 @@ def _devices(number: int | None) -> list[str]:
     return [f"CPU:{index}" for index in range(number)]
 
 
-def _check_cluster(text: str | None) -> None:
+def _cluster(text: str | None) -> Cluster:
     if text is None:
         raise UserError(
             "`--distribute multiworker` needs the environment variable TF_CONFIG: "
             f"{_TF_CONFIG}."
         )
     try:
-        Cluster.model_validate_json(text)
+        return Cluster.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -96,9 +118,14 @@ def _check_cluster(text: str | None) -> None:
         ) from error
 
 
-def _multiworker() -> tf.distribute.Strategy:
-    return tf.distribute.MultiWorkerMirroredStrategy(
-        communication_options=tf.distribute.experimental.CommunicationOptions(
-            timeout_seconds=LONGEST_STEP_SECONDS
-        )
+def _multiworker(address: str) -> tf.distribute.Strategy:
+    options = tf.distribute.experimental.CommunicationOptions(
+        timeout_seconds=LONGEST_STEP_SECONDS
     )
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    except tf.errors.UnknownError as error:
+        raise UserError(
+            "TF_CONFIG must give this worker an address where it can listen. "
+            f"Received: {address}: {error.message}."
+        ) from error

@@ -11,6 +11,7 @@ workers see its directory, in a shared file system.
 """
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -225,7 +226,8 @@ def _told_in_one_line() -> Iterator[None]:
     try:
         yield
     except _LOST as error:
-        reason = error.message.splitlines()[0]
+        reason = re.search(r"aborted by: (.+)", error.message)
         raise UserError(
-            f"Another worker has ended or cannot be reached: {reason}."
+            "Another worker has ended or cannot be reached "
+            f"({reason[1] if reason else type(error).__name__})."
         ) from error
