@@ -228,7 +228,11 @@ def _fit(
             *callbacks,
             checkpoint,
         ]
-    fit = model.fit if team.is_one_device else functools.partial(team.fit, model)
+    fit = (
+        functools.partial(model.fit, shuffle=False)  # `data` has shuffled
+        if team.is_one_device
+        else functools.partial(team.fit, model)
+    )
     fit(
         data.epochs(done, config.epochs, config.batch_size, config.seed),
         steps_per_epoch=steps,
