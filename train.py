@@ -10,6 +10,7 @@ from types import FrameType
 
 from absl import logging
 
+from training import ray_cluster
 from training.command_line import CommandLine, read, resumed
 from training.errors import UserError
 from training.submit import submit
@@ -46,6 +47,9 @@ def _train(options: CommandLine) -> None:
     config = options.job()
     if options.resume is not None:
         config = resumed(options.resume, config)
+    if options.ray is not None and options.workers is not None:
+        ray_cluster.train(config, options.resume, options.ray, options.workers)
+        return
     # Here, so that --help and a wrong option answer without waiting for TensorFlow.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"

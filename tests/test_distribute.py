@@ -1,6 +1,7 @@
 """Training on several replicas, devices of one process or processes on loopback."""
 
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -183,7 +184,13 @@ def test_without_synchronization_each_part_is_normalized_by_itself(
 def parts(values: np.ndarray, number: int) -> Arrays:
     """As evenly as whole samples go."""
     ends = [index * len(values) // number for index in range(number + 1)]
-    return [values[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [values[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def environment() -> dict[str, str]:
+    """A user's: Keras, imported here, has asked TensorFlow to log its errors."""
+    own = {n: v for n, v in os.environ.items() if n != "TF_CPP_MIN_LOG_LEVEL"}
+    return {**own, "PYTHONUNBUFFERED": "1"}
 
 
 def start(
@@ -198,7 +205,7 @@ def start(
         process = subprocess.Popen(
             [sys.executable, str(REPOSITORY / "train.py"), *map(str, command)],
             cwd=cwd,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "TF_CONFIG": tf_config},
+            env={**environment(), "TF_CONFIG": tf_config},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -342,7 +349,7 @@ def test_a_worker_whose_fellow_does_not_come_says_so(
         [sys.executable, "-c", script],
         cwd=tmp_path,
         env={
-            **os.environ,
+            **environment(),
             "PYTHONPATH": str(REPOSITORY),
             "TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": task}),
         },

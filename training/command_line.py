@@ -6,9 +6,9 @@ import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -87,6 +87,28 @@ class CommandLine(TrainConfig, BaseSettings):
         description="run the job at the service at this address and follow it from "
         "here; what KERASNORM_TOKEN holds is shown as its token",
     )
+
+    ray: str | None = Field(
+        None,
+        description="train on the Ray cluster at this address, auto or HOST:PORT; its "
+        "nodes must see this file system",
+    )
+    workers: int | None = Field(
+        None, ge=1, description="with --ray: the number of workers"
+    )
+
+    @model_validator(mode="after")
+    def _ray_and_workers(self) -> Self:
+        if (self.ray is None) != (self.workers is None):
+            raise ValueError(
+                "`--ray` and `--workers` belong together. "
+                f"Received: ray={self.ray}, workers={self.workers}."
+            )
+        if self.ray and self.distribute == "mirrored":
+            raise ValueError(
+                "`--ray` trains with --distribute multiworker. Received: mirrored."
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import kerasnorm
 import models
-from training import report
+from training import report, run_directory
 from training.checkpoint import Checkpoint, RunState
 from training.claim import claim
 from training.config import REPOSITORY, TrainConfig
@@ -58,10 +58,8 @@ def train(config: TrainConfig) -> Result | None:
         _assist(config, team, None)
         return None
     data = team.chief_first(lambda: load(config))
-    check_writable(config.run_dir, "--run-dir")
     check_writable(config.export_dir / config.export_name, "--export-dir")
-    directory = _new_directory(config)
-    write_atomically(directory / "config.json", config.model_dump_json(indent=2) + "\n")
+    directory = run_directory.create(config)
     with claim(directory):
         return _run(config, team, data, directory)
 
@@ -248,19 +246,6 @@ def _fit(
 def _steps(config: TrainConfig, data: Data) -> int:
     """The steps of an epoch."""
     return math.ceil(data.sizes["train"] / config.batch_size)
-
-
-def _new_directory(config: TrainConfig) -> Path:
-    number = 1
-    while True:
-        suffix = "" if number == 1 else f"-{number}"
-        directory = config.run_dir / f"{config.export_name}{suffix}"
-        try:
-            directory.mkdir()
-        except FileExistsError:
-            number += 1
-            continue
-        return directory
 
 
 def _finished(directory: Path, config: TrainConfig) -> Result | None:
