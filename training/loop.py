@@ -1,9 +1,7 @@
 """One training job: `train` starts it, `resume` goes on with it."""
 
 import contextlib
-import functools
 import json
-import math
 import shlex
 import sys
 from dataclasses import asdict, dataclass
@@ -13,9 +11,7 @@ import keras
 import tensorflow as tf
 
 import kerasnorm
-import models
 from training import report, run_directory
-from training.checkpoint import Checkpoint, RunState
 from training.claim import claim
 from training.config import REPOSITORY, TrainConfig
 from training.data import SPLITS, Data, load
@@ -24,9 +20,7 @@ from training.errors import UserError
 from training.evaluation import finish
 from training.export import export
 from training.files import check_writable, write_atomically
-from training.progress import Progress
-
-WARM_UP = 0.2  # of all steps
+from training.fitting import compiled_model, fit
 
 
 @dataclass(frozen=True)
@@ -104,19 +98,19 @@ def _assist(config: TrainConfig, team: Team, directory: Path | None) -> None:
     """Trains along as a worker that is not the chief, and ends when the chief does."""
     print("This worker trains along; the chief reports and exports.", flush=True)
     data = team.chief_first(lambda: load(config))
-    model = team.build(lambda: _compiled_model(config, data))
-    _fit(model, config, team, data, directory)
+    model = team.build(lambda: compiled_model(config, data))
+    fit(model, config, team, data, directory)
     team.wait()
 
 
 def _run(config: TrainConfig, team: Team, data: Data, directory: Path) -> Result:
-    model = team.build(lambda: _compiled_model(config, data))
+    model = team.build(lambda: compiled_model(config, data))
     hint = _resume_command(directory)
     print(f"{_description(config, data, model)}\nIf interrupted, go on with: {hint}")
     try:
-        history = _fit(model, config, team, data, directory)
+        history = fit(model, config, team, data, directory)
         if not team.is_one_device:
-            model = copy(model, _compiled_model(config, data))
+            model = copy(model, compiled_model(config, data))
         if config.recalibrate:
             print(f"Recalibrating with {config.recalibrate:,} training images")
             images = data.splits["train"].take(config.recalibrate)
@@ -148,104 +142,6 @@ def _run(config: TrainConfig, team: Team, data: Data, directory: Path) -> Result
     with contextlib.suppress(UserError):
         team.wait()
     return result
-
-
-def _compiled_model(config: TrainConfig, data: Data) -> keras.Model:
-    keras.utils.set_random_seed(config.seed)
-    steps = _steps(config, data)
-    options = {"preset": config.preset} if config.model == "mlp" else {}
-    model = models.build(
-        config.model,
-        data.shape,
-        len(data.labels),
-        norm=config.norm,
-        synchronized=config.synchronized,
-        dropout_rate=config.dropout_rate,
-        max_norm=config.max_norm,
-        scale=data.scale,
-        **options,
-    )
-    warm_up_steps = round(WARM_UP * steps * config.epochs)
-    optimizer = keras.optimizers.AdamW(
-        keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0,
-            warmup_target=config.learning_rate,
-            warmup_steps=warm_up_steps,
-            decay_steps=steps * config.epochs - warm_up_steps,
-        ),
-        weight_decay=config.weight_decay,
-    )
-    # Decaying gamma and beta pulls every normalized unit towards 0.
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    model.compile(
-        optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    # A checkpoint can only be restored into variables that exist.
-    optimizer.build(model.trainable_variables)
-    return model
-
-
-def _fit(
-    model: keras.Model,
-    config: TrainConfig,
-    team: Team,
-    data: Data,
-    directory: Path | None,
-) -> list[dict[str, float]]:
-    """Trains to the end, from where a run in the directory, if any, has come to."""
-    early_stopping = (
-        keras.callbacks.EarlyStopping(
-            patience=config.patience, restore_best_weights=True
-        )
-        if config.patience
-        else None
-    )
-    state = RunState(early_stopping)
-    if directory is not None:
-        checkpoint = Checkpoint(model, state, directory)
-        checkpoint.restore()
-    done = config.epochs if state.stopped_early else len(state.history)
-    if not team.is_same(done):
-        raise UserError(
-            "All workers must see the same checkpoints, in a shared file system. "
-            f"Received: {directory} with {done} epochs here, others elsewhere."
-        )
-    steps = _steps(config, data)
-    callbacks = [
-        *([early_stopping] if early_stopping else []),
-        keras.callbacks.LambdaCallback(
-            on_train_begin=lambda logs: state.give_to_callback()
-        ),
-    ]
-    if directory is not None and team.is_chief:
-        callbacks = [
-            keras.callbacks.TensorBoard(str(directory / "logs")),
-            Progress(directory, config.epochs, steps),
-            *callbacks,
-            checkpoint,
-        ]
-    fit = (
-        functools.partial(model.fit, shuffle=False)  # `data` has shuffled
-        if team.is_one_device
-        else functools.partial(team.fit, model)
-    )
-    fit(
-        data.epochs(done, config.epochs, config.batch_size, config.seed),
-        steps_per_epoch=steps,
-        initial_epoch=done,
-        epochs=config.epochs,
-        validation_data=data.batches("validation", config.batch_size),
-        callbacks=callbacks,
-        verbose=(1 if sys.stdout.isatty() else 2) if team.is_chief else 0,
-    )
-    return state.history
-
-
-def _steps(config: TrainConfig, data: Data) -> int:
-    """The steps of an epoch."""
-    return math.ceil(data.sizes["train"] / config.batch_size)
 
 
 def _finished(directory: Path, config: TrainConfig) -> Result | None:
