@@ -4,6 +4,7 @@ import signal
 import sys
 from types import FrameType
 
+from training import ray_cluster
 from training.command_line import CommandLine, read, resumed
 from training.errors import UserError
 from training.quiet import start_tensorflow
@@ -43,6 +44,9 @@ def _train(options: CommandLine) -> None:
     config = options.job()
     if options.resume is not None:
         config = resumed(options.resume, config)
+    if options.ray is not None and options.workers is not None:
+        ray_cluster.train(config, options.resume, options.ray, options.workers)
+        return
     # Here, so that --help and a wrong option answer without waiting for TensorFlow.
     start_tensorflow()
     from training import loop

@@ -48,7 +48,7 @@ class RunState(tf.train.experimental.PythonState):
             self._best_weights = self._early_stopping.best_weights
 
     def give_to_callback(self) -> None:
-        """Puts the state back after `on_train_begin` has reset it."""
+        """Puts the state back; to be called after its `on_train_begin`."""
         if self._early_stopping is not None and self._stopping_state:
             for name, value in self._stopping_state.items():
                 setattr(self._early_stopping, name, value)
@@ -105,13 +105,13 @@ class Checkpoint(keras.callbacks.Callback):
             path = str(directory / f"ckpt-{epoch}")
             if _is_readable(path):
                 self._manager.checkpoint.restore(path).assert_existing_objects_matched()
-                self._write_history()
                 return
             print(f"The checkpoint {path} is damaged; going back to the one before it.")
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Early stopping has just been reset."""
-        self._state.give_to_callback()
+        """Goes back with history.csv, too."""
+        if self._state.history:
+            self._write_history()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Starts the epoch's clock."""

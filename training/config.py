@@ -119,6 +119,23 @@ class TrainConfig(BaseModel):
         description="also predict with N random dropout masks: adds the signature "
         "monte_carlo to the export and the picture certainty.png to the run",
     )
+    distribute: Literal["none", "mirrored", "multiworker"] = Field(
+        "none",
+        description="split every batch: mirrored, over the GPUs of this machine; "
+        "multiworker, over the machines that TF_CONFIG names, on each of which the "
+        "same command is started",
+    )
+    replicas: int | None = Field(
+        None,
+        ge=1,
+        description="with --distribute mirrored: the first N GPUs, or N parts of the "
+        "CPU where there is no GPU; default: all GPUs",
+    )
+    synchronized: bool = Field(
+        False,
+        description="batch normalization over the whole batch where it is split; "
+        "default: over each part by itself",
+    )
     seed: int = Field(
         0, ge=0, lt=2**31, description="same seed, same machine: the same weights"
     )
@@ -160,6 +177,16 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 "`recalibrate` needs batch normalization. "
                 f"Received: recalibrate={self.recalibrate}, norm=False."
+            )
+        if self.synchronized and not self.norm:
+            raise ValueError(
+                "`synchronized` needs batch normalization. "
+                "Received: synchronized=True, norm=False."
+            )
+        if self.replicas and self.distribute != "mirrored":
+            raise ValueError(
+                "`replicas` needs `distribute` to be mirrored. "
+                f"Received: replicas={self.replicas}, distribute={self.distribute}."
             )
         if self.monte_carlo and not self.dropout_rate:
             raise ValueError(
