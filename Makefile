@@ -7,7 +7,7 @@ ARGS   ?=
 IN_PARALLEL := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help train serve test test-slow test-backends test-ray lint types wheel bench docs clean
+.PHONY: help train serve test test-slow test-backends test-ray test-endurance lint types wheel bench docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -27,7 +27,7 @@ serve: $(VENV)/.ready  ## the service, at http://localhost:8501 (options: ARGS="
 test: $(VENV)/.ready  ## every test (options: ARGS="-k dropout")
 	$(BIN)/python -m pytest $(IN_PARALLEL) $(ARGS)
 
-test-slow: $(VENV)/.ready  ## the large models of keras.applications; jobs in a storm of SIGKILLs
+test-slow: $(VENV)/.ready  ## the large models of keras.applications
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 # Whatever needs neither tf.function nor GradientTape. JAX has float64 only when told.
@@ -43,6 +43,9 @@ test-backends: $(VENV)/.ready  ## the tests of layers and transforms on JAX and 
 test-ray: $(VENV)/.ready  ## the tests on clusters of Ray
 	$(BIN)/pip install --quiet --editable '.[ray]'
 	$(BIN)/python -m pytest tests/test_ray*.py $(ARGS)
+
+test-endurance: $(VENV)/.ready  ## several workers; jobs in a storm of SIGKILLs
+	$(BIN)/python -m pytest -m endurance $(ARGS)
 
 lint: $(VENV)/.ready  ## ruff: lint and format
 	$(BIN)/ruff check .

@@ -25,6 +25,8 @@ from training.config import TrainConfig
 from training.distribute import Team
 from training.errors import UserError
 
+pytestmark = pytest.mark.endurance
+
 Arrays = list[np.ndarray]
 
 SIZES = (16, 5, 3)  # of the last batch one of four replicas has nothing

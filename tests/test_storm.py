@@ -1,6 +1,6 @@
 """Jobs in a storm of SIGKILLs at random moments: all end as if nothing had happened.
 
-The whole storm: STORM_JOBS=10 STORM_KILLS=20 make test-slow ARGS="-k storm".
+The whole storm: STORM_JOBS=10 STORM_KILLS=20 make test-endurance ARGS="-k storm".
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from tests.test_resume import assert_same_end
 JOBS = int(os.environ.get("STORM_JOBS", "4"))
 KILLS = int(os.environ.get("STORM_KILLS", "8"))
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.endurance
 
 
 @pytest.fixture
