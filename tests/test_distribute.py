@@ -29,7 +29,7 @@ pytestmark = pytest.mark.endurance
 
 Arrays = list[np.ndarray]
 
-SIZES = (16, 5, 3)  # of the last batch one of four replicas has nothing
+SIZES = (16, 5, 3)  # the last batch is too small for four replicas
 SHAPE, CLASSES, RATE = (8, 8, 1), 5, 0.1
 SPREAD = 30.0  # of the images, so that the parts of a batch differ
 
@@ -184,7 +184,9 @@ def test_without_synchronization_each_part_is_normalized_by_itself(
 
 
 def parts(values: np.ndarray, number: int) -> Arrays:
-    """As evenly as whole samples go."""
+    """As evenly as whole samples go; undivided where there are too few."""
+    if len(values) < number:
+        return [values]
     ends = [index * len(values) // number for index in range(number + 1)]
     return [values[start:end] for start, end in itertools.pairwise(ends)]
 

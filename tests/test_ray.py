@@ -14,6 +14,8 @@ import pytest
 from tests.test_distribute import arguments, environment
 from tests.test_replicas import free_addresses
 from tests.test_resume import history
+from training.command_line import read
+from training.errors import UserError
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
 
@@ -101,5 +103,23 @@ def test_an_address_without_a_cluster_is_named(
     process = run_train_py("--ray", address, "--workers", 2, cwd=tmp_path)
     assert process.returncode == 2
     *_, line = process.stderr.splitlines()
-    assert line.startswith("error: `--ray` must be the address of a Ray cluster")
-    assert address in line
+    assert line == (
+        "error: `--ray` must be the address of a Ray cluster. "
+        f"Received: {address}: no answer."
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ("--ray auto", "`--ray` and `--workers` belong together"),
+        ("--workers 2", "`--ray` and `--workers` belong together"),
+        ("--ray auto --workers 2 --distribute mirrored", "Received: mirrored"),
+        ("--ray auto --workers 2 --submit http://a", "exclude each other"),
+        ("--ray ray://head:10001 --workers 2", "`--ray` must match pattern"),
+        ("--ray auto --workers 0", "`--workers` must be greater than or equal to 1"),
+    ],
+)
+def test_options_that_do_not_fit(options: str, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        read(options.split())

@@ -87,9 +87,9 @@ class CommandLine(TrainConfig, BaseSettings):
         description="run the job at the service at this address and follow it from "
         "here; what KERASNORM_TOKEN holds is shown as its token",
     )
-
     ray: str | None = Field(
         None,
+        pattern=r"^(auto|[^:/]+:\d+)$",
         description="train on the Ray cluster at this address, auto or HOST:PORT; its "
         "nodes must see this file system",
     )
@@ -108,6 +108,8 @@ class CommandLine(TrainConfig, BaseSettings):
             raise ValueError(
                 "`--ray` trains with --distribute multiworker. Received: mirrored."
             )
+        if self.ray and self.submit:
+            raise ValueError("`--ray` and `--submit` exclude each other.")
         return self
 
     @classmethod

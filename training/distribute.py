@@ -172,39 +172,53 @@ def copy(trained: keras.Model, model: keras.Model) -> keras.Model:
 
 
 def _train_step(model: keras.Model, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    size = tf.shape(labels)[0]
-    images, labels = _own_part(images), _own_part(labels)
+    size = tf.cast(tf.shape(labels)[0], "float32")
+    images, labels, weight = _own_part(images, labels)
     with tf.GradientTape() as tape:
         logits = model(images, training=True)
         losses = model.loss.call(labels, logits)
-        loss = tf.reduce_sum(losses) / tf.cast(size, losses.dtype)
+        loss = weight * tf.reduce_sum(losses) / size
     gradients = tape.gradient(loss, model.trainable_variables)
     # The optimizer adds up the gradients of all replicas.
     model.optimizer.apply_gradients(
         zip(gradients, model.trainable_variables, strict=True)
     )
-    return _sums(labels, logits, losses)
+    return _sums(labels, logits, losses, weight)
 
 
 def _test_step(model: keras.Model, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    images, labels = _own_part(images), _own_part(labels)
+    images, labels, weight = _own_part(images, labels)
     logits = model(images, training=False)
-    return _sums(labels, logits, model.loss.call(labels, logits))
+    return _sums(labels, logits, model.loss.call(labels, logits), weight)
 
 
-def _own_part(values: tf.Tensor) -> tf.Tensor:
-    """This replica's samples; the parts' sizes differ by one at most."""
+def _own_part(
+    images: tf.Tensor, labels: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """This replica's samples, and the weight of each.
+
+    The parts' sizes differ by one at most. None is empty, since on a CPU TensorFlow
+    gives the convolution of an empty batch a wrong shape: where there are fewer
+    samples than replicas, every replica has all of them at a fraction of the weight.
+    """
     replica = tf.distribute.get_replica_context()
     rank, number = replica.replica_id_in_sync_group, replica.num_replicas_in_sync
-    size = tf.shape(values)[0]
-    return values[rank * size // number : (rank + 1) * size // number]
+    size = tf.shape(labels)[0]
+    is_split = size >= number
+    first = tf.where(is_split, rank * size // number, 0)
+    last = tf.where(is_split, (rank + 1) * size // number, size)
+    weight = tf.where(is_split, 1.0, 1.0 / number)
+    return images[first:last], labels[first:last], weight
 
 
-def _sums(labels: tf.Tensor, logits: tf.Tensor, losses: tf.Tensor) -> tf.Tensor:
+def _sums(
+    labels: tf.Tensor, logits: tf.Tensor, losses: tf.Tensor, weight: tf.Tensor
+) -> tf.Tensor:
     """The right answers, the losses and the samples of all replicas."""
     right = keras.metrics.sparse_categorical_accuracy(labels, logits)
     parts = [right, losses, tf.ones_like(losses)]
-    return _sum_over_replicas(tf.stack([tf.reduce_sum(part) for part in parts]))
+    own = weight * tf.stack([tf.reduce_sum(part) for part in parts])
+    return _sum_over_replicas(own)
 
 
 def _means(sums: np.ndarray) -> dict[str, float]:

@@ -13,7 +13,8 @@ import absl.logging
 
 from training import run_directory
 from training.config import REPOSITORY, TrainConfig
-from training.errors import UserError
+from training.errors import UserError, first_line
+from training.roll_call import answers
 
 MOST_RESTARTS = 3
 _ENVIRONMENT = {
@@ -57,13 +58,7 @@ def train(
             f"`--ray` needs Ray: pip install '.[ray]'. Received: {error}."
         ) from error
     config = config.model_copy(update={"distribute": "multiworker"})
-    try:
-        ray.init(address, runtime_env={"env_vars": _ENVIRONMENT})
-    except (ConnectionError, ValueError) as error:
-        raise UserError(
-            "`--ray` must be the address of a Ray cluster that runs. "
-            f"Received: {address}: {str(error).splitlines()[0]}"
-        ) from error
+    _connect(address)
     directory = directory or run_directory.create(config)
     trainer = TensorflowTrainer(
         _work,
@@ -86,6 +81,19 @@ def train(
         trainer.fit()
     except TrainingFailedError as error:
         raise UserError(_reason(error)) from error
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    wanted = f"`--ray` must be the address of a Ray cluster. Received: {address}: "
+    # Ray itself would try for minutes.
+    if address != "auto" and not answers(address):
+        raise UserError(f"{wanted}no answer.")
+    try:
+        ray.init(address, runtime_env={"env_vars": _ENVIRONMENT})
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(wanted + first_line(error)) from error
 
 
 def _work(job: dict[str, str]) -> None:

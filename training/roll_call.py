@@ -55,7 +55,7 @@ def _watch(process: int, seconds: float, addresses: Sequence[str]) -> None:
     """Kills the process unless its end of this one's standard input closes in time."""
     if select.select([sys.stdin], [], [], seconds)[0]:
         return
-    silent = [address for address in addresses if not _answers(address)]
+    silent = [address for address in addresses if not answers(address)]
     reason = (
         f"No answer from {', '.join(silent)}."
         if silent
@@ -68,7 +68,8 @@ def _watch(process: int, seconds: float, addresses: Sequence[str]) -> None:
     os.kill(process, signal.SIGKILL)
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
+    """Whether something listens at HOST:PORT."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), _SECONDS_TO_ANSWER).close()
