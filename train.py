@@ -1,7 +1,9 @@
 """Trains an image classifier and exports it as a SavedModel: see --help."""
 
+import contextlib
 import signal
 import sys
+from collections.abc import Iterator
 from types import FrameType
 
 from training import ray_cluster
@@ -48,13 +50,26 @@ def _train(options: CommandLine) -> None:
         ray_cluster.train(config, options.resume, options.ray, options.workers)
         return
     # Here, so that --help and a wrong option answer without waiting for TensorFlow.
-    start_tensorflow()
-    from training import loop
+    with _signals_end_the_process():
+        start_tensorflow()
+        from training import loop
 
     if options.resume is None:
         loop.train(config)
     else:
         loop.resume(options.resume, config)
+
+
+@contextlib.contextmanager
+def _signals_end_the_process() -> Iterator[None]:
+    """For imports, which may swallow an exception that a signal raises in them."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
