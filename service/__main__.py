@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from service.command_line import add_serving_options, count, positive
 from service.security import is_loopback
 from training.command_line import TOKEN
 from training.config import REPOSITORY
@@ -34,10 +35,12 @@ def main() -> int:
     options = _parser().parse_args()
     token = os.environ.get(TOKEN) or None
     try:
-        if not is_loopback(options.host) and token is None:
+        runs_jobs = not options.serve_only
+        if runs_jobs and token is None and not is_loopback(options.host):
             raise UserError(
                 f"`--host {options.host}` can be reached from other machines, which "
-                f"must show a token. Set {TOKEN} to a long random word."
+                f"must show a token to submit jobs. Set {TOKEN} to a long random word, "
+                "or give `--serve-only`."
             )
         # Here, so that --help and a wrong option answer without waiting for TensorFlow.
         start_tensorflow()
@@ -48,21 +51,6 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _positive(text: str) -> int:
-    return _at_least(1, text)
-
-
-def _count(text: str) -> int:
-    return _at_least(0, text)
-
-
-def _at_least(least: int, text: str) -> int:
-    number = int(text)
-    if number < least:
-        raise argparse.ArgumentTypeError(f"must be at least {least}. Received: {text}.")
-    return number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,14 +68,6 @@ def _parser() -> argparse.ArgumentParser:
         "--serve-only",
         action="store_true",
         help="serve the models that are there; run no jobs",
-    )
-    add(
-        "--model-base-path",
-        type=Path,
-        default=REPOSITORY / "saved_models",
-        metavar="DIR",
-        help="the models: jobs export to it, predictions come from it; default: "
-        "saved_models",
     )
     add(
         "--state-dir",
@@ -117,47 +97,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="the dashboard of the Ray cluster; default: http://127.0.0.1:8265",
     )
-    add("--slots", type=_positive, default=1, help="jobs at a time; default: 1")
+    add("--slots", type=positive, default=1, help="jobs at a time; default: 1")
     add(
         "--retries",
-        type=_count,
+        type=count,
         default=3,
         help="how often a trainer that died is started again before its job has "
         "failed; a finished epoch sets the count back; default: 3",
     )
-    add(
-        "--model-config-file",
-        type=Path,
-        metavar="FILE",
-        help="TensorFlow Serving's file of models, version policies and labels; "
-        "default: every model below --model-base-path, its latest version",
-    )
-    add(
-        "--enable-batching",
-        action="store_true",
-        help="let TensorFlow run requests that come together as one batch",
-    )
-    add(
-        "--timeout",
-        type=float,
-        default=30.0,
-        metavar="SECONDS",
-        help="the longest that a prediction may take; default: 30",
-    )
-    add(
-        "--max-queue",
-        type=_positive,
-        default=256,
-        metavar="N",
-        help="predictions under way; more are told to come again; default: 256",
-    )
-    add(
-        "--max-body-bytes",
-        type=_positive,
-        default=2**26,
-        metavar="N",
-        help="the largest body of a prediction; default: 67108864",
-    )
+    add_serving_options(parser)
     return parser
 
 

@@ -6,7 +6,6 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import uvicorn
 
@@ -32,18 +31,9 @@ def serve(options: argparse.Namespace, token: str | None) -> None:
     Raises:
         UserError: If a directory, a file or a port cannot be used.
     """
-    base = options.model_base_path.absolute()
-    check_writable(base, "--model-base-path")
     settings = Settings(
-        serving=ServingConfig(
-            base,
-            options.model_config_file,
-            timeout=options.timeout,
-            max_queue=options.max_queue,
-            max_body_bytes=options.max_body_bytes,
-            batching=BatchingParameters() if options.enable_batching else None,
-        ),
-        jobs=None if options.serve_only else _queue_config(options, base),
+        jobs=None if options.serve_only else _queue_config(options),
+        serving=serving_config(options),
         host=options.host,
         token=token,
     )
@@ -61,7 +51,30 @@ def serve(options: argparse.Namespace, token: str | None) -> None:
         server.run(sockets=[listener])
 
 
-def _queue_config(options: argparse.Namespace, exports: Path) -> QueueConfig:
+def serving_config(options: argparse.Namespace) -> ServingConfig:
+    """How models are served, from the options of the command line.
+
+    Raises:
+        UserError: If there is no directory of models.
+    """
+    base = options.model_base_path.absolute()
+    if not base.is_dir():
+        raise UserError(
+            f"`--model-base-path` must be a directory of models. Received: {base}."
+        )
+    return ServingConfig(
+        base,
+        options.model_config_file and options.model_config_file.absolute(),
+        timeout=options.timeout,
+        max_queue=options.max_queue,
+        max_body_bytes=options.max_body_bytes,
+        batching=BatchingParameters() if options.enable_batching else None,
+    )
+
+
+def _queue_config(options: argparse.Namespace) -> QueueConfig:
+    exports = options.model_base_path.absolute()
+    check_writable(exports, "--model-base-path")
     return QueueConfig(
         state_dir=options.state_dir.absolute(),
         exports=exports,

@@ -58,7 +58,7 @@ def train(
             f"`--ray` needs Ray: pip install '.[ray]'. Received: {error}."
         ) from error
     config = config.model_copy(update={"distribute": "multiworker"})
-    _connect(address)
+    connect(address, "--ray")
     directory = directory or run_directory.create(config)
     trainer = TensorflowTrainer(
         _work,
@@ -83,12 +83,21 @@ def train(
         raise UserError(_reason(error)) from error
 
 
-def _connect(address: str) -> None:
+def connect(address: str, option: str) -> None:
+    """Connects to a Ray cluster.
+
+    Args:
+        address: HOST:PORT; auto for the cluster of this machine, local for a new one.
+        option: The one that has named the address.
+
+    Raises:
+        UserError: If no cluster answers there.
+    """
     import ray
 
-    wanted = f"`--ray` must be the address of a Ray cluster. Received: {address}: "
+    wanted = f"`{option}` must be the address of a Ray cluster. Received: {address}: "
     # Ray itself would try for minutes.
-    if address != "auto" and not answers(address):
+    if address not in ("auto", "local") and not answers(address):
         raise UserError(f"{wanted}no answer.")
     try:
         ray.init(address, runtime_env={"env_vars": _ENVIRONMENT})
