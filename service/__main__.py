@@ -1,11 +1,13 @@
 """The command line: `python -m service`."""
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from service.app import Settings, create_app
 from service.security import is_loopback
@@ -23,7 +25,8 @@ examples:
   curl -H 'Content-Type: application/json' -d '{"model": "mlp"}' localhost:8501/v1/jobs
   python train.py --submit http://localhost:8501 --model mlp
 
-The API is described at http://localhost:8501/docs.
+The page is at http://localhost:8501, the API is described at
+http://localhost:8501/docs.
 """
 
 
@@ -64,7 +67,21 @@ def _serve(options: argparse.Namespace, token: str | None) -> None:
     server = uvicorn.Server(
         uvicorn.Config(app, options.host, options.port, access_log=False)
     )
+    _add_page(app, token)
     server.run()
+
+
+def _add_page(app: FastAPI, token: str | None) -> None:
+    try:
+        from service import page
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        logging.getLogger("uvicorn.error").info(
+            "There is no page at / without Gradio. Install it: pip install '.[page]'."
+        )
+    else:
+        page.mount(app, token)
 
 
 def _trainers(options: argparse.Namespace) -> Trainers:

@@ -1,0 +1,63 @@
+"""The page: jobs, predictions and the inside of models, for people who look.
+
+Everything it shows it reads from the same store, runs and models as the API.
+"""
+
+import hmac
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI
+from starlette.routing import Match, Mount
+from starlette.types import Scope
+
+from service.page_jobs import JobsTab
+
+_API = "/v1/"
+_CSS = "#log textarea { font-family: var(--font-mono); font-size: 12px; }"
+_SECONDS_IN_THE_CACHE = 3600
+
+
+def mount(app: FastAPI, token: str | None) -> None:
+    """Puts the page at `/` of an application made by `create_app`.
+
+    Args:
+        app: The application; what it has routes for it keeps.
+        token: What the page asks for as a password, if anything.
+    """
+    with gr.Blocks(
+        title="kerasnorm",
+        analytics_enabled=False,
+        delete_cache=(_SECONDS_IN_THE_CACHE, _SECONDS_IN_THE_CACHE),
+    ) as blocks:
+        gr.Markdown("# kerasnorm")
+        with gr.Tab("Jobs"):
+            JobsTab(app.state.store, app.state.roots)
+
+    def is_token(user: str, password: str) -> bool:
+        return hmac.compare_digest(password.encode(), (token or "").encode())
+
+    gr.mount_gradio_app(
+        app,
+        blocks,
+        path="/",
+        auth=is_token if token else None,
+        auth_message="Any user name; the password is the service's token.",
+        css=_CSS,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+    )
+    app.router.routes[-1] = _Page("/", app.router.routes[-1].app)
+
+
+class _Page(Mount):
+    """All paths that are left over but the API's, whose mistakes the API answers."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether a request is for the page."""
+        if scope["path"].lower().startswith(_API):
+            return Match.NONE, {}
+        return super().matches(scope)
