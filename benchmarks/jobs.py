@@ -1,6 +1,7 @@
 """What the service costs: its answers with a long queue, and a job's time with it."""
 
 import argparse
+import functools
 import json
 import statistics
 import subprocess
@@ -11,13 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import requests
 
 from training.config import REPOSITORY
 
 URL = "http://127.0.0.1:8599"
 JOBS = f"{URL}/v1/jobs"
-CONFIG = {"model": "mlp", "epochs": 3}
+CONFIG: dict[str, str | int] = {"model": "mlp", "epochs": 3}
 
 
 def main() -> None:
@@ -37,7 +39,7 @@ def main() -> None:
 
 def _answers(number: int) -> dict[str, float]:
     """Milliseconds to submit, list and cancel, one connection, medians."""
-    with _service() as session:
+    with _service() as (session, _):
         blocker = session.post(JOBS, json={"model": "cnn", "epochs": 1000}).json()["id"]
         submit = [
             _milliseconds(lambda: session.post(JOBS, json={"model": "mlp"}))
@@ -48,7 +50,7 @@ def _answers(number: int) -> dict[str, float]:
             for _ in range(100)
         ]
         cancel = [
-            _milliseconds(lambda job=job: session.post(f"{JOBS}/{job}/cancel"))
+            _milliseconds(functools.partial(session.post, f"{JOBS}/{job}/cancel"))
             for job in range(blocker + 1, blocker + 1 + number)
         ]
         session.post(f"{JOBS}/{blocker}/cancel")
@@ -61,16 +63,26 @@ def _answers(number: int) -> dict[str, float]:
 
 def _overhead(pairs: int) -> dict[str, float]:
     """Seconds of a job by train.py and by the service, taken in turn."""
-    alone, served = [], []
+    alone, served, shares = [], [], []
     for pair in range(pairs):
         alone.append(_seconds(_train))
-        with _service() as session:
-            served.append(_seconds(lambda session=session: _serve(session)))
-        ratio = served[-1] / alone[-1]
-        print(f"pair {pair + 1}: {alone[-1]:.1f} s, {served[-1]:.1f} s, {ratio:.3f}")
+        with _service() as (session, process):
+            before = sum(process.cpu_times()[:2])
+            served.append(_seconds(functools.partial(_serve, session)))
+            used = sum(process.cpu_times()[:2]) - before
+        shares.append(used / served[-1])
+        print(
+            f"pair {pair + 1}: {alone[-1]:.1f} s, {served[-1]:.1f} s, ratio "
+            f"{served[-1] / alone[-1]:.3f}, the service's processor time {used:.2f} s"
+        )
     ratio = statistics.median(s / a for s, a in zip(served, alone, strict=True))
-    print(f"job by the service / by train.py: {ratio:.3f}")
-    return {"alone_s": statistics.median(alone), "job_ratio": ratio}
+    share = statistics.median(shares)
+    print(f"job by the service / by train.py: {ratio:.3f}; processor time {share:.4f}")
+    return {
+        "alone_s": statistics.median(alone),
+        "job_ratio": ratio,
+        "processor_share": share,
+    }
 
 
 def _train() -> None:
@@ -96,7 +108,7 @@ def _serve(session: requests.Session) -> None:
 
 
 @contextmanager
-def _service() -> Iterator[requests.Session]:
+def _service() -> Iterator[tuple[requests.Session, psutil.Process]]:
     with tempfile.TemporaryDirectory() as root:
         process = subprocess.Popen(
             [
@@ -114,7 +126,7 @@ def _service() -> Iterator[requests.Session]:
                     break
                 except requests.ConnectionError:
                     time.sleep(0.1)
-            yield session
+            yield session, psutil.Process(process.pid)
         finally:
             process.terminate()
             process.wait()
@@ -126,7 +138,7 @@ def _milliseconds(call: Callable[[], requests.Response]) -> float:
     return 1000 * (time.perf_counter() - begin)
 
 
-def _seconds(call: Callable[[], None]) -> float:
+def _seconds(call: Callable[[], object]) -> float:
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin

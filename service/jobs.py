@@ -5,10 +5,19 @@ import shutil
 import time
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from pathlib import Path
-from typing import Annotated
+from pathlib import PurePath
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
+from fastapi import (
+    APIRouter,
+    Depends,
+    Header,
+    HTTPException,
+    Path,
+    Query,
+    Request,
+    Response,
+)
 from fastapi.responses import FileResponse, PlainTextResponse
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
@@ -27,11 +36,15 @@ _BYTES_AT_A_TIME = 2**20
 routes = APIRouter(tags=["jobs"])
 
 
+# As large as an integer of SQLite's can be.
+Number = Annotated[int, Path(ge=1, lt=2**63)]
+
+
 def _store(request: Request) -> Store:
     return request.app.state.store
 
 
-def _job(job_id: int, request: Request) -> Job:
+def _job(job_id: Number, request: Request) -> Job:
     job = _store(request).get(job_id)
     if job is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no job {job_id}.")
@@ -47,14 +60,16 @@ Found = Annotated[Job, Depends(_job)]
     status_code=HTTPStatus.CREATED,
     openapi_extra={"requestBody": BODY_SCHEMA},
 )
-async def submit(
-    request: Request, store: Stored, priority: int = 0
+def submit(
+    request: Request,
+    values: Annotated[dict[str, Any], Depends(values_of)],
+    store: Stored,
+    priority: Annotated[int, Query(ge=-1000, le=1000)] = 0,
 ) -> JobDetail | Sweep:
     """Queue a job, or one for each combination of values where a field has a list.
 
     The body holds train.py's options: `{"model": "mlp", "epochs": 3}`.
     """
-    values = await values_of(request)
     swept, configs = configs_of(values, request.app.state.roots)
     if not swept:
         return answers.detail(store.add(configs[0], priority))
@@ -91,7 +106,7 @@ def get_logs(
     request: Request,
     job: Found,
     accept: Annotated[str, Header()] = "",
-    last_event_id: Annotated[int, Header(ge=0)] = 0,
+    last_event_id: Annotated[int, Header(ge=0, lt=2**63)] = 0,
 ) -> Response:
     """What the trainer has printed.
 
@@ -100,7 +115,7 @@ def get_logs(
     the place in the log where its line ends.
     """
     if "text/event-stream" in accept:
-        return EventSourceResponse(_follow(request, job, last_event_id))
+        return EventSourceResponse(_follow(request, job.id, last_event_id))
     log = job.directory / LOG
     return PlainTextResponse(log.read_bytes() if log.exists() else b"")
 
@@ -164,7 +179,7 @@ def delete(job: Found, store: Stored) -> None:
 
 
 @routes.get("/v1/sweeps/{sweep_id}")
-def get_sweep(sweep_id: int, store: Stored) -> Sweep:
+def get_sweep(sweep_id: Number, store: Stored) -> Sweep:
     """The jobs of a sweep side by side."""
     fields = store.sweep_fields(sweep_id)
     if fields is None:
@@ -172,20 +187,19 @@ def get_sweep(sweep_id: int, store: Stored) -> Sweep:
     return answers.sweep(sweep_id, fields, store.of_sweep(sweep_id))
 
 
-async def _follow(request: Request, job: Job, place: int) -> AsyncIterator[bytes]:
+async def _follow(request: Request, job: int, place: int) -> AsyncIterator[bytes]:
     """The log from a place on, line by line, until the job has ended."""
-    store, log = _store(request), job.directory / LOG
     last_sign = time.monotonic()
     while not request.app.state.is_stopping():
-        # Asked before the log is read, so that nothing is missed at the end.
-        current = store.get(job.id) or job
-        has_ended = current.state not in (State.QUEUED, State.RUNNING)
-        for line in _complete_lines(log, place):
+        state, lines = await asyncio.to_thread(_look, _store(request), job, place)
+        for line in lines:
             place += len(line)
             text = line.decode(errors="replace").rstrip("\r\n")
             yield format_sse_event(data_str=text, id=str(place))
-        if has_ended:
-            yield format_sse_event(data_str=current.state, event="end")
+        if lines:
+            continue
+        if state not in (State.QUEUED, State.RUNNING):
+            yield format_sse_event(data_str=state, event="end")
             return
         if time.monotonic() > last_sign + _SECONDS_BETWEEN_SIGNS:
             yield KEEPALIVE_COMMENT
@@ -193,17 +207,23 @@ async def _follow(request: Request, job: Job, place: int) -> AsyncIterator[bytes
         await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
-def _complete_lines(log: Path, place: int) -> list[bytes]:
+def _look(store: Store, number: int, place: int) -> tuple[str, list[bytes]]:
+    """The state of a job, and the lines that its log has had from a place on."""
+    job = store.get(number)
+    if job is None:
+        return "deleted", []
+    # The state was read before the log, so that nothing is missed at the end.
+    is_open = job.state in (State.QUEUED, State.RUNNING)
     try:
-        with log.open("rb") as file:
+        with (job.directory / LOG).open("rb") as file:
             file.seek(place)
             text = file.read(_BYTES_AT_A_TIME)
     except FileNotFoundError:
-        return []
-    if len(text) < _BYTES_AT_A_TIME:
+        return job.state, []
+    if is_open and len(text) < _BYTES_AT_A_TIME:
         text = text[: text.rfind(b"\n") + 1]  # the rest is still being written
-    return text.splitlines(keepends=True)
+    return job.state, text.splitlines(keepends=True)
 
 
-def _is_hidden(path: Path) -> bool:
+def _is_hidden(path: PurePath) -> bool:
     return any(part.startswith(".") for part in path.parts)

@@ -6,6 +6,19 @@ from pathlib import Path
 from training.config import TrainConfig
 
 
+class OutsideError(Exception):
+    """A path that leads out of the roots.
+
+    Args:
+        field: The field of the config.
+        message: What is wrong, in one line.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 @dataclass(frozen=True)
 class Roots:
     """The directories that the paths in configs are confined to.
@@ -25,8 +38,7 @@ class Roots:
         """Gives a config this service's directories where it names none.
 
         Raises:
-            ValueError: With the name of the field as its first argument, if a path
-                leads elsewhere.
+            OutsideError: If a path leads elsewhere.
         """
         own = {"run_dir": self.runs, "export_dir": self.exports}
         config = config.model_copy(
@@ -46,7 +58,16 @@ class Roots:
 def _check(field: str, path: Path | None, roots: tuple[Path, ...]) -> None:
     if path is None:
         return
-    # Links are followed, so that none leads out.
-    if not any(path.resolve().is_relative_to(root.resolve()) for root in roots):
+    if not any(_is_below(path, root) for root in roots):
         places = " or ".join(str(root) for root in roots) or "nowhere"
-        raise ValueError(field, f"`{field}` must lie in {places}. Received: {path}.")
+        raise OutsideError(
+            field, f"`{field}` must lie in {places}. Received: {str(path)!r}."
+        )
+
+
+def _is_below(path: Path, root: Path) -> bool:
+    """Whether a path leads below a root, links followed."""
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except (OSError, ValueError):  # a loop of links, a character of no path
+        return False

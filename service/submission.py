@@ -1,16 +1,16 @@
 """The body of `POST /v1/jobs`: a TrainConfig, with lists where values are swept."""
 
 import itertools
-import json
 import re
 from http import HTTPStatus
 from typing import Any
 
+import orjson
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from service.paths import Roots
+from service.paths import OutsideError, Roots
 from training.config import TrainConfig
 
 _MOST_JOBS = 1000
@@ -40,8 +40,9 @@ async def values_of(request: Request) -> dict[str, Any]:
             f"Received: {media_type or 'none'}.",
         )
     try:
-        values = json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
+        # Strict: no NaN, no infinity, no half of a surrogate pair.
+        values = orjson.loads(await request.body())
+    except orjson.JSONDecodeError as error:
         raise _refused("", f"The body must be JSON: {error}.") from error
     if not isinstance(values, dict):
         raise _refused("", "The body must be an object of train.py's options.")
@@ -87,8 +88,8 @@ def _config(values: dict[str, Any], roots: Roots) -> TrainConfig:
         ) from error
     try:
         return roots.confine(config)
-    except ValueError as error:
-        raise _refused(*error.args) from error
+    except OutsideError as error:
+        raise _refused(error.field, str(error)) from error
 
 
 def _name(config: TrainConfig, swept: list[str]) -> str:

@@ -117,6 +117,37 @@ def test_a_body_that_is_no_json_object(
     assert answer.json()["detail"][0]["msg"].startswith("The body must be")
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"name": "\\ud800"}',
+        b'{"seed": 1e400}',
+        b'{"learning_rate": NaN}',
+        b'{"learning_rate": [NaN]}',
+        b'{"seed": 99999999999999999999999999}',
+        b'{"epochs": [[1]]}',
+        b'{"\\ud800": 1}',
+        b'{"dataset": "folder:\\u0000"}',
+        b'{"data_dir": "\\u0000"}',
+        b'{"model": {"a": 1}}',
+    ],
+)
+def test_odd_values_are_refused(client: TestClient, body: bytes) -> None:
+    answer = client.post(
+        "/v1/jobs", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 422
+    assert answer.json()["detail"]
+
+
+def test_numbers_that_no_table_holds(client: TestClient) -> None:
+    for path in (f"jobs/{2**63}", f"jobs/{10**30}/logs", f"sweeps/{2**63}", "jobs/0"):
+        assert client.get(f"/v1/{path}").status_code == 422
+    for query in (f"offset={2**63}", f"limit={2**63}"):
+        assert client.get(f"/v1/jobs?{query}").status_code == 422
+    assert client.post(f"/v1/jobs?priority={2**63}", json={}).status_code == 422
+
+
 def test_a_link_does_not_lead_out_of_the_roots(
     client: TestClient, settings: Settings, tmp_path: Path
 ) -> None:
