@@ -4,7 +4,6 @@ Everything it shows it reads from the same store, runs and models as the API.
 """
 
 import hmac
-from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
@@ -50,7 +49,9 @@ def mount(app: FastAPI, token: str | None) -> None:
         enable_monitoring=False,
         mcp_server=False,
     )
-    app.router.routes[-1] = _Page("/", app.router.routes[-1].app)
+    mounted = app.router.routes.pop()
+    assert isinstance(mounted, Mount)
+    app.router.routes.append(_Page("/", mounted.app))
 
 
 class _Page(Mount):

@@ -47,13 +47,14 @@ class Comparison:
             chosen: What has been chosen.
         """
         sweeps = sorted({job.sweep for job in jobs if job.sweep}, reverse=True)
-        choices = (
+        choices = [
             *((self._sweep_label(sweep), f"sweep {sweep}") for sweep in sweeps),
-            *((f"job {job.id}: {job.config.export_name}", f"job {job.id}") for job in jobs),
-        )
+            *((f"job {j.id}: {j.config.export_name}", f"job {j.id}") for j in jobs),
+        ]
         compared = self._jobs(chosen)
         histories = [history(job.directory) for job in compared]
-        key = choices, *((job.id, len(h)) for job, h in zip(compared, histories))
+        lengths = [len(epochs) for epochs in histories]
+        key = (*choices, *chosen, *lengths)
 
         def update() -> Updates:
             values = [_differing(compared, job) for job in compared]
@@ -63,7 +64,7 @@ class Comparison:
             ]
             epochs = max((job.config.epochs for job in compared), default=1)
             return {
-                self.chosen: gr.Dropdown(choices=list(choices)),
+                self.chosen: gr.Dropdown(choices=choices),
                 self._plot: comparison(
                     dict(zip(labels, histories, strict=True)), epochs
                 ),

@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from training.config import TrainConfig
 
 _LEFT_OUT = ("run_dir", "export_dir")  # the service's own
-_IN_FRONT = ("model", "dataset", "epochs", "learning_rate", "dropout_rate", "batch_size")
+_IN_FRONT = ("model", "dataset", "epochs", "learning_rate")
 
 
 class Form:

@@ -69,9 +69,7 @@ class JobsTab:
             [self._message, self._chosen],
             api_visibility="private",
         )
-        self._table.select(
-            _number_of_row, None, self._chosen, api_visibility="private"
-        )
+        self._table.select(_number_of_row, None, self._chosen, api_visibility="private")
         self._cancel.click(
             self._ask_to_cancel, self._chosen, self._message, api_visibility="private"
         )
@@ -187,7 +185,9 @@ class JobsTab:
                 self._card: "The job has not finished yet.",
             }
         card = Path(finished["export"]) / "MODEL_CARD.md"
-        pictures = [(Image.open(p), p.stem) for p in sorted(job.directory.glob("*.png"))]
+        pictures = [
+            (Image.open(p), p.stem) for p in sorted(job.directory.glob("*.png"))
+        ]
         return {
             self._pictures: gr.Gallery(pictures, visible=True),
             self._card: card.read_text(encoding="utf-8"),

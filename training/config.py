@@ -110,6 +110,12 @@ class TrainConfig(BaseModel):
         description="also predict with N random dropout masks: adds the signature "
         "monte_carlo to the export and the picture certainty.png to the run",
     )
+    monitor: bool = Field(
+        False,
+        description="record what every batch normalization sees, and its moving "
+        "statistics, on some validation images about fifty times in the run: "
+        "monitor.csv and monitor.png",
+    )
     seed: int = Field(
         0, ge=0, lt=2**31, description="same seed, same machine: the same weights"
     )
@@ -150,6 +156,11 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 "`recalibrate` needs batch normalization. "
                 f"Received: recalibrate={self.recalibrate}, norm=False."
+            )
+        if self.monitor and not self.norm:
+            raise ValueError(
+                "`monitor` needs batch normalization. "
+                "Received: monitor=True, norm=False."
             )
         if self.monte_carlo and not self.dropout_rate:
             raise ValueError(

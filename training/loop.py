@@ -21,6 +21,7 @@ from training.errors import UserError, first_line
 from training.evaluation import finish
 from training.export import export
 from training.files import check_writable, write_atomically
+from training.monitor import draw, make_monitor
 from training.progress import Progress
 
 WARM_UP = 0.2  # of all steps
@@ -172,7 +173,8 @@ def _fit(
         if config.patience
         else None
     )
-    state = RunState(early_stopping)
+    monitor = make_monitor(config, data, steps)
+    state = RunState(early_stopping, monitor)
     checkpoint = Checkpoint(model, state, directory)
     checkpoint.restore()
     done = config.epochs if state.stopped_early else len(state.history)
@@ -186,11 +188,14 @@ def _fit(
             keras.callbacks.TensorBoard(str(directory / "logs")),
             Progress(directory, config.epochs, steps),
             *([early_stopping] if early_stopping else []),
+            *([monitor] if monitor else []),
             checkpoint,
         ],
         shuffle=False,  # `data` has shuffled
         verbose=1 if sys.stdout.isatty() else 2,
     )
+    if monitor:
+        draw(monitor, directory)
     return state.history
 
 
