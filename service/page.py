@@ -11,6 +11,8 @@ from starlette.routing import Match, Mount
 from starlette.types import Scope
 
 from service.page_jobs import JobsTab
+from service.page_models import Models
+from service.page_try import TryTab
 
 _API = "/v1/"
 _CSS = "#log textarea { font-family: var(--font-mono); font-size: 12px; }"
@@ -32,6 +34,16 @@ def mount(app: FastAPI, token: str | None) -> None:
         gr.Markdown("# kerasnorm")
         with gr.Tab("Jobs"):
             JobsTab(app.state.store, app.state.roots)
+        with gr.Tab("Try") as tab:
+            predictions = TryTab(Models(app.state.roots.exports))
+        gr.on(
+            [blocks.load, tab.select],
+            predictions.refresh,
+            predictions.choice,
+            predictions.choice,
+            show_progress="hidden",
+            api_visibility="private",
+        )
 
     def is_token(user: str, password: str) -> bool:
         return hmac.compare_digest(password.encode(), (token or "").encode())
