@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from starlette.routing import Match, Mount
 from starlette.types import Scope
 
+from service.page_inside import InsideTab
 from service.page_jobs import JobsTab
 from service.page_models import Models
 from service.page_try import TryTab
@@ -34,16 +35,18 @@ def mount(app: FastAPI, token: str | None) -> None:
         gr.Markdown("# kerasnorm")
         with gr.Tab("Jobs"):
             JobsTab(app.state.store, app.state.roots)
-        with gr.Tab("Try") as tab:
+        with gr.Tab("Try") as try_tab:
             predictions = TryTab(Models(app.state.roots.exports))
-        gr.on(
-            [blocks.load, tab.select],
-            predictions.refresh,
-            predictions.choice,
-            predictions.choice,
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        with gr.Tab("Inside") as inside_tab:
+            inside = InsideTab(app.state.store)
+        for tab, part in ((try_tab, predictions), (inside_tab, inside)):
+            tab.select(
+                part.refresh,
+                part.choice,
+                part.choice,
+                show_progress="hidden",
+                api_visibility="private",
+            )
 
     def is_token(user: str, password: str) -> bool:
         return hmac.compare_digest(password.encode(), (token or "").encode())
