@@ -37,6 +37,9 @@ def main() -> int:
         The exit status: 0, or 2 for a mistake of the user's.
     """
     options = _parser().parse_args()
+    # As for train.py: before TensorFlow and Keras are imported.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     token = os.environ.get(TOKEN) or None
     try:
         if not is_loopback(options.host) and token is None:

@@ -38,7 +38,9 @@ class InsideTab:
         self._run = gr.Dropdown([], label="Finished run", elem_id="run")
         self._message = gr.Markdown(elem_id="inside-message")
         self._dropout_title = gr.Markdown()
-        self._another = gr.Button("Draw another mask", visible=False, elem_id="another")
+        self._another = gr.Button(
+            "Draw another mask", visible=False, size="sm", elem_id="another"
+        )
         self._network = gr.Plot(show_label=False, visible=False, elem_id="network")
         self._norm_title = gr.Markdown()
         self._norm = gr.Plot(show_label=False, visible=False, elem_id="distributions")

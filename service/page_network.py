@@ -23,9 +23,7 @@ def network(columns: Sequence[Units]) -> Figure:
     _draw(whole, [Units(column.name, column.number) for column in columns])
     whole.set_title("the network: at inference every unit works", fontsize=10)
     _draw(thin, columns)
-    thin.set_title(
-        "thinned: what this mask leaves of it in a training step", fontsize=10
-    )
+    thin.set_title("thinned: what a mask leaves of it in training", fontsize=10)
     return figure
 
 
@@ -37,19 +35,13 @@ def _draw(axes: Axes, columns: Sequence[Units]) -> None:
         for (y, kept), (y_next, kept_next) in product(left, right)
         if kept and kept_next
     ]
-    axes.add_collection(
-        LineCollection(edges, colors="black", linewidths=0.4, alpha=0.5)
-    )
+    axes.add_collection(LineCollection(edges, color="black", lw=0.4, alpha=0.5))
     for x, (column, units) in enumerate(zip(columns, shown, strict=True)):
-        for kept, face, marker in ((True, "white", ""), (False, "0.92", "x")):
-            heights = [y for y, is_kept in units if is_kept is kept]
-            places = np.full(len(heights), x)
-            edge = "black" if kept else "0.7"
-            axes.scatter(places, heights, s=150, c=face, edgecolors=edge, zorder=2)
-            if marker:
-                axes.scatter(
-                    places, heights, s=60, c="tab:red", marker=marker, zorder=3
-                )
+        kept = [y for y, is_kept in units if is_kept]
+        dropped = [y for y, is_kept in units if not is_kept]
+        axes.scatter([x] * len(kept), kept, 150, "white", edgecolors="black", zorder=2)
+        axes.scatter([x] * len(dropped), dropped, 150, "0.92", edgecolors="0.7")
+        axes.scatter([x] * len(dropped), dropped, 60, "tab:red", marker="x")
         axes.text(x, -0.08, _caption(column), ha="center", va="top", fontsize=7)
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.22, 1.05))
     axes.axis("off")
