@@ -5,6 +5,7 @@ from typing import Any
 
 import gradio as gr
 
+from service.answers import validation
 from service.page_curves import comparison
 from service.runs import history
 from service.store import Job, Store
@@ -108,13 +109,12 @@ def _table(
 ) -> dict[str, list[Any]]:
     rows = []
     for job, value, epochs in zip(jobs, values, histories, strict=True):
-        reached = (
-            [f"{epochs[-1]['val_loss']:.4f}", f"{epochs[-1]['val_accuracy']:.2%}"]
-            if epochs
-            else ["", ""]
+        reached = validation(job.directory)
+        accuracy = reached["accuracy"] if reached else 0.0
+        measures = (
+            [f"{reached['loss']:.4f}", f"{accuracy:.2%}"] if reached else ["", ""]
         )
-        accuracy = epochs[-1]["val_accuracy"] if epochs else 0.0
-        cells = [job.id, *map(str, value.values()), len(epochs), *reached]
+        cells = [job.id, *map(str, value.values()), len(epochs), *measures]
         rows.append((accuracy, cells))
     rows.sort(key=lambda row: -row[0])
     fields = list(values[0]) if values else []

@@ -85,13 +85,12 @@ def _component(name: str, field: dict[str, Any]) -> gr.components.Component:
     }
     if "enum" in field:
         return gr.Dropdown(field["enum"], **options)
-    types = {part.get("type") for part in field.get("anyOf", [field])}
-    if "boolean" in types:
+    if field.get("type") == "boolean":
         return gr.Checkbox(**options)
-    if "integer" in types:
-        return gr.Number(precision=0, **options)
-    if "number" in types:
-        return gr.Number(**options)
+    if field.get("type") in ("integer", "number"):
+        precision = 0 if field["type"] == "integer" else None
+        return gr.Number(precision=precision, **options)
+    # Also for numbers that may be None: an empty gr.Number becomes 0.
     return gr.Textbox(**options)
 
 

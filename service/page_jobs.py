@@ -11,11 +11,12 @@ import gradio as gr
 from fastapi.exceptions import RequestValidationError
 from PIL import Image
 
+from service.answers import validation
 from service.page_compare import Comparison
 from service.page_curves import curves
 from service.page_form import Form, complaint
 from service.paths import Roots
-from service.runs import history, last_lines, progress, result
+from service.runs import epochs_finished, history, last_lines, progress, result
 from service.store import RESUMABLE, Job, State, Store
 from service.submission import configs_of
 
@@ -195,13 +196,17 @@ class JobsTab:
 
 
 def _row(job: Job) -> tuple[Any, ...]:
-    epochs = history(job.directory)
-    accuracy = f"{epochs[-1]['val_accuracy']:.2%}" if epochs else ""
+    reached = validation(job.directory)
+    accuracy = f"{reached['accuracy']:.2%}" if reached else ""
     submitted = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.submitted))
     state = "cancelling" if job.cancelling else str(job.state)
     return (
         *(job.id, job.config.export_name, state),
-        *(f"{len(epochs)} of {job.config.epochs}", accuracy, submitted),
+        *(
+            f"{epochs_finished(job.directory)} of {job.config.epochs}",
+            accuracy,
+            submitted,
+        ),
     )
 
 
