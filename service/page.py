@@ -3,7 +3,11 @@
 Everything it shows it reads from the same store, runs and models as the API.
 """
 
+import asyncio
 import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
@@ -16,8 +20,14 @@ from service.page_models import Models
 from service.page_try import TryTab
 
 _API = "/v1/"
-_CSS = "#log textarea { font-family: var(--font-mono); font-size: 12px; }"
+_CSS = """
+#log pre { font-size: 12px; margin: 0; white-space: pre-wrap; }
+/* So its end stays in sight while it grows. */
+#log div:has(> pre) { max-height: 260px; overflow-y: auto;
+  display: flex; flex-direction: column-reverse; }
+"""
 _SECONDS_IN_THE_CACHE = 3600
+_SECONDS_BETWEEN_LOOKS = 0.2
 
 
 def mount(app: FastAPI, token: str | None) -> None:
@@ -67,6 +77,26 @@ def mount(app: FastAPI, token: str | None) -> None:
     mounted = app.router.routes.pop()
     assert isinstance(mounted, Mount)
     app.router.routes.append(_Page("/", mounted.app))
+    _end_with_the_server(app, mounted.app)
+
+
+def _end_with_the_server(app: FastAPI, page: Any) -> None:
+    """Ends what browsers hold open, so that a server that stops does not wait."""
+    lifespan = app.router.lifespan_context
+
+    async def watch() -> None:
+        while not app.state.is_stopping():
+            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
+        page.stop_event.set()
+
+    @asynccontextmanager
+    async def watched(app: FastAPI) -> AsyncIterator[Any]:
+        async with lifespan(app) as state:
+            watcher = asyncio.create_task(watch())
+            yield state
+            watcher.cancel()
+
+    app.router.lifespan_context = watched
 
 
 class _Page(Mount):

@@ -15,6 +15,7 @@ from service.answers import validation
 from service.page_compare import Comparison
 from service.page_curves import curves
 from service.page_form import Form, complaint
+from service.page_models import CARD
 from service.paths import Roots
 from service.runs import epochs_finished, history, last_lines, progress, result
 from service.store import RESUMABLE, Job, State, Store
@@ -91,9 +92,8 @@ class JobsTab:
                 self._cancel = gr.Button("Cancel", elem_id="cancel", scale=0)
                 self._resume = gr.Button("Resume", elem_id="resume", scale=0)
             self._curves = gr.Plot(show_label=False, elem_id="curves")
-            self._log = gr.Textbox(
-                label="Log", lines=8, max_lines=12, interactive=False, elem_id="log"
-            )
+            with gr.Accordion("Log", elem_id="log"):
+                self._log = gr.HTML()
             self._pictures = gr.Gallery(
                 label="Pictures",
                 columns=4,
@@ -168,7 +168,7 @@ class JobsTab:
             self._heading: _heading(job),
             self._cancel: gr.Button(interactive=can_be_cancelled),
             self._resume: gr.Button(interactive=job.state in RESUMABLE),
-            self._log: "\n".join(last_lines(job.directory, _MOST_LINES)),
+            self._log: _log(job),
         }
 
     def _draw_curves(self, job: Job | None) -> Updates:
@@ -185,13 +185,15 @@ class JobsTab:
                 self._pictures: gr.Gallery(visible=False),
                 self._card: "The job has not finished yet.",
             }
-        card = Path(finished["export"]) / "MODEL_CARD.md"
+        card = Path(finished["export"]) / CARD
         pictures = [
             (Image.open(p), p.stem) for p in sorted(job.directory.glob("*.png"))
         ]
         return {
             self._pictures: gr.Gallery(pictures, visible=True),
-            self._card: card.read_text(encoding="utf-8"),
+            self._card: card.read_text(encoding="utf-8")
+            if card.exists()
+            else f"{card} has been removed.",
         }
 
 
@@ -231,6 +233,11 @@ def _heading(job: Job) -> str:
         share=share,
         message=html.escape(job.message),
     )
+
+
+def _log(job: Job) -> str:
+    lines = "\n".join(last_lines(job.directory, _MOST_LINES))
+    return f"<div><pre>{html.escape(lines)}</pre></div>"
 
 
 def _times(job: Job | None, *names: str) -> Hashable:

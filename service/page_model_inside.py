@@ -51,13 +51,13 @@ def normalizations(job: Job) -> list[Normalization]:
         layers = [layer for layer in model.layers if isinstance(layer, KBatchNorm)]
         if not layers:
             return []
-        ends = [[layer.input, layer.output] for layer in layers]
+        ends = [end for layer in layers for end in (layer.input, layer.output)]
         observed = keras.Model(model.inputs[0], ends)
         values = observed(_test_images(job), training=False)
-    to_numpy = keras.ops.convert_to_numpy
+    arrays = [keras.ops.convert_to_numpy(value).ravel() for value in values]
     return [
-        Normalization(layer.name, *(to_numpy(value).ravel() for value in pair))
-        for layer, pair in zip(layers, values, strict=True)
+        Normalization(layer.name, before, after)
+        for layer, before, after in zip(layers, arrays[::2], arrays[1::2], strict=True)
     ]
 
 

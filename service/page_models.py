@@ -11,7 +11,7 @@ import numpy as np
 from training.errors import UserError
 
 _MOST_MODELS = 4  # that are kept in memory
-_CARD = "MODEL_CARD.md"
+CARD = "MODEL_CARD.md"
 
 
 class Models:
@@ -40,7 +40,7 @@ class Models:
 
     def classes(self, name: str, version: int, number: int) -> list[str]:
         """The names of a version's classes, from its model card; else their numbers."""
-        card = self._directory(name, version) / _CARD
+        card = self._directory(name, version) / CARD
         try:
             names = classes_of(card.read_text(encoding="utf-8"))
         except FileNotFoundError:
