@@ -23,7 +23,7 @@ _API = "/v1/"
 _CSS = """
 #log pre { font-size: 12px; margin: 0; white-space: pre-wrap; }
 /* So its end stays in sight while it grows. */
-#log div:has(> pre) { max-height: 260px; overflow-y: auto;
+#log div:has(> pre) { max-height: 190px; overflow-y: auto;
   display: flex; flex-direction: column-reverse; }
 """
 _SECONDS_IN_THE_CACHE = 3600
