@@ -7,10 +7,12 @@ import kerasnorm
 PIXEL_SCALE = 1.0 / 255.0
 
 
-def norm_relu(x: keras.KerasTensor, norm: bool) -> keras.KerasTensor:
+def norm_relu(
+    x: keras.KerasTensor, norm: bool, synchronized: bool
+) -> keras.KerasTensor:
     """[batch normalization and] ReLU: normalization comes before the nonlinearity."""
     if norm:
-        x = kerasnorm.KBatchNorm()(x)
+        x = kerasnorm.KBatchNorm(synchronized=synchronized)(x)
     return keras.layers.ReLU()(x)
 
 

@@ -23,6 +23,7 @@ def cnn(
     num_classes: int,
     *,
     norm: bool = True,
+    synchronized: bool = False,
     dropout_rate: float = 0.5,
     max_norm: float | None = None,
     scale: float = PIXEL_SCALE,
@@ -41,6 +42,7 @@ def cnn(
         input_shape: Height, width and channels of the images.
         num_classes: The number of logits.
         norm: Whether to normalize before each nonlinearity.
+        synchronized: Whether replicas normalize their batches as one.
         dropout_rate: The fraction of the units dropped; 0 leaves dropout out.
         max_norm: Upper bound of the norm of each unit's incoming weights.
         scale: What the images are multiplied by; the default suits 0 to 255.
@@ -62,7 +64,7 @@ def cnn(
                 kernel_initializer="he_normal",
                 kernel_constraint=max_norm_constraint(max_norm, axis=(0, 1, 2)),
             )(x)
-            x = norm_relu(x, norm)
+            x = norm_relu(x, norm, synchronized)
         x = keras.layers.MaxPooling2D(padding="same")(x)
         if not norm:
             x = dropout(x, dropout_rate / 2)
@@ -75,6 +77,6 @@ def cnn(
         kernel_initializer="he_normal",
         kernel_constraint=max_norm_constraint(max_norm),
     )(x)
-    x = norm_relu(x, norm)
+    x = norm_relu(x, norm, synchronized)
     x = dropout(x, dropout_rate)
     return keras.Model(images, logits(x, num_classes), name="cnn")

@@ -21,6 +21,7 @@ def mlp(
     *,
     preset: str = "small",
     norm: bool = True,
+    synchronized: bool = False,
     dropout_rate: float = 0.5,
     max_norm: float | None = None,
     scale: float = PIXEL_SCALE,
@@ -38,6 +39,7 @@ def mlp(
         num_classes: The number of logits.
         preset: The widths of the hidden layers, a key of `PRESETS`.
         norm: Whether to normalize before each nonlinearity.
+        synchronized: Whether replicas normalize their batches as one.
         dropout_rate: The fraction of the units dropped; 0 leaves dropout out. The
             input's rate, where it has one, is at most 0.2.
         max_norm: Upper bound of the norm of each hidden unit's incoming weights.
@@ -66,7 +68,7 @@ def mlp(
             kernel_initializer="he_normal",
             kernel_constraint=max_norm_constraint(max_norm),
         )(x)
-        x = norm_relu(x, norm)
+        x = norm_relu(x, norm, synchronized)
         if not norm:
             x = dropout(x, dropout_rate)
     if norm:

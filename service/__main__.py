@@ -1,24 +1,20 @@
 """The command line: `python -m service`."""
 
 import argparse
-import logging
 import os
 import sys
 from pathlib import Path
 
-import uvicorn
-from fastapi import FastAPI
-
-from service.app import Settings, create_app
 from service.security import is_loopback
-from service.trainers import LocalTrainers, Trainers
 from training.command_line import TOKEN
 from training.config import REPOSITORY
 from training.errors import UserError
+from training.quiet import start_tensorflow
 
 _EXAMPLES = """
 examples:
-  python -m service                         jobs on this machine, for this machine
+  python -m service                         jobs and models, for this machine
+  python -m service --serve-only            the models alone
   python -m service --slots 2               two jobs at a time
   KERASNORM_TOKEN=... python -m service --host 0.0.0.0
 
@@ -37,9 +33,6 @@ def main() -> int:
         The exit status: 0, or 2 for a mistake of the user's.
     """
     options = _parser().parse_args()
-    # As for train.py: before TensorFlow and Keras are imported.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
     token = os.environ.get(TOKEN) or None
     try:
         if not is_loopback(options.host) and token is None:
@@ -47,62 +40,29 @@ def main() -> int:
                 f"`--host {options.host}` can be reached from other machines, which "
                 f"must show a token. Set {TOKEN} to a long random word."
             )
-        _serve(options, token)
+        # Here, so that --help and a wrong option answer without waiting for TensorFlow.
+        start_tensorflow()
+        from service.server import serve
+
+        serve(options, token)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _serve(options: argparse.Namespace, token: str | None) -> None:
-    settings = Settings(
-        state_dir=options.state_dir.absolute(),
-        exports=options.model_base_path.absolute(),
-        host=options.host,
-        data_roots=tuple(path.absolute() for path in options.data_root),
-        token=token,
-        trainers=_trainers(options),
-        slots=options.slots,
-        retries=options.retries,
-        max_body_bytes=options.max_body_bytes,
-    )
-    app = create_app(settings, lambda: server.should_exit)
-    server = uvicorn.Server(
-        uvicorn.Config(app, options.host, options.port, access_log=False)
-    )
-    _add_page(app, token)
-    server.run()
-
-
-def _add_page(app: FastAPI, token: str | None) -> None:
-    try:
-        from service import page
-    except ModuleNotFoundError as error:
-        if error.name != "gradio":
-            raise
-        logging.getLogger("uvicorn.error").info(
-            "There is no page at / without Gradio. Install it: pip install '.[page]'."
-        )
-    else:
-        page.mount(app, token)
-
-
-def _trainers(options: argparse.Namespace) -> Trainers:
-    if options.executor == "local":
-        return LocalTrainers()
-    try:
-        from service.ray_trainers import RayTrainers
-    except ModuleNotFoundError as error:
-        raise UserError(
-            "`--executor ray` needs Ray. Install it with: pip install '.[ray]'."
-        ) from error
-    return RayTrainers(options.ray_address)
-
-
 def _positive(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _count(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1. Received: {number}.")
+    if number < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}. Received: {text}.")
     return number
 
 
@@ -116,12 +76,19 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="listen here; default: 127.0.0.1")
     add("--port", type=int, default=8501, help="of HTTP; default: 8501")
+    add("--grpc-port", type=int, default=8500, help="of gRPC; default: 8500")
+    add(
+        "--serve-only",
+        action="store_true",
+        help="serve the models that are there; run no jobs",
+    )
     add(
         "--model-base-path",
         type=Path,
         default=REPOSITORY / "saved_models",
         metavar="DIR",
-        help="jobs export their models here; default: saved_models",
+        help="the models: jobs export to it, predictions come from it; default: "
+        "saved_models",
     )
     add(
         "--state-dir",
@@ -154,17 +121,43 @@ def _parser() -> argparse.ArgumentParser:
     add("--slots", type=_positive, default=1, help="jobs at a time; default: 1")
     add(
         "--retries",
-        type=int,
+        type=_count,
         default=3,
         help="how often a trainer that died is started again before its job has "
         "failed; a finished epoch sets the count back; default: 3",
+    )
+    add(
+        "--model-config-file",
+        type=Path,
+        metavar="FILE",
+        help="TensorFlow Serving's file of models, version policies and labels; "
+        "default: every model below --model-base-path, its latest version",
+    )
+    add(
+        "--enable-batching",
+        action="store_true",
+        help="let TensorFlow run requests that come together as one batch",
+    )
+    add(
+        "--timeout",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="the longest that a prediction may take; default: 30",
+    )
+    add(
+        "--max-queue",
+        type=_positive,
+        default=256,
+        metavar="N",
+        help="predictions under way; more are told to come again; default: 256",
     )
     add(
         "--max-body-bytes",
         type=_positive,
         default=2**26,
         metavar="N",
-        help="the largest body of a request; default: 67108864",
+        help="the largest body of a prediction; default: 67108864",
     )
     return parser
 

@@ -3,9 +3,9 @@
 import asyncio
 import hmac
 import ipaddress
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SECONDS_FOR_A_BODY = 60.0
+_HOST = re.compile(r"([\w.-]+|\[[\da-fA-F:.]+\])(?::\d+)?", re.ASCII)
 
 
 def is_loopback(host: str) -> bool:
@@ -39,7 +40,7 @@ class Guard:
         token: What job calls must show as `Authorization: Bearer`, if anything.
         jobs: The beginnings of the paths of job calls.
         max_job_bytes: The largest body of a job call.
-        max_bytes: The largest body of any other call.
+        max_page_bytes: The largest body of a call to anything outside of /v1/.
     """
 
     def __init__(
@@ -50,14 +51,14 @@ class Guard:
         token: str | None,
         jobs: Sequence[str],
         max_job_bytes: int,
-        max_bytes: int,
+        max_page_bytes: int,
     ) -> None:
         self._app = app
         self._loopback = loopback
         self._token = token
         self._jobs = tuple(jobs)
         self._max_job_bytes = max_job_bytes
-        self._max_bytes = max_bytes
+        self._max_page_bytes = max_page_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers itself or passes the request on."""
@@ -68,8 +69,12 @@ class Guard:
         is_job = scope["path"].startswith(self._jobs)
         refusal = self._refusal(headers, is_job)
         if refusal is None:
-            limit = self._max_job_bytes if is_job else self._max_bytes
-            await self._app(scope, _limited(receive, limit), send)
+            if is_job:
+                receive = _limited(receive, self._max_job_bytes)
+            elif not scope["path"].lower().startswith("/v1/"):
+                receive = _limited(receive, self._max_page_bytes)
+            # Predictions have limits of their own.
+            await self._app(scope, receive, send)
         else:
             status, reason = refusal
             body = {"detail" if is_job else "error": reason}
@@ -77,22 +82,22 @@ class Guard:
 
     def _refusal(self, headers: Headers, is_job: bool) -> tuple[HTTPStatus, str] | None:
         host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or ""
-        if self._loopback and not is_loopback(name):
+        name = _HOST.fullmatch(host)
+        if self._loopback and not (name and is_loopback(name[1].strip("[]"))):
             return (
                 HTTPStatus.FORBIDDEN,
                 f"The Host header must name this machine. Received: {host}.",
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             return (
                 HTTPStatus.FORBIDDEN,
                 f"Pages of other sites may not call it. Received: Origin {origin}.",
             )
         if is_job and self._token is not None:
-            given = headers.get("authorization", "")
-            expected = f"Bearer {self._token}"
-            if not hmac.compare_digest(given.encode(), expected.encode()):
+            given = headers.get("authorization", "").encode("latin-1")
+            expected = f"Bearer {self._token}".encode()
+            if not hmac.compare_digest(given, expected):
                 return (
                     HTTPStatus.UNAUTHORIZED,
                     "Job calls need the header Authorization: Bearer TOKEN.",

@@ -11,8 +11,8 @@ from typing import Any
 
 import requests
 
+from service.jobs.trainers import processes
 from tests.conftest import REPOSITORY
-from training.claim import holder
 
 
 class Service:
@@ -24,6 +24,7 @@ class Service:
             self.port = free.getsockname()[1]
         self.url = f"http://localhost:{self.port}"
         words = [sys.executable, "-m", "service", "--port", str(self.port)]
+        words += ["--grpc-port", "0"]
         words += ["--state-dir", str(root / "state")]
         words += ["--model-base-path", str(root / "models"), *map(str, options)]
         self._command = (
@@ -86,7 +87,9 @@ class Service:
 
     def trainer(self, job: int) -> int | None:
         """The process that trains for a job."""
-        return holder(self.run(job))
+        found = processes(self.run(job))
+        assert len(found) <= 1  # none runs twice
+        return found[0].pid if found else None
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:

@@ -249,19 +249,21 @@ def test_the_model_is_folded_unless_it_is_not_to_be(
 METRICS = {"test": {"loss": 1.0, "accuracy": 0.5}}
 
 
-def write(small: tuple[keras.Model, Data], directory: Path) -> Path:
+def write(small: tuple[keras.Model, Data], directory: Path, run: str = "first") -> Path:
     config = TrainConfig(name="small", export_dir=directory, image_size=8)
-    return export(*small, config, METRICS, "staging")
+    return export(*small, config, METRICS, run)
 
 
 def test_versions_are_counted_up_and_nothing_is_overwritten(
     small: tuple[keras.Model, Data], tmp_path: Path
 ) -> None:
-    for name in ("2", "10", "notes", ".staging"):
+    for name in ("2", "10", "notes", ".incomplete-second"):
         (tmp_path / "small" / name).mkdir(parents=True)
         (tmp_path / "small" / name / "kept").touch()
     assert write(small, tmp_path) == tmp_path / "small" / "11"
-    assert write(small, tmp_path) == tmp_path / "small" / "12"
+    assert write(small, tmp_path, "second") == tmp_path / "small" / "12"
+    # A run that is killed after its export and resumed does not export once more.
+    assert write(small, tmp_path) == tmp_path / "small" / "11"
     names = {path.name for path in (tmp_path / "small").iterdir()}
     assert names == {"2", "10", "11", "12", "notes"}  # the leftover has gone
     assert [path.name for path in (tmp_path / "small" / "10").iterdir()] == ["kept"]

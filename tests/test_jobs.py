@@ -173,6 +173,55 @@ def test_a_job_outlives_its_trainer_and_its_service(
     assert versions(service) == ["1", "2"]
 
 
+def test_a_trainer_is_seen_from_its_first_moment(
+    begin: Begin, config: dict[str, object]
+) -> None:
+    """Long before it has imported TensorFlow, by services that start meanwhile."""
+    service = begin("--retries", 0)
+    job = service.submit({**config, "epochs": 1000})
+    wait_until(lambda: service.trainer(job))
+    trainer = service.trainer(job)
+    for _ in range(3):
+        service.kill()
+        service.start()
+        assert service.trainer(job) == trainer
+    assert service.get(str(job))["state"] == "running"
+    service.post(f"{job}/cancel")
+    service.wait_for(job, "cancelled")
+    assert service.trainer(job) is None
+    assert "started again" not in (service.run(job) / "log.txt").read_text()
+
+
+def test_jobs_wait_while_runs_cannot_be_written(
+    begin: Begin, short: dict[str, object]
+) -> None:
+    service = begin()
+    runs = service.root / "state" / "runs"
+    runs.touch()  # a file where the directory belongs
+    job = service.submit(short)
+    wait_until(lambda: service.get(str(job))["message"])
+    waiting = service.get(str(job))
+    assert waiting["state"] == "queued"
+    assert waiting["message"].startswith("Waits, because: ")
+    runs.unlink()
+    assert service.wait_for(job, "succeeded")["message"] == ""
+
+
+def test_a_trainer_by_hand_and_one_of_the_service_never_meet(
+    begin: Begin,
+    config: dict[str, object],
+    run_train_py: Callable[..., "subprocess.CompletedProcess[str]"],
+    tmp_path: Path,
+) -> None:
+    service = begin()
+    job = service.submit({**config, "epochs": 1000})
+    wait_until(lambda: service.trainer(job))
+    by_hand = run_train_py("--resume", service.run(job), "--epochs=1000", cwd=tmp_path)
+    assert by_hand.returncode == 2
+    assert by_hand.stderr.startswith("error: Another process is training in ")
+    assert service.get(str(job))["state"] == "running"
+
+
 def kill_trainer_and_service(service: Service, job: int) -> None:
     trainer = service.trainer(job)
     service.kill()
@@ -259,8 +308,7 @@ def test_a_full_disk_fails_the_job_and_loses_nothing(
 
 def test_a_mistake_fails_at_once_with_its_line(begin: Begin) -> None:
     service = begin()
-    archives = REPOSITORY / "datasets"  # none of MNIST's
-    job = service.submit({"dataset": "mnist", "archives": str(archives)})
+    job = service.submit({"dataset": "fashion_mnits"})
     message = service.wait_for(job, "failed")["message"]
     assert message.startswith("error: ")
     assert message.count("\n") == 0
@@ -337,14 +385,14 @@ def test_train_py_submits_and_follows(
     log = (service.run(1) / "log.txt").read_text()
     first, rest = process.stdout.split("\n", 1)
     assert first.endswith(f"curl -X POST {service.url}/v1/jobs/1/cancel")
-    assert rest == f"{log}The job has succeeded.\n"
+    assert rest == f"{log}The job: succeeded.\n"
     config = service.get("1")["config"]
     assert {name: config[name] for name in short} == short
 
     wrong = run_train_py("--submit", service.url, "--run-dir=/etc", cwd=tmp_path)
     assert wrong.returncode == 2
     assert wrong.stderr.startswith(f"error: {service.url} does not take the job: ")
-    assert "`run_dir` must lie in" in wrong.stderr
+    assert "`run_dir` must be" in wrong.stderr
     assert wrong.stderr.count("\n") == 1
     service.stop()
     nobody = run_train_py("--submit", service.url, cwd=tmp_path)

@@ -4,13 +4,17 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
 from service.app import Settings, create_app
-from service.store import State, Store
+from service.jobs.queue import QueueConfig
+from service.jobs.store import State, Store
+from service.serving.config import ServingConfig
+from service.serving.http import Serving
 from training.config import TrainConfig
 from training.errors import UserError
 
@@ -20,22 +24,20 @@ OWN = {"base_url": "http://localhost:8501"}
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     (tmp_path / "data" / "pictures").mkdir(parents=True)
-    return Settings(
-        state_dir=tmp_path / "state",
-        exports=tmp_path / "models",
-        data_roots=(tmp_path / "data",),
-    )
+    exports = tmp_path / "models"
+    jobs = QueueConfig(tmp_path / "state", exports, data_roots=(tmp_path / "data",))
+    return Settings(ServingConfig(exports), jobs)
 
 
 @pytest.fixture
 def client(settings: Settings) -> TestClient:
     # Without `with`, the application does not start up: no runner.
-    return TestClient(create_app(settings), **OWN)
+    return TestClient(create_app(settings, Serving(settings.serving)), **OWN)
 
 
 @pytest.fixture
 def store(client: TestClient) -> Store:
-    return client.app.state.store
+    return client.app.state.queue.store
 
 
 def test_a_job_is_queued_with_the_services_directories(
@@ -47,13 +49,13 @@ def test_a_job_is_queued_with_the_services_directories(
     expected = TrainConfig(
         model="mlp",
         epochs=7,
-        run_dir=settings.state_dir / "runs",
-        export_dir=settings.exports,
+        run_dir=settings.jobs.state_dir / "runs",
+        export_dir=settings.jobs.exports,
     )
     assert TrainConfig(**job["config"]) == expected
     assert (job["id"], job["state"], job["priority"]) == (1, "queued", 3)
     assert (job["name"], job["sweep"]) == ("mlp-fashion_mnist", None)
-    assert job["directory"] == str(settings.state_dir / "runs" / "1")
+    assert job["directory"] == str(settings.jobs.state_dir / "runs" / "1")
     for key in ("progress", "metrics", "result", "started", "ended"):
         assert job[key] is None
     assert abs(job["submitted"] - time.time()) < 60
@@ -75,8 +77,12 @@ def test_a_job_is_queued_with_the_services_directories(
         ({"name": ".hidden"}, "name", "pattern"),
         ({"epochs": []}, "epochs", "must not be empty"),
         ({"epochs": [1, 0]}, "epochs", "greater than or equal to 1"),
-        ({"export_dir": "/etc"}, "export_dir", "must lie in"),
-        ({"run_dir": "/etc"}, "run_dir", "must lie in"),
+        ({"export_dir": "/etc"}, "export_dir", "must be /"),
+        ({"run_dir": "/etc"}, "run_dir", "must be /"),
+        ({"name": "x" * 101}, "name", "at most 100 characters"),
+        ({"dataset": "x" * 1001}, "dataset", "at most 1000 characters"),
+        ({"archives": "~nosuchuser/x"}, "archives", "there is no such user"),
+        ({"dataset": "folder:~nosuchuser"}, "dataset", "there is no such user"),
         ({"data_dir": "/etc"}, "data_dir", "must lie in"),
         ({"archives": "/etc"}, "archives", "must lie in"),
         ({"dataset": "folder:/etc"}, "dataset", "must lie in"),
@@ -151,9 +157,10 @@ def test_numbers_that_no_table_holds(client: TestClient) -> None:
 def test_a_link_does_not_lead_out_of_the_roots(
     client: TestClient, settings: Settings, tmp_path: Path
 ) -> None:
-    (root,) = settings.data_roots
+    (root,) = settings.jobs.data_roots
     (root / "link").symlink_to("/etc")
-    for path in (root / "link", root / ".." / "elsewhere"):
+    (root / "loop").symlink_to(root / "loop")
+    for path in (root / "link", root / "loop" / "x", root / ".." / "elsewhere"):
         answer = client.post("/v1/jobs", json={"archives": str(path)})
         assert answer.status_code == 422
     inside = client.post("/v1/jobs", json={"dataset": f"folder:{root / 'pictures'}"})
@@ -184,8 +191,24 @@ def test_a_sweep_makes_a_job_of_each_combination(client: TestClient) -> None:
     assert client.get("/v1/sweeps/2").status_code == 404
 
 
+@pytest.mark.parametrize(
+    "values", [{"seed": [1, 1]}, {"name": ["a", "a"]}, {"name": ["x" * 99, "y"]}]
+)
+def test_no_two_jobs_of_a_sweep_have_one_name(
+    client: TestClient, values: dict[str, list[object]]
+) -> None:
+    body = {**values, "seed": values.get("seed", 0), "epochs": [1, 2]}
+    assert client.post("/v1/jobs", json=body).status_code == 201
+    names = [job["name"] for job in client.get("/v1/jobs").json()["jobs"]]
+    assert len(set(names)) == 4
+    assert max(map(len, names)) <= 100
+
+
 def test_a_sweep_is_queued_whole_or_not_at_all(client: TestClient) -> None:
-    for body in ({"epochs": [1, 2, 0]}, {"seed": list(range(1001))}):
+    too_many = {"seed": list(range(1001))}
+    # Whose combinations would not fit in any memory.
+    far_too_many = {f: list(range(500)) for f in sorted(TrainConfig.model_fields)[:9]}
+    for body in ({"epochs": [1, 2, 0]}, too_many, far_too_many):
         assert client.post("/v1/jobs", json=body).status_code == 422
     assert client.get("/v1/jobs").json() == {"total": 0, "jobs": []}
 
@@ -253,13 +276,13 @@ def test_what_a_state_allows(client: TestClient, store: Store) -> None:
 @pytest.fixture
 def artifacts(client: TestClient, settings: Settings) -> TestClient:
     client.post("/v1/jobs", json={})
-    run = settings.state_dir / "runs" / "1"
+    run = settings.jobs.state_dir / "runs" / "1"
     (run / "logs").mkdir(parents=True)
     (run / "history.csv").write_text("epoch,loss\n1,0.5\n2,0.25\n")
     (run / "logs" / "events").write_bytes(b"\0\1")
     (run / ".pid").write_text("1")
     (run / "out").symlink_to("/etc/hostname")
-    (settings.state_dir / "secret").write_text("secret")
+    (settings.jobs.state_dir / "secret").write_text("secret")
     return client
 
 
@@ -278,7 +301,7 @@ def test_artifacts_are_listed_and_given_out(artifacts: TestClient) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        *("nothing", "logs", ".pid", "../secret", "..%2f..%2fsecret", "%2e%2e/secret"),
+        *("nothing", "logs", ".pid", "..%2f..%2fsecret", "%2e%2e/secret"),
         *("/etc/hostname", "%2fetc%2fhostname", "out", "a%00b", "x" * 5000, ""),
     ],
 )
@@ -296,6 +319,10 @@ def test_nothing_but_files_of_the_run_is_given_out(
         ({"Host": "[::1]:8501"}, 200),
         ({"Host": "evil.example"}, 403),
         ({"Host": "localhost.evil.example"}, 403),
+        ({"Host": "evil@localhost"}, 403),
+        ({"Host": "localhost#evil"}, 403),
+        ({"Host": "["}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Origin": "http://localhost:8501"}, 200),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "http://localhost:3000"}, 403),
@@ -327,10 +354,9 @@ def test_forms_of_other_pages_submit_nothing(
 
 
 def test_every_job_call_needs_the_token(settings: Settings) -> None:
-    guarded = Settings(
-        settings.state_dir, settings.exports, host="0.0.0.0", token="long word"
-    )
-    client = TestClient(create_app(guarded), base_url="http://training.example")
+    guarded = replace(settings, host="0.0.0.0", token="long word")
+    app = create_app(guarded, Serving(guarded.serving))
+    client = TestClient(app, base_url="http://training.example")
     calls = [
         *(("GET", "/v1/jobs"), ("POST", "/v1/jobs"), ("GET", "/v1/jobs/1")),
         *(
@@ -348,6 +374,30 @@ def test_every_job_call_needs_the_token(settings: Settings) -> None:
     assert client.post("/v1/jobs", json={}, headers=right).status_code == 201
 
 
+def test_a_file_that_grows_or_goes_while_it_is_read(
+    artifacts: TestClient, settings: Settings
+) -> None:
+    run = settings.jobs.state_dir / "runs" / "1"
+    with artifacts.stream("GET", "/v1/jobs/1/artifacts/history.csv") as answer:
+        with (run / "history.csv").open("a") as file:
+            file.write("3,0.125\n")
+        assert len(answer.read()) == int(answer.headers["content-length"])
+    (run / "gone").symlink_to(run / "nowhere")
+    assert artifacts.get("/v1/jobs/1/artifacts").status_code == 200
+    assert artifacts.get("/v1/jobs/1/artifacts/gone").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["history.csv", "progress.json", "result.json"])
+@pytest.mark.parametrize("text", ["", "{}", "[]", "a,b\n1", "{", "\x00"])
+def test_a_damaged_file_of_a_run_counts_as_not_there(
+    artifacts: TestClient, settings: Settings, name: str, text: str
+) -> None:
+    (settings.jobs.state_dir / "runs" / "1" / name).write_text(text)
+    answer = artifacts.get("/v1/jobs/1")
+    assert answer.status_code == 200
+    assert answer.json()["result"] is answer.json()["progress"] is None
+
+
 def test_a_body_that_is_too_large_is_refused(client: TestClient) -> None:
     def parts() -> Iterator[bytes]:
         for _ in range(100):
@@ -363,15 +413,17 @@ def test_a_body_that_is_too_large_is_refused(client: TestClient) -> None:
 def test_one_service_uses_a_state_directory(
     client: TestClient, settings: Settings
 ) -> None:
-    with pytest.raises(UserError, match=f"Another service uses {settings.state_dir}"):
-        create_app(settings)
+    with pytest.raises(
+        UserError, match=f"Another service uses {settings.jobs.state_dir}"
+    ):
+        create_app(settings, Serving(settings.serving))
 
 
 def test_what_was_queued_outlives_the_process(
     client: TestClient, settings: Settings
 ) -> None:
     client.post("/v1/jobs", json={"seed": 11})
-    again = Store(settings.state_dir / "jobs.sqlite")
+    again = Store(settings.jobs.state_dir / "jobs.sqlite")
     (job,) = again.next(9)
     assert job.config.seed == 11
     again.close()
@@ -389,7 +441,7 @@ def test_a_full_disk_is_said(
     answer = client.post("/v1/jobs", json={})
     assert "database or disk is full" in answer.json()["detail"]
     before = client.get("/v1/jobs").json()["total"]
-    with sqlite3.connect(settings.state_dir / "jobs.sqlite") as database:
+    with sqlite3.connect(settings.jobs.state_dir / "jobs.sqlite") as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert database.execute("SELECT count(*) FROM job").fetchone() == (before,)
 

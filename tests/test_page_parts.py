@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 import kerasnorm
-from service.page_model_inside import normalizations, thinned
-from service.page_models import Models, classes_of
-from service.page_pictures import fitted, ink_of_photograph, like_mnist, shown
-from service.store import Job, Store
+from service.jobs.store import Job, Store
+from service.page.layers import normalizations, thinned
+from service.page.models import Models, classes_of
+from service.page.pictures import fitted, ink_of_photograph, like_mnist, shown
+from service.serving.servables import Servables
 from tests.conftest import REPOSITORY, Run
 from training.config import TrainConfig
 from training.errors import UserError
@@ -101,7 +102,7 @@ def test_what_is_transparent_is_white() -> None:
 
 
 def test_the_models_are_those_that_are_exported(finished: Run) -> None:
-    models = Models(finished.exports)
+    models = Models(finished.exports, Servables(finished.exports))
     (finished.exports / "empty").mkdir(exist_ok=True)
     assert models.names() == ["mlp-fashion_mnist"]
     assert models.versions("mlp-fashion_mnist") == [1]
@@ -116,7 +117,7 @@ def test_the_models_are_those_that_are_exported(finished: Run) -> None:
 )
 def test_no_other_directory_is_read(finished: Run, name: str, version: int) -> None:
     with pytest.raises(UserError, match="There is no version"):
-        Models(finished.exports).input(name, version)
+        Models(finished.exports, Servables(finished.exports)).input(name, version)
 
 
 def test_odd_names_of_classes() -> None:

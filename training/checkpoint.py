@@ -61,7 +61,7 @@ class RunState(tf.train.experimental.PythonState):
             self._step = self._monitor.step
 
     def give_to_callbacks(self) -> None:
-        """Puts the state back after `on_train_begin` has reset it."""
+        """Puts the state back; to be called after their `on_train_begin`."""
         if self._early_stopping is not None and self._stopping_state:
             for name, value in self._stopping_state.items():
                 setattr(self._early_stopping, name, value)
@@ -89,8 +89,9 @@ class RunState(tf.train.experimental.PythonState):
         state = json.loads(str(state))
         self.history = state["history"]
         self._stopping_state = state["early_stopping"]
-        self.records = state["monitor"]["history"]
-        self._step = state["monitor"]["step"]
+        monitor = state.get("monitor", {})  # a run of an earlier version has none
+        self.records = monitor.get("history", [])
+        self._step = monitor.get("step", 0)
         self._best_weights = weights or None
 
 
@@ -127,13 +128,13 @@ class Checkpoint(keras.callbacks.Callback):
             path = str(directory / f"ckpt-{epoch}")
             if _is_readable(path):
                 self._manager.checkpoint.restore(path).assert_existing_objects_matched()
-                self._write_history()
                 return
             print(f"The checkpoint {path} is damaged; going back to the one before it.")
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """The other callbacks have just been reset."""
-        self._state.give_to_callbacks()
+        """Goes back with history.csv, too."""
+        if self._state.history:
+            self._write_history()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Starts the epoch's clock."""

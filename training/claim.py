@@ -1,7 +1,8 @@
-"""At most one process trains in a run's directory."""
+"""A run's directory: at most one process trains there; no other run has its name."""
 
 import contextlib
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,11 @@ from filelock import FileLock, Timeout
 
 from training.errors import UserError
 from training.files import write_atomically
+
+LOCK = ".lock"
+
+# Names the directory whose lock a process has been given by the one that started it.
+INHERITED = "TRAINING_CLAIM"
 
 
 @contextlib.contextmanager
@@ -23,20 +29,9 @@ def claim(directory: Path) -> Iterator[None]:
     Raises:
         UserError: If another process holds it.
     """
-    # Not at once: `holder` takes the lock for a moment, too.
-    lock = FileLock(directory / ".lock", timeout=1)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(
-            f"Another process ({_number(directory)}) is training in {directory}. "
-            "Wait for its end or stop it."
-        ) from error
-    try:
-        write_atomically(directory / ".pid", str(os.getpid()))
+    with _lock(directory):
+        write_atomically(_owner(directory), str(os.getpid()))
         yield
-    finally:
-        lock.release()
 
 
 def check_claim(directory: Path) -> None:
@@ -46,23 +41,50 @@ def check_claim(directory: Path) -> None:
         UserError: If it has been removed, perhaps made anew by another process.
     """
     try:
-        claimed = _number(directory) == os.getpid()
+        is_own = _owner(directory).read_text(encoding="utf-8") == str(os.getpid())
     except FileNotFoundError:
-        claimed = False
-    if not claimed:
+        is_own = False
+    if not is_own:
         raise UserError(f"The run's directory {directory} has been removed.")
 
 
-def holder(directory: Path) -> int | None:
-    """The number of the process that trains in the directory now, if there is one."""
-    if not (directory / ".lock").exists():
-        return None
+def is_claimed(directory: Path) -> bool:
+    """Whether a process holds the directory of a run now."""
+    if not (directory / LOCK).exists():
+        return False
     try:
-        with FileLock(directory / ".lock", timeout=0):
-            return None
+        with FileLock(directory / LOCK, timeout=0):
+            return False
     except Timeout:
-        return _number(directory)
+        return True
 
 
-def _number(directory: Path) -> int:
-    return int((directory / ".pid").read_text(encoding="utf-8"))
+def run_id(directory: Path) -> str:
+    """A name for the run in a directory that no other run has, kept there."""
+    path = directory / ".id"
+    if not path.exists():
+        write_atomically(path, uuid.uuid4().hex)
+    return path.read_text(encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _lock(directory: Path) -> Iterator[None]:
+    if os.environ.get(INHERITED) == str(directory):
+        yield
+        return
+    # Not at once: `is_claimed` takes the lock for a moment, too.
+    lock = FileLock(directory / LOCK, timeout=1)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"Another process is training in {directory}. Wait for its end or stop it."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _owner(directory: Path) -> Path:
+    return directory / ".pid"

@@ -6,9 +6,9 @@ import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -23,8 +23,9 @@ from training.errors import UserError
 
 ENVIRONMENT_PREFIX = "KERASNORM_"
 TOKEN = f"{ENVIRONMENT_PREFIX}TOKEN"  # no option: it must not end up in a config
-# Where things lie does not change what is computed, so a resumed run may move it.
-_LOCATIONS = {"data_dir", "archives", "export_dir"}
+# Where things lie and what computes does not change what is computed, so a resumed run
+# may move.
+_MOVABLE = {"data_dir", "archives", "export_dir", "distribute", "replicas"}
 
 
 class _TomlFile(PydanticBaseSettingsSource):
@@ -86,6 +87,28 @@ class CommandLine(TrainConfig, BaseSettings):
         description="run the job at the service at this address and follow it from "
         "here; what KERASNORM_TOKEN holds is shown as its token",
     )
+
+    ray: str | None = Field(
+        None,
+        description="train on the Ray cluster at this address, auto or HOST:PORT; its "
+        "nodes must see this file system",
+    )
+    workers: int | None = Field(
+        None, ge=1, description="with --ray: the number of workers"
+    )
+
+    @model_validator(mode="after")
+    def _ray_and_workers(self) -> Self:
+        if (self.ray is None) != (self.workers is None):
+            raise ValueError(
+                "`--ray` and `--workers` belong together. "
+                f"Received: ray={self.ray}, workers={self.workers}."
+            )
+        if self.ray and self.distribute == "mirrored":
+            raise ValueError(
+                "`--ray` trains with --distribute multiworker. Received: mirrored."
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -169,13 +192,13 @@ def resumed(directory: Path, given: TrainConfig) -> TrainConfig:
         UserError: If the directory holds no run or an option contradicts it.
     """
     config = load(directory / "config.json")
-    for field in given.model_fields_set - _LOCATIONS:
+    for field in given.model_fields_set - _MOVABLE:
         if (value := getattr(given, field)) != getattr(config, field):
             raise UserError(
                 f"`{option(field)}` contradicts the run in {directory}, which has "
                 f"{getattr(config, field)}. Received: {value}. Leave it out."
             )
-    moved = given.model_fields_set & _LOCATIONS
+    moved = given.model_fields_set & _MOVABLE
     return config.model_copy(update={name: getattr(given, name) for name in moved})
 
 

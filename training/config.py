@@ -11,15 +11,23 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+LONGEST_NAME = 100  # of a run and its exported model
 
 # Kept absolute, so that a run can be resumed from any working directory.
-Location = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+Location = Annotated[Path, AfterValidator(lambda path: _absolute(path))]
 
 
 def _absolute_folder(dataset: str) -> str:
     if not dataset.startswith("folder:"):
         return dataset
-    return f"folder:{Path(dataset.removeprefix('folder:')).expanduser().absolute()}"
+    return f"folder:{_absolute(Path(dataset.removeprefix('folder:')))}"
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: there is no such user.") from error
 
 
 class TrainConfig(BaseModel):
@@ -36,6 +44,7 @@ class TrainConfig(BaseModel):
     dataset: Annotated[str, AfterValidator(_absolute_folder)] = Field(
         "fashion_mnist",
         min_length=1,
+        max_length=1000,
         description="a TFDS image classification set (mnist, cifar10, "
         "emnist/letters) or folder:PATH, a folder of pictures by class: "
         "PATH/CLASS/*.png or PATH/SPLIT/CLASS/*.png",
@@ -116,12 +125,30 @@ class TrainConfig(BaseModel):
         "statistics, on some validation images about fifty times in the run: "
         "monitor.csv and monitor.png",
     )
+    distribute: Literal["none", "mirrored", "multiworker"] = Field(
+        "none",
+        description="split every batch: mirrored, over the GPUs of this machine; "
+        "multiworker, over the machines that TF_CONFIG names, on each of which the "
+        "same command is started",
+    )
+    replicas: int | None = Field(
+        None,
+        ge=1,
+        description="with --distribute mirrored: the first N GPUs, or N parts of the "
+        "CPU where there is no GPU; default: all GPUs",
+    )
+    synchronized: bool = Field(
+        False,
+        description="batch normalization over the whole batch where it is split; "
+        "default: over each part by itself",
+    )
     seed: int = Field(
         0, ge=0, lt=2**31, description="same seed, same machine: the same weights"
     )
     name: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=LONGEST_NAME,
         description="the name of the run and of the exported model; default: "
         "MODEL-DATASET",
     )
@@ -161,6 +188,21 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 "`monitor` needs batch normalization. "
                 "Received: monitor=True, norm=False."
+            )
+        if self.monitor and self.distribute != "none":
+            raise ValueError(
+                "`monitor` needs training on one device. "
+                f"Received: monitor=True, distribute={self.distribute}."
+            )
+        if self.synchronized and not self.norm:
+            raise ValueError(
+                "`synchronized` needs batch normalization. "
+                "Received: synchronized=True, norm=False."
+            )
+        if self.replicas and self.distribute != "mirrored":
+            raise ValueError(
+                "`replicas` needs `distribute` to be mirrored. "
+                f"Received: replicas={self.replicas}, distribute={self.distribute}."
             )
         if self.monte_carlo and not self.dropout_rate:
             raise ValueError(

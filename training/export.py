@@ -29,6 +29,8 @@ answer; no variable changes.
 | `mutual_information` | float32 (batch,) | its part that lies in the model |
 """
 
+CARD = "MODEL_CARD.md"
+_RUN = "Run `{}`, with these options:"
 SOFTWARE = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
 
 
@@ -37,7 +39,7 @@ def export(
     data: Data,
     config: TrainConfig,
     metrics: Mapping[str, Mapping[str, float]],
-    staging_name: str,
+    run: str,
 ) -> Path:
     """Writes the next version of the model, whole or not at all.
 
@@ -46,23 +48,25 @@ def export(
         data: The dataset it was trained on.
         config: The options of the run.
         metrics: Loss and accuracy by split, for the model card.
-        staging_name: The name of the hidden directory that is written first; what
-            an earlier attempt under this name has left is removed.
+        run: A name that no other run has. What an earlier attempt of the run has left
+            half-written is removed.
 
     Returns:
-        The directory of the new version.
+        The directory of the new version, or of that which the run has exported before.
 
     Raises:
         UserError: If it could not be written.
     """
     directory = config.export_dir / config.export_name
-    staging = directory / f".{staging_name}"
+    staging = directory / f".incomplete-{run}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        if earlier := _version_of(run, directory):
+            return earlier
         shutil.rmtree(staging, ignore_errors=True)
         folding = _write_saved_model(model, data, config, staging)
-        card = _model_card(data, config, metrics, folding)
-        (staging / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+        card = _model_card(data, config, metrics, folding, run)
+        (staging / CARD).write_text(card, encoding="utf-8")
         return _publish(staging, directory)
     except (OSError, tf.errors.OpError) as error:
         shutil.rmtree(staging, ignore_errors=True)
@@ -109,6 +113,14 @@ def _write_saved_model(
     return folding
 
 
+def _version_of(run: str, directory: Path) -> Path | None:
+    """The version that a run has exported already, before it was killed."""
+    for card in directory.glob(f"[0-9]*/{CARD}"):
+        if _RUN.format(run) in card.read_text(encoding="utf-8"):
+            return card.parent
+    return None
+
+
 def _publish(staging: Path, directory: Path) -> Path:
     """Gives a complete version its number; a number taken meanwhile is left alone."""
     while True:
@@ -126,6 +138,7 @@ def _model_card(
     config: TrainConfig,
     metrics: Mapping[str, Mapping[str, float]],
     folding: list[str],
+    run: str,
 ) -> str:
     labels = "\n".join(f"| {i} | {name} |" for i, name in enumerate(data.labels))
     scores = "\n".join(
@@ -199,6 +212,8 @@ In inference mode.
 {checksums}
 
 ## Training
+
+{_RUN.format(run)}
 
 ```json
 {config.model_dump_json(indent=2)}

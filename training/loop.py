@@ -1,7 +1,7 @@
 """One training job: `train` starts it, `resume` goes on with it."""
 
+import contextlib
 import json
-import math
 import shlex
 import sys
 from dataclasses import asdict, dataclass
@@ -11,20 +11,16 @@ import keras
 import tensorflow as tf
 
 import kerasnorm
-import models
-from training import report
-from training.checkpoint import Checkpoint, RunState
-from training.claim import claim
+from training import report, run_directory
+from training.claim import check_claim, claim, run_id
 from training.config import REPOSITORY, TrainConfig
 from training.data import SPLITS, Data, load
+from training.distribute import Team, copy
 from training.errors import UserError, first_line
 from training.evaluation import finish
 from training.export import export
 from training.files import check_writable, write_atomically
-from training.monitor import draw, make_monitor
-from training.progress import Progress
-
-WARM_UP = 0.2  # of all steps
+from training.fitting import compiled_model, fit
 
 
 @dataclass(frozen=True)
@@ -38,28 +34,31 @@ class Result:
     metrics: dict[str, dict[str, float]]
 
 
-def train(config: TrainConfig) -> Result:
+def train(config: TrainConfig) -> Result | None:
     """Trains a model, reports on it and exports it.
 
     Args:
         config: The options of the job.
 
     Returns:
-        Metrics of every split and where everything lies.
+        Metrics of every split and where everything lies; None on a worker that is
+        not the chief, which ends with it.
 
     Raises:
         UserError: If an option does not fit the others or the machine.
     """
-    data = load(config)
-    check_writable(config.run_dir, "--run-dir")
+    team = Team(config)
+    if not team.is_chief:
+        _assist(config, team, None)
+        return None
+    data = team.chief_first(lambda: load(config))
     check_writable(config.export_dir / config.export_name, "--export-dir")
-    directory = _new_directory(config)
-    write_atomically(directory / "config.json", config.model_dump_json(indent=2) + "\n")
+    directory = run_directory.create(config)
     with claim(directory):
-        return _run(config, data, directory)
+        return _run(config, team, data, directory)
 
 
-def resume(directory: Path, config: TrainConfig) -> Result:
+def resume(directory: Path, config: TrainConfig) -> Result | None:
     """Goes on with a run after its last finished epoch.
 
     The weights and the history end up as if the run had not been interrupted.
@@ -78,27 +77,40 @@ def resume(directory: Path, config: TrainConfig) -> Result:
     """
     finished = _finished(directory, config)
     if finished is None:
+        team = Team(config)
+        if not team.is_chief:
+            _assist(config, team, directory)
+            return None
         check_writable(directory, "--resume")
         with claim(directory):
             # Again: the process that trained here until now may have finished.
             finished = _finished(directory, config)
             if finished is None:
-                data = load(config)
+                data = team.chief_first(lambda: load(config))
                 check_writable(config.export_dir / config.export_name, "--export-dir")
-                return _run(config, data, directory)
+                return _run(config, team, data, directory)
     print(f"The run in {directory} has finished; nothing is left to do.")
     _show(finished)
     return finished
 
 
-def _run(config: TrainConfig, data: Data, directory: Path) -> Result:
-    keras.utils.set_random_seed(config.seed)
-    steps = math.ceil(data.sizes["train"] / config.batch_size)
-    model = _compiled_model(config, data, steps)
+def _assist(config: TrainConfig, team: Team, directory: Path | None) -> None:
+    """Trains along as a worker that is not the chief, and ends when the chief does."""
+    print("This worker trains along; the chief reports and exports.", flush=True)
+    data = team.chief_first(lambda: load(config))
+    model = team.build(lambda: compiled_model(config, data))
+    fit(model, config, team, data, directory)
+    team.wait()
+
+
+def _run(config: TrainConfig, team: Team, data: Data, directory: Path) -> Result:
+    model = team.build(lambda: compiled_model(config, data))
     hint = _resume_command(directory)
     print(f"{_description(config, data, model)}\nIf interrupted, go on with: {hint}")
     try:
-        history = _fit(model, config, data, steps, directory)
+        history = fit(model, config, team, data, directory)
+        if not team.is_one_device:
+            model = copy(model, compiled_model(config, data))
         if config.recalibrate:
             print(f"Recalibrating with {config.recalibrate:,} training images")
             images = data.splits["train"].take(config.recalibrate)
@@ -108,7 +120,8 @@ def _run(config: TrainConfig, data: Data, directory: Path) -> Result:
                 verbose=int(sys.stdout.isatty()),
             )
         metrics = finish(model, data, config, history, directory)
-        path = export(model, data, config, metrics, f"incomplete-{directory.name}")
+        check_claim(directory)
+        path = export(model, data, config, metrics, run_id(directory))
         result = Result(
             directory=directory,
             export=path,
@@ -126,90 +139,10 @@ def _run(config: TrainConfig, data: Data, directory: Path) -> Result:
         reason = first_line(error)
         raise UserError(f"{reason} The run is kept; go on with: {hint}") from error
     _show(result)
+    # The others have nothing left to lose.
+    with contextlib.suppress(UserError):
+        team.wait()
     return result
-
-
-def _compiled_model(config: TrainConfig, data: Data, steps: int) -> keras.Model:
-    options = {"preset": config.preset} if config.model == "mlp" else {}
-    model = models.build(
-        config.model,
-        data.shape,
-        len(data.labels),
-        norm=config.norm,
-        dropout_rate=config.dropout_rate,
-        max_norm=config.max_norm,
-        scale=data.scale,
-        **options,
-    )
-    warm_up_steps = round(WARM_UP * steps * config.epochs)
-    optimizer = keras.optimizers.AdamW(
-        keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0,
-            warmup_target=config.learning_rate,
-            warmup_steps=warm_up_steps,
-            decay_steps=steps * config.epochs - warm_up_steps,
-        ),
-        weight_decay=config.weight_decay,
-    )
-    # Decaying gamma and beta pulls every normalized unit towards 0.
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    model.compile(
-        optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    # A checkpoint can only be restored into variables that exist.
-    optimizer.build(model.trainable_variables)
-    return model
-
-
-def _fit(
-    model: keras.Model, config: TrainConfig, data: Data, steps: int, directory: Path
-) -> list[dict[str, float]]:
-    early_stopping = (
-        keras.callbacks.EarlyStopping(
-            patience=config.patience, restore_best_weights=True
-        )
-        if config.patience
-        else None
-    )
-    monitor = make_monitor(config, data, steps)
-    state = RunState(early_stopping, monitor)
-    checkpoint = Checkpoint(model, state, directory)
-    checkpoint.restore()
-    done = config.epochs if state.stopped_early else len(state.history)
-    model.fit(
-        data.epochs(done, config.epochs, config.batch_size, config.seed),
-        steps_per_epoch=steps,
-        initial_epoch=done,
-        epochs=config.epochs,
-        validation_data=data.batches("validation", config.batch_size),
-        callbacks=[
-            keras.callbacks.TensorBoard(str(directory / "logs")),
-            Progress(directory, config.epochs, steps),
-            *([early_stopping] if early_stopping else []),
-            *([monitor] if monitor else []),
-            checkpoint,
-        ],
-        shuffle=False,  # `data` has shuffled
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
-    if monitor:
-        draw(monitor, directory)
-    return state.history
-
-
-def _new_directory(config: TrainConfig) -> Path:
-    number = 1
-    while True:
-        suffix = "" if number == 1 else f"-{number}"
-        directory = config.run_dir / f"{config.export_name}{suffix}"
-        try:
-            directory.mkdir()
-        except FileExistsError:
-            number += 1
-            continue
-        return directory
 
 
 def _finished(directory: Path, config: TrainConfig) -> Result | None:

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import requests
 
@@ -39,7 +40,8 @@ def submit(url: str, config: TrainConfig) -> bool:
     """
     session = requests.Session()
     if token := os.environ.get(TOKEN):
-        session.headers["Authorization"] = f"Bearer {token}"
+        # Requests sends headers in Latin-1; these are the bytes of UTF-8.
+        session.headers["Authorization"] = f"Bearer {token}".encode().decode("latin-1")
     options = config.model_dump(mode="json", exclude_unset=True)
     jobs = f"{url.rstrip('/')}/v1/jobs"
     try:
@@ -54,10 +56,7 @@ def submit(url: str, config: TrainConfig) -> bool:
     job = f"{jobs}/{answer.json()['id']}"
     print(f"Submitted. Ctrl-C leaves it running; to stop it: curl -X POST {job}/cancel")
     state = _follow(session, job)
-    details = session.get(job, timeout=_SECONDS_TO_ANSWER).json()
-    print(f"The job has {state}." if state != "interrupted" else "It was interrupted.")
-    if details["message"] and state != "succeeded":
-        raise UserError(details["message"])
+    print(f"The job: {state}.")
     return state == "succeeded"
 
 
@@ -81,8 +80,9 @@ def _events(session: requests.Session, url: str, last: str) -> Iterator[_Event]:
     with session.get(
         url, headers=headers, stream=True, timeout=_SECONDS_TO_ANSWER
     ) as answer:
-        if not answer.ok:
-            raise UserError(f"The job cannot be followed: {_complaint(answer)}")
+        if answer.status_code == HTTPStatus.NOT_FOUND:
+            raise UserError(f"The job is gone: {_complaint(answer)}")
+        answer.raise_for_status()
         fields: dict[str, str] = {}
         for line in map(bytes.decode, answer.iter_lines()):
             if line.startswith(":"):

@@ -1,0 +1,161 @@
+"""The servers that `python -m benchmarks.serving` compares, and their model."""
+
+import importlib.util
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import models
+
+REPOSITORY = Path(__file__).parent.parent
+
+_MODEL = """
+import os, sys
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import tensorflow as tf
+directory, port = sys.argv[1], int(sys.argv[2])
+"""
+FASTAPI = f"""{_MODEL}
+import uvicorn
+from fastapi import FastAPI
+
+predict = tf.saved_model.load(directory).signatures["serving_default"]
+app = FastAPI()
+
+@app.post("/v1/models/m:predict")
+def answer(body: dict) -> dict:
+    outputs = predict(images=tf.constant(body["instances"], tf.uint8))
+    outputs = {{name: value.numpy().tolist() for name, value in outputs.items()}}
+    rows = zip(*outputs.values())
+    return {{"predictions": [dict(zip(outputs, row)) for row in rows]}}
+
+uvicorn.run(app, port=port, log_level="warning", access_log=False)
+"""
+RAY = f"""{_MODEL}
+import time
+from ray import serve
+from starlette.requests import Request
+
+@serve.deployment(max_ongoing_requests=100)
+class Model:
+    def __init__(self):
+        model = tf.saved_model.load(directory)
+        self.predict = model.signatures["serving_default"]
+
+    async def __call__(self, request: Request):
+        body = await request.json()
+        outputs = self.predict(images=tf.constant(body["instances"], tf.uint8))
+        outputs = {{name: value.numpy().tolist() for name, value in outputs.items()}}
+        rows = zip(*outputs.values())
+        return {{"predictions": [dict(zip(outputs, row)) for row in rows]}}
+
+serve.start(http_options={{"port": port}})
+serve.run(Model.bind())
+while True:
+    time.sleep(1)
+"""
+
+
+def export(network: str, directory: Path) -> None:
+    """The SavedModel of an untrained network, with the signature of train.py's."""
+    model = models.build(network, (28, 28, 1), 10)
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+
+    def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = model(images, training=False)
+        return {
+            "logits": logits,
+            "probabilities": tf.nn.softmax(logits),
+            "classes": tf.argmax(logits, axis=-1),
+        }
+
+    images = tf.TensorSpec((None, 28, 28, 1), tf.uint8, name="images")
+    archive.add_endpoint("serve", serve, input_signature=[images])
+    archive.write_out(str(directory), verbose=False)
+
+
+class Server:
+    """A server in processes of its own, and the requests that it is sent."""
+
+    def __init__(self, command: list[str], port: int) -> None:
+        self.port = port
+        self._process = subprocess.Popen(
+            command, cwd=REPOSITORY, stdout=sys.stderr, start_new_session=True
+        )
+
+    def request(self, images: np.ndarray) -> bytes:
+        """The bytes of a predict request."""
+        body = json.dumps({"instances": images.tolist()}).encode()
+        head = (
+            f"POST /v1/models/m:predict HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+    def connect(self) -> socket.socket:
+        """A connection that sends at once."""
+        connection = socket.create_connection(("127.0.0.1", self.port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+    def wait(self, images: np.ndarray) -> None:
+        """Waits until it answers.
+
+        Raises:
+            SystemExit: If it has ended instead.
+        """
+        body = self.request(images).partition(b"\r\n\r\n")[2]
+        url = f"http://127.0.0.1:{self.port}/v1/models/m:predict"
+        headers = {"Content-Type": "application/json"}
+        while self._process.poll() is None:
+            try:
+                urllib.request.urlopen(urllib.request.Request(url, body, headers))
+                return
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.3)
+        raise SystemExit("error: a server has ended; its output says why.")
+
+    def stop(self) -> None:
+        """Ends it."""
+        self._process.terminate()
+        self._process.wait(60)
+
+
+@contextmanager
+def servers(base: Path) -> Iterator[dict[str, Server]]:
+    """All servers of the model `m` under a directory, each answering."""
+    directory = str(base / "m" / "1")
+    python = [sys.executable]
+    commands = {
+        "kerasnorm": lambda port: [
+            *(*python, "-m", "service", "--serve-only"),
+            *("--model-base-path", str(base), "--port", port, "--grpc-port", "0"),
+        ],
+        "FastAPI": lambda port: [*python, "-c", FASTAPI, directory, port],
+    }
+    if importlib.util.find_spec("ray"):
+        commands["Ray Serve"] = lambda port: [*python, "-c", RAY, directory, port]
+    running = {}
+    try:
+        for name, command in commands.items():
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port = free.getsockname()[1]
+            running[name] = Server(command(str(port)), port)
+        for server in running.values():
+            server.wait(np.zeros((1, 28, 28, 1), np.uint8))
+        yield running
+    finally:
+        for server in running.values():
+            server.stop()

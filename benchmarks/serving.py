@@ -1,0 +1,182 @@
+"""Predictions over HTTP beside the bare call: `python -m benchmarks.serving`.
+
+The service, a minimal FastAPI application and, where it is installed, Ray Serve answer
+the same requests with the same model, in turn, each in processes of its own. All, the
+client that asks too, share the machine's cores.
+"""
+
+import argparse
+import functools
+import json
+import os
+import selectors
+import socket
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.servers import Server, export, servers
+from benchmarks.timing import environment
+
+CONNECTIONS = 32
+LARGE = 256
+
+
+def receive(connection: socket.socket) -> bytes:
+    """The body of an answer.
+
+    Raises:
+        ValueError: If it is not of status 200.
+    """
+    answer = connection.recv(2**20)
+    while b"\r\n\r\n" not in answer:
+        answer += connection.recv(2**20)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise ValueError(f"The server answered: {answer[:500]!r}.")
+    length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+    while len(body) < length:
+        body += connection.recv(2**20)
+    return body
+
+
+def latency(call: Callable[[], Any], seconds: float) -> float:
+    """The median time of one call after the other."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while (start := time.perf_counter()) < end or len(times) < 10:
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def ask(server: Server, images: np.ndarray, seconds: float) -> float:
+    """The median latency on one connection."""
+    request = server.request(images)
+    with server.connect() as connection:
+
+        def call() -> None:
+            connection.sendall(request)
+            receive(connection)
+
+        latency(call, seconds / 5)
+        return latency(call, seconds)
+
+
+def throughput(server: Server, images: np.ndarray, seconds: float) -> float:
+    """Answers a second on many connections, each with one request under way."""
+    request = server.request(images)
+    with ExitStack() as stack, selectors.DefaultSelector() as selector:
+        for _ in range(CONNECTIONS):
+            connection = stack.enter_context(server.connect())
+            selector.register(connection, selectors.EVENT_READ)
+            connection.sendall(request)
+        for duration in (seconds / 5, seconds):
+            count, start = 0, time.perf_counter()
+            while time.perf_counter() - start < duration:
+                for key, _ in selector.select():
+                    receive(key.fileobj)  # type: ignore[arg-type]
+                    key.fileobj.sendall(request)  # type: ignore[union-attr]
+                    count += 1
+        return count / (time.perf_counter() - start)
+
+
+def bare_throughput(call: Callable[[], Any], seconds: float) -> float:
+    """Calls a second of as many threads as make the most of them."""
+    rates = []
+    for count in (1, 2, 4):
+        end = time.perf_counter() + seconds / 3
+        done = [0] * count
+
+        def work(index: int, end: float = end, done: list[int] = done) -> None:
+            while time.perf_counter() < end:
+                call()
+                done[index] += 1
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        rates.append(sum(done) / (seconds / 3))
+    return max(rates)
+
+
+def measure(network: str, seconds: float, rounds: int) -> dict[str, Any]:
+    """All figures of one network: medians over rounds in which all take turns."""
+    draw = np.random.default_rng(0)
+    one = draw.integers(0, 256, (1, 28, 28, 1), np.uint8)
+    many = draw.integers(0, 256, (LARGE, 28, 28, 1), np.uint8)
+    with tempfile.TemporaryDirectory() as base:
+        export(network, Path(base, "m", "1"))
+        predict = tf.saved_model.load(f"{base}/m/1").signatures["serving_default"]
+        bare_one = functools.partial(predict, images=tf.constant(one))
+        bare_many = functools.partial(predict, images=tf.constant(many))
+        figures: dict[str, dict[str, list[float]]] = {}
+
+        def note(name: str, figure: str, value: float) -> None:
+            figures.setdefault(name, {}).setdefault(figure, []).append(value)
+
+        with servers(Path(base)) as running:
+            for _ in range(rounds):
+                note("bare call", "latency", latency(bare_one, seconds))
+                note("bare call", "large", latency(bare_many, seconds))
+                note("bare call", "throughput", bare_throughput(bare_one, seconds))
+                for name, server in running.items():
+                    note(name, "latency", ask(server, one, seconds))
+                    note(name, "large", ask(server, many, seconds))
+                    note(name, "throughput", throughput(server, one, seconds))
+    return {
+        name: {figure: statistics.median(values) for figure, values in part.items()}
+        for name, part in figures.items()
+    }
+
+
+def table(network: str, figures: dict[str, dict[str, float]]) -> str:
+    """The figures of a network as Markdown."""
+    bare = figures["bare call"]
+    lines = [
+        f"| {network} | 1 image, ms | / bare | {LARGE} images, ms | / bare "
+        f"| 1 image, {CONNECTIONS} connections, 1/s | / bare |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, part in figures.items():
+        cells = [
+            f"{part['latency'] * 1e3:.2f}",
+            f"{part['latency'] / bare['latency']:.2f}",
+            f"{part['large'] * 1e3:.1f}",
+            f"{part['large'] / bare['large']:.2f}",
+            f"{part['throughput']:.0f}",
+            f"{part['throughput'] / bare['throughput']:.2f}",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures, and prints tables and where they come from."""
+    parser = argparse.ArgumentParser("python -m benchmarks.serving")
+    parser.add_argument("--seconds", type=float, default=3, help="for each figure")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, metavar="FILE.json")
+    arguments = parser.parse_args()
+    results: dict[str, Any] = {"environment": environment()}
+    for network in ("mlp", "cnn"):
+        results[network] = measure(network, arguments.seconds, arguments.rounds)
+        print(table(network, results[network]), end="\n\n")
+    if arguments.output is not None:
+        arguments.output.write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Training jobs: their queue, the processes that train, their HTTP API."""

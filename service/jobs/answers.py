@@ -1,0 +1,126 @@
+"""What the service answers about jobs."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from service.jobs.runs import Progress, epochs_finished, history, progress, result
+from service.jobs.store import Job, State
+from training.config import TrainConfig
+
+
+class JobSummary(BaseModel):
+    """A job as it stands in lists."""
+
+    id: int
+    name: str = Field(description="of the model that it exports")
+    state: State
+    priority: int = Field(description="the higher, the sooner; then first come")
+    sweep: int | None
+    message: str = Field(description="why it is in this state, where there is a reason")
+    submitted: float = Field(description="seconds since 1970")
+    started: float | None
+    ended: float | None
+
+
+class JobDetail(JobSummary):
+    """A job with all that is known about it."""
+
+    config: TrainConfig
+    progress: Progress | None
+    metrics: dict[str, float] | None = Field(description="of the last finished epoch")
+    result: dict[str, Any] | None = Field(
+        description="metrics of every split, and where everything lies"
+    )
+    directory: Path = Field(description="the directory of the run")
+
+
+class JobPage(BaseModel):
+    """A page of the list of jobs, the newest first."""
+
+    total: int
+    jobs: list[JobSummary]
+
+
+class SweepRow(BaseModel):
+    """A job of a sweep: its values of the fields that differ, and what it reached."""
+
+    job: int
+    state: State
+    values: dict[str, Any]
+    epochs: int
+    validation: dict[str, float] | None = Field(description="loss and accuracy")
+
+
+class Sweep(BaseModel):
+    """The jobs of a sweep side by side."""
+
+    id: int
+    fields: list[str]
+    rows: list[SweepRow]
+    best: int | None = Field(
+        description="the succeeded job with the highest validation accuracy"
+    )
+
+
+class Artifact(BaseModel):
+    """A file of a run."""
+
+    path: str
+    size: int = Field(description="bytes")
+
+
+def summary(job: Job) -> JobSummary:
+    """A job as it stands in lists."""
+    return JobSummary(**_columns(job))
+
+
+def detail(job: Job) -> JobDetail:
+    """A job with what its run's files say."""
+    epochs = history(job.directory)
+    return JobDetail(
+        **_columns(job),
+        config=job.config,
+        progress=progress(job.directory),
+        metrics=epochs[-1] if epochs else None,
+        result=result(job.directory),
+        directory=job.directory,
+    )
+
+
+def sweep(number: int, fields: list[str], jobs: list[Job]) -> Sweep:
+    """Compares the jobs of a sweep."""
+    rows = [
+        SweepRow(
+            job=job.id,
+            state=job.state,
+            values=job.config.model_dump(mode="json", include=set(fields)),
+            epochs=epochs_finished(job.directory),
+            validation=validation(job.directory),
+        )
+        for job in jobs
+    ]
+    accuracy = {
+        row.job: row.validation["accuracy"]
+        for row in rows
+        if row.state is State.SUCCEEDED and row.validation
+    }
+    best = max(accuracy, key=accuracy.__getitem__, default=None)
+    return Sweep(id=number, fields=fields, rows=rows, best=best)
+
+
+def validation(directory: Path) -> dict[str, float] | None:
+    """Loss and accuracy of the finished run, else of its last epoch."""
+    finished = result(directory)
+    if finished:
+        return finished["metrics"]["validation"]
+    epochs = history(directory)
+    if not epochs:
+        return None
+    return {"loss": epochs[-1]["val_loss"], "accuracy": epochs[-1]["val_accuracy"]}
+
+
+def _columns(job: Job) -> dict[str, Any]:
+    names = set(JobSummary.model_fields) - {"name"}
+    return {"name": job.config.export_name} | {n: getattr(job, n) for n in names}

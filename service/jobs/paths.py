@@ -1,0 +1,72 @@
+"""Where the jobs of a service may read and write."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.config import TrainConfig
+
+
+class OutsideError(Exception):
+    """A path that leads out of the roots.
+
+    Args:
+        field: The field of the config.
+        message: What is wrong, in one line.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True)
+class Roots:
+    """The directories that the paths in configs are confined to.
+
+    Args:
+        runs: Where runs are kept: the field `run_dir`.
+        exports: Where models are exported to: the field `export_dir`.
+        data: Where datasets may lie: `data_dir`, `archives`, and `folder:PATH` as
+            `dataset`.
+    """
+
+    runs: Path
+    exports: Path
+    data: tuple[Path, ...]
+
+    def confine(self, config: TrainConfig) -> TrainConfig:
+        """Gives a config this service's directories where it names none.
+
+        Raises:
+            OutsideError: If a path leads elsewhere.
+        """
+        own = {"run_dir": self.runs, "export_dir": self.exports}
+        # Nor below them: a run must not lie in another run, a model not in another.
+        for field in own.keys() & config.model_fields_set:
+            if getattr(config, field) != own[field]:
+                raise OutsideError(
+                    field, f"`{field}` must be {own[field]}, or left out."
+                )
+        _check("data_dir", config.data_dir, self.data)
+        _check("archives", config.archives, self.data)
+        if config.dataset.startswith("folder:"):
+            _check("dataset", Path(config.dataset.removeprefix("folder:")), self.data)
+        return config.model_copy(update=own)
+
+
+def _check(field: str, path: Path | None, roots: tuple[Path, ...]) -> None:
+    if path is None:
+        return
+    if not any(_is_below(path, root) for root in roots):
+        places = " or ".join(str(root) for root in roots) or "nowhere"
+        raise OutsideError(
+            field, f"`{field}` must lie in {places}. Received: {str(path)!r}."
+        )
+
+
+def _is_below(path: Path, root: Path) -> bool:
+    """Whether a path leads below a root, links followed."""
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError):  # a loop of links, no possible path
+        return False

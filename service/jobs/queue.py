@@ -1,0 +1,83 @@
+"""The queue of jobs: its table, its runner, and the directory that is theirs."""
+
+import sqlite3
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from service.jobs.paths import Roots
+from service.jobs.runner import Runner
+from service.jobs.store import Store
+from service.jobs.trainers import LocalTrainers, Trainers
+from training.errors import UserError
+from training.files import check_writable
+
+
+@dataclass(frozen=True)
+class QueueConfig:
+    """How jobs are run.
+
+    Attributes:
+        state_dir: Where jobs and runs are kept; one service at a time uses it.
+        exports: Where jobs export their models to.
+        data_roots: Where jobs may take data from.
+        slots: How many jobs run at a time.
+        retries: How often a trainer that died without finishing an epoch is started
+            again.
+        trainers: Where trainers run.
+    """
+
+    state_dir: Path
+    exports: Path
+    data_roots: tuple[Path, ...] = ()
+    slots: int = 1
+    retries: int = 3
+    trainers: Trainers = field(default_factory=LocalTrainers)
+
+
+class Queue:
+    """The jobs of a state directory, which no other process uses meanwhile.
+
+    Args:
+        config: How jobs are run.
+
+    Raises:
+        UserError: If the state directory cannot be used, or another service uses it.
+    """
+
+    def __init__(self, config: QueueConfig) -> None:
+        check_writable(config.state_dir, "--state-dir")
+        self._lock = FileLock(config.state_dir / ".lock", timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise UserError(
+                f"Another service uses {config.state_dir}. Stop it, or give this one "
+                "another --state-dir."
+            ) from error
+        try:
+            self.store = Store(config.state_dir / "jobs.sqlite")
+        except sqlite3.DatabaseError as error:
+            raise UserError(
+                "`--state-dir` must hold the jobs of an earlier service, or nothing. "
+                f"Received: {config.state_dir}: {error}."
+            ) from error
+        self.roots = Roots(
+            runs=config.state_dir / "runs",
+            exports=config.exports,
+            data=config.data_roots,
+        )
+        self._runner = Runner(
+            self.store, config.trainers, slots=config.slots, retries=config.retries
+        )
+
+    def start(self) -> None:
+        """Runs the jobs, those included that an earlier service has left."""
+        self._runner.start()
+
+    def stop(self) -> None:
+        """Stops the trainers; their jobs go back into the queue."""
+        self._runner.stop()
+        self.store.close()
+        self._lock.release()

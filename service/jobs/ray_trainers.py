@@ -1,0 +1,95 @@
+"""Trainers on a Ray cluster whose machines share the service's directories."""
+
+import contextlib
+import shlex
+import signal
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from service.jobs.runs import LOG
+from service.jobs.trainers import End, command
+from training.claim import is_claimed
+from training.errors import UserError
+from training.files import write_atomically
+
+_SUBMISSION = ".ray"  # the file with the number of the Ray job
+_CPUS = 1
+
+
+class RayTrainers:
+    """Trainers as Ray jobs. Ray places them on a machine that has a processor free.
+
+    Args:
+        address: Of the cluster's dashboard, as `http://127.0.0.1:8265`.
+
+    Raises:
+        UserError: If no cluster answers there.
+    """
+
+    def __init__(self, address: str) -> None:
+        try:
+            self._client = JobSubmissionClient(address)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(
+                "`--ray-address` must be the address of a Ray cluster's dashboard. "
+                f"Received: {address}, where none answers."
+            ) from error
+
+    def start(self, directory: Path) -> None:
+        """Submits a Ray job whose output is added to log.txt."""
+        submission = f"kerasnorm-{uuid.uuid4().hex}"
+        # Before it is submitted, so that a service that is killed here can find it.
+        write_atomically(directory / _SUBMISSION, submission)
+        log = shlex.quote(str(directory / LOG))
+        with _as_os_error():
+            self._client.submit_job(
+                submission_id=submission,
+                entrypoint=f"exec {shlex.join(command(directory))} >> {log} 2>&1",
+                entrypoint_num_cpus=_CPUS,
+            )
+
+    def end(self, directory: Path) -> End | None:
+        """Asks the cluster for the job; None also while a lost node's trainer lives."""
+        submission = _submission(directory)
+        if is_claimed(directory):
+            return None
+        if submission is None:
+            return End(None)
+        try:
+            with _as_os_error():
+                job = self._client.get_job_info(submission)
+        except FileNotFoundError:  # killed before it was submitted, or another cluster
+            return End(None)
+        if not job.status.is_terminal():
+            return None
+        if job.status is JobStatus.STOPPED:
+            return End(128 + signal.SIGTERM)
+        return End(job.driver_exit_code)
+
+    def stop(self, directory: Path) -> None:
+        """Ray sends SIGTERM, and SIGKILL after a while."""
+        submission = _submission(directory)
+        if submission is not None:
+            with _as_os_error():
+                self._client.stop_job(submission)
+
+
+def _submission(directory: Path) -> str | None:
+    try:
+        return (directory / _SUBMISSION).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Iterator[None]:
+    """What Ray's client raises, as what the runner tries again after."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "does not exist" in str(error):
+            raise FileNotFoundError(str(error)) from error
+        raise OSError(f"Ray: {error}") from error

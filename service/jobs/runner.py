@@ -1,0 +1,160 @@
+"""The runner: takes jobs from the queue and sees each of them to its end."""
+
+import functools
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+from service.jobs.runs import LOG, epochs_finished, last_lines, result
+from service.jobs.store import Job, State, Store
+from service.jobs.trainers import End, Trainers
+from training.files import write_atomically
+
+_SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_AFTER_AN_ERROR = 5.0
+_SECONDS_TO_STOP = 30.0
+_LINES_OF_THE_LOG = 10
+_MISTAKE = 2  # train.py's exit status for what the user must put right
+# By train.py, or before it has taken over the signals.
+_INTERRUPTED = (
+    *(128 + signal.SIGTERM, 128 + signal.SIGINT),
+    *(-signal.SIGTERM, -signal.SIGINT),
+)
+
+_logger = logging.getLogger("uvicorn.error")
+
+
+class Runner:
+    """Runs jobs in a thread of its own, as many at a time as there are slots.
+
+    What it knows it reads anew from the store and the trainers at each look, so that
+    it may be killed between any two lines and started again.
+
+    Args:
+        store: The jobs.
+        trainers: Where they run.
+        slots: How many run at a time.
+        retries: How often a trainer that died is started again before its job has
+            failed. An epoch that was finished meanwhile sets the count back.
+    """
+
+    def __init__(
+        self, store: Store, trainers: Trainers, *, slots: int, retries: int
+    ) -> None:
+        self._store = store
+        self._trainers = trainers
+        self._slots = slots
+        self._retries = retries
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="runner")
+        self._complaint = ""
+
+    def start(self) -> None:
+        """Goes on with what an earlier service has left."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stops the trainers and puts their jobs back in the queue."""
+        self._stopping.set()
+        self._thread.join()
+        deadline = time.monotonic() + _SECONDS_TO_STOP
+        while self._stop_trainers() and time.monotonic() < deadline:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def _run(self) -> None:
+        self._try(self._store.requeue_interrupted)
+        while not self._stopping.is_set():
+            went_well = self._try(self._look)
+            pause = _SECONDS_BETWEEN_LOOKS if went_well else _SECONDS_AFTER_AN_ERROR
+            self._stopping.wait(pause)
+
+    def _look(self) -> None:
+        """Looks after the running jobs and fills the free slots."""
+        for job in self._store.running():
+            self._try(functools.partial(self._look_after, job))
+        free = self._slots - len(self._store.running())
+        for job in self._store.next(max(free, 0)):
+            self._start(job, attempts=1)
+
+    def _try(self, action: Callable[[], None]) -> bool:
+        """Whether an action went well.
+
+        Whatever went wrong, a full disk or a file that nobody can read, is said once;
+        the other jobs go on, and it is tried again.
+        """
+        try:
+            action()
+        except Exception as error:
+            complaint = f"{type(error).__name__}: {error}"
+            if complaint != self._complaint:
+                _logger.error("A job cannot go on: %s", complaint)
+            self._complaint = complaint
+            return False
+        return True
+
+    def _look_after(self, job: Job) -> None:
+        end = self._trainers.end(job.directory)
+        if end is None:
+            if job.cancelling:
+                self._trainers.stop(job.directory)
+            return
+        state, message = _state_after(job, end)
+        if state is not State.RUNNING:
+            self._store.end(job.id, state, message)
+            return
+        got_on = epochs_finished(job.directory) > job.epochs
+        attempts = 1 if got_on else job.attempts + 1
+        if attempts <= self._retries + 1:
+            self._start(job, attempts)
+            return
+        log = "\n".join(last_lines(job.directory, _LINES_OF_THE_LOG))
+        message = f"The trainer died {job.attempts} times without finishing an epoch."
+        self._store.end(job.id, State.FAILED, f"{message} Its last lines:\n{log}")
+
+    def _start(self, job: Job, attempts: int) -> None:
+        epochs = epochs_finished(job.directory)
+        if not self._store.start(job, attempts=attempts, epochs=epochs):
+            return
+        try:
+            job.directory.mkdir(parents=True, exist_ok=True)
+            config = job.config.model_dump_json(indent=2) + "\n"
+            write_atomically(job.directory / "config.json", config)
+            if job.state is State.RUNNING:
+                with (job.directory / LOG).open("a", encoding="utf-8") as log:
+                    log.write("The trainer died; it is started again.\n")
+            self._trainers.start(job.directory)
+        except OSError as error:
+            self._store.requeue(job.id, [State.RUNNING], f"Waits, because: {error}.")
+            raise
+
+    def _stop_trainers(self) -> bool:
+        """Stops the trainers of running jobs; whether there are any left."""
+        is_left = False
+        for job in self._store.running():
+            end = self._trainers.end(job.directory)
+            if end is None:
+                is_left = True
+                self._try(functools.partial(self._trainers.stop, job.directory))
+                continue
+            state, message = _state_after(job, end)
+            if state in (State.SUCCEEDED, State.CANCELLED, State.FAILED):
+                self._store.end(job.id, state, message)
+            else:
+                self._store.requeue(job.id, [State.RUNNING])
+        return is_left
+
+
+def _state_after(job: Job, end: End) -> tuple[State, str]:
+    """The state that a trainer's end leads to; still running if it only died."""
+    if result(job.directory):
+        return State.SUCCEEDED, ""
+    if job.cancelling:
+        return State.CANCELLED, ""
+    if end.status in _INTERRUPTED:
+        return State.INTERRUPTED, "The trainer was told to stop."
+    if end.status == _MISTAKE:
+        lines = last_lines(job.directory, 1)
+        return State.FAILED, lines[0] if lines else f"{job.directory} has been removed."
+    return State.RUNNING, ""

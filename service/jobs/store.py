@@ -1,0 +1,270 @@
+"""The jobs and their states, in SQLite, so that they outlive any process."""
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from training.config import TrainConfig
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS sweep (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    fields TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS job (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    sweep INTEGER REFERENCES sweep,
+    config TEXT NOT NULL,
+    state TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    cancelling INTEGER NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    epochs INTEGER NOT NULL DEFAULT 0,
+    message TEXT NOT NULL DEFAULT '',
+    submitted REAL NOT NULL,
+    started REAL,
+    ended REAL
+);
+CREATE INDEX IF NOT EXISTS queue ON job (state, priority DESC, id);
+CREATE INDEX IF NOT EXISTS sweeps ON job (sweep, id);
+"""
+
+
+class State(StrEnum):
+    """What has become of a job."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"  # told to stop by someone else than the service
+
+
+RESUMABLE = (State.FAILED, State.CANCELLED, State.INTERRUPTED)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row of the table of jobs; times are seconds since 1970."""
+
+    id: int
+    sweep: int | None
+    config: TrainConfig
+    state: State
+    priority: int
+    cancelling: bool
+    attempts: int  # starts since training last got on
+    epochs: int  # that were finished at the last start
+    message: str
+    submitted: float
+    started: float | None
+    ended: float | None
+
+    @property
+    def directory(self) -> Path:
+        """The directory of the run."""
+        return self.config.run_dir / str(self.id)
+
+
+class Store:
+    """The table of jobs.
+
+    Every change is one transaction that is on the disk when the method returns. Times
+    are for people to read; the order is that of the numbers, whatever the clock does.
+
+    Args:
+        path: The database; made if it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(path, check_same_thread=False)
+        self._connection.row_factory = sqlite3.Row
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=FULL")
+        self._connection.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Closes the database."""
+        with self._lock:
+            self._connection.close()
+
+    def add(self, config: TrainConfig, priority: int) -> Job:
+        """Queues a job."""
+        with self._transaction() as connection:
+            return _insert(connection, config, priority, sweep=None)
+
+    def add_sweep(
+        self, fields: Sequence[str], configs: Iterable[TrainConfig], priority: int
+    ) -> tuple[int, list[Job]]:
+        """Queues the jobs of a sweep, all of them or none.
+
+        Args:
+            fields: The names of the fields that differ.
+            configs: The jobs' options.
+            priority: The jobs' priority.
+
+        Returns:
+            The number of the sweep, and its jobs.
+        """
+        with self._transaction() as connection:
+            sweep = _number_of(
+                connection.execute(
+                    "INSERT INTO sweep (fields) VALUES (?)", [json.dumps(list(fields))]
+                )
+            )
+            return sweep, [_insert(connection, c, priority, sweep) for c in configs]
+
+    def sweep_fields(self, sweep: int) -> list[str] | None:
+        """The names of the fields that differ in a sweep, if there is such a sweep."""
+        rows = self._read("SELECT fields FROM sweep WHERE id = ?", [sweep])
+        return json.loads(rows[0]["fields"]) if rows else None
+
+    def get(self, job: int) -> Job | None:
+        """A job by its number."""
+        rows = self._read("SELECT * FROM job WHERE id = ?", [job])
+        return _job(rows[0]) if rows else None
+
+    def of_sweep(self, sweep: int) -> list[Job]:
+        """The jobs of a sweep."""
+        rows = self._read("SELECT * FROM job WHERE sweep = ? ORDER BY id", [sweep])
+        return [_job(row) for row in rows]
+
+    def page(self, state: State | None, limit: int, offset: int) -> list[Job]:
+        """Some of the jobs, the newest first."""
+        rows = self._read(
+            "SELECT * FROM job WHERE ? IS NULL OR state = ? "
+            "ORDER BY id DESC LIMIT ? OFFSET ?",
+            [state, state, limit, offset],
+        )
+        return [_job(row) for row in rows]
+
+    def count(self, state: State | None) -> int:
+        """How many jobs there are."""
+        return self._read(
+            "SELECT count(*) FROM job WHERE ? IS NULL OR state = ?", [state, state]
+        )[0][0]
+
+    def running(self) -> list[Job]:
+        """The jobs that have a trainer, or had one when last looked at."""
+        rows = self._read("SELECT * FROM job WHERE state = 'running' ORDER BY id", [])
+        return [_job(row) for row in rows]
+
+    def next(self, number: int) -> list[Job]:
+        """The jobs whose turn it is: by priority, then in the order of submission."""
+        rows = self._read(
+            "SELECT * FROM job WHERE state = 'queued' "
+            "ORDER BY priority DESC, id LIMIT ?",
+            [number],
+        )
+        return [_job(row) for row in rows]
+
+    def start(self, job: Job, *, attempts: int, epochs: int) -> bool:
+        """Marks a job as running, before its trainer is started.
+
+        Returns:
+            Whether it is still to be started: it may have been cancelled meanwhile.
+        """
+        changes: dict[str, object] = {
+            **{"state": State.RUNNING, "message": ""},
+            **{"attempts": attempts, "epochs": epochs},
+        }
+        if job.state is State.QUEUED:
+            changes["started"] = time.time()
+        return self._update(job.id, changes, {"state": job.state, "cancelling": 0})
+
+    def end(self, job: int, state: State, message: str = "") -> None:
+        """Marks a running job as ended."""
+        changes = {"state": state, "message": message, "ended": time.time()}
+        self._update(job, {**changes, "cancelling": 0}, {"state": State.RUNNING})
+
+    def requeue(self, job: int, states: Iterable[State], message: str = "") -> bool:
+        """Puts a job that is in one of the states back in its place in the queue."""
+        changes = {"state": State.QUEUED, "message": message, "ended": None}
+        return any(self._update(job, changes, {"state": state}) for state in states)
+
+    def requeue_interrupted(self) -> None:
+        """Puts all jobs that were interrupted back in their places in the queue."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE job SET state = 'queued', message = '', "
+                "ended = NULL WHERE state = 'interrupted'"
+            )
+
+    def cancel(self, job: int) -> bool:
+        """Cancels a queued job, or asks for the end of a running one.
+
+        Returns:
+            Whether it was queued or running.
+        """
+        cancelled = {"state": State.CANCELLED, "ended": time.time()}
+        return self._update(job, cancelled, {"state": State.QUEUED}) or self._update(
+            job, {"cancelling": 1}, {"state": State.RUNNING}
+        )
+
+    def delete(self, job: int) -> bool:
+        """Forgets a job that has ended; whether it had."""
+        with self._transaction() as connection:
+            cursor = connection.execute(
+                "DELETE FROM job WHERE id = ? AND state NOT IN ('queued', 'running')",
+                [job],
+            )
+            return cursor.rowcount == 1
+
+    def _read(self, query: str, values: Sequence[Any]) -> list[sqlite3.Row]:
+        with self._lock:
+            return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._connection:
+            yield self._connection
+
+    def _update(
+        self, job: int, changes: Mapping[str, Any], where: Mapping[str, Any]
+    ) -> bool:
+        """Changes a job if it is as `where` says; whether it was."""
+        settings = ", ".join(f"{name} = ?" for name in changes)
+        conditions = " AND ".join(f"{name} = ?" for name in ("id", *where))
+        with self._transaction() as connection:
+            cursor = connection.execute(
+                f"UPDATE job SET {settings} WHERE {conditions}",
+                [*changes.values(), job, *where.values()],
+            )
+            return cursor.rowcount == 1
+
+
+def _insert(
+    connection: sqlite3.Connection,
+    config: TrainConfig,
+    priority: int,
+    sweep: int | None,
+) -> Job:
+    job = _number_of(
+        connection.execute(
+            "INSERT INTO job (sweep, config, state, priority, submitted) "
+            "VALUES (?, ?, 'queued', ?, ?)",
+            [sweep, config.model_dump_json(), priority, time.time()],
+        )
+    )
+    row = connection.execute("SELECT * FROM job WHERE id = ?", [job]).fetchone()
+    return _job(row)
+
+
+def _number_of(cursor: sqlite3.Cursor) -> int:
+    assert cursor.lastrowid is not None  # after an INSERT
+    return cursor.lastrowid
+
+
+def _job(row: sqlite3.Row) -> Job:
+    config = TrainConfig.model_validate_json(row["config"])
+    state, cancelling = State(row["state"]), bool(row["cancelling"])
+    return Job(**{**row, "config": config, "state": state, "cancelling": cancelling})

@@ -1,0 +1,138 @@
+"""Trainers: processes that run `train.py --resume` on the directory of a job."""
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from service.jobs.runs import LOG
+from training.claim import INHERITED, LOCK, is_claimed
+from training.command_line import ENVIRONMENT_PREFIX
+from training.config import REPOSITORY
+
+_GRACE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class End:
+    """The end of a trainer; its exit status where it is known."""
+
+    status: int | None
+
+
+class Trainers(Protocol):
+    """Where trainers run. One runs at most in a directory."""
+
+    def start(self, directory: Path) -> None:
+        """Starts a trainer that goes on with the run, unless one does already.
+
+        Raises:
+            OSError: If it cannot be started now.
+        """
+
+    def end(self, directory: Path) -> End | None:
+        """How the trainer in the directory has ended; None while it runs.
+
+        Raises:
+            OSError: If that cannot be found out now.
+        """
+
+    def stop(self, directory: Path) -> None:
+        """Asks a trainer to stop; asked again later, makes it.
+
+        Raises:
+            OSError: If it cannot be reached now.
+        """
+
+
+class LocalTrainers:
+    """Trainers on this machine, which outlive the service."""
+
+    def __init__(self) -> None:
+        self._children: dict[Path, subprocess.Popen[bytes]] = {}
+        self._asked: dict[Path, float] = {}
+
+    def start(self, directory: Path) -> None:
+        """Starts a process in a session of its own, its output added to log.txt.
+
+        It is born with the lock on the directory: from its first moment on it is seen
+        by whoever looks, also by a service that starts after this one was killed.
+        """
+        self._asked.pop(directory, None)
+        lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with (directory / LOG).open("ab") as log:
+                self._children[directory] = subprocess.Popen(
+                    command(directory),
+                    cwd=REPOSITORY,
+                    env=environment(os.environ) | {INHERITED: str(directory)},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    pass_fds=[lock],
+                )
+        except BlockingIOError:
+            pass  # someone trains there
+        finally:
+            os.close(lock)
+
+    def end(self, directory: Path) -> End | None:
+        """Looks at the child process, then for one that an earlier service started."""
+        child = self._children.get(directory)
+        if child is not None and child.poll() is None:
+            return None
+        if is_claimed(directory):
+            return None
+        self._children.pop(directory, None)
+        self._asked.pop(directory, None)
+        return End(child.returncode if child else None)
+
+    def stop(self, directory: Path) -> None:
+        """Sends SIGTERM at first; SIGKILL once ten seconds have passed."""
+        if directory not in self._asked:
+            self._asked[directory] = time.monotonic()
+            _signal(directory, signal.SIGTERM)
+        elif time.monotonic() > self._asked[directory] + _GRACE_SECONDS:
+            _signal(directory, signal.SIGKILL)
+
+
+def processes(directory: Path) -> list[psutil.Process]:
+    """The processes on this machine that train in the directory."""
+    own = command(directory)
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if (process.info["cmdline"] or [])[-len(own) :] == own
+    ]
+
+
+def command(directory: Path) -> list[str]:
+    """The command line of a trainer."""
+    train_py = str(REPOSITORY / "train.py")
+    return [sys.executable, "-u", train_py, "--resume", str(directory)]
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a trainer, without the service's own options and token."""
+    return {
+        name: value
+        for name, value in variables.items()
+        if not name.startswith(ENVIRONMENT_PREFIX)
+    }
+
+
+def _signal(directory: Path, number: signal.Signals) -> None:
+    for process in processes(directory):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            process.send_signal(number)

@@ -1,0 +1,127 @@
+"""The server: from the options of the command line to HTTP and gRPC."""
+
+import argparse
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.app import Settings, create_app
+from service.jobs.queue import QueueConfig
+from service.jobs.trainers import LocalTrainers, Trainers
+from service.serving.config import ServingConfig
+from service.serving.http import Serving
+from service.serving.saved_model import BatchingParameters
+from training.errors import UserError
+from training.files import check_writable
+
+_GRACE_SECONDS = 10.0
+
+
+def serve(options: argparse.Namespace, token: str | None) -> None:
+    """Serves until SIGINT or SIGTERM; what has begun is finished.
+
+    Args:
+        options: Those of the command line.
+        token: What job calls must show.
+
+    Raises:
+        UserError: If a directory, a file or a port cannot be used.
+    """
+    base = options.model_base_path.absolute()
+    check_writable(base, "--model-base-path")
+    settings = Settings(
+        serving=ServingConfig(
+            base,
+            options.model_config_file,
+            timeout=options.timeout,
+            max_queue=options.max_queue,
+            max_body_bytes=options.max_body_bytes,
+            batching=BatchingParameters() if options.enable_batching else None,
+        ),
+        jobs=None if options.serve_only else _queue_config(options, base),
+        host=options.host,
+        token=token,
+    )
+    serving = Serving(settings.serving)
+    # Before any job is started.
+    with (
+        _listen(options.host, options.port) as listener,
+        _grpc(serving, options.host, options.grpc_port),
+    ):
+        app = create_app(settings, serving, lambda: server.should_exit)
+        server = uvicorn.Server(uvicorn.Config(app, access_log=False))
+        _add_page(app, serving, token)
+        # uvicorn raises the signal that has stopped it once more.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        server.run(sockets=[listener])
+
+
+def _add_page(app: FastAPI, serving: Serving, token: str | None) -> None:
+    try:
+        from service.page.mount import mount
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        print("No page at /: pip install '.[page]' brings it.", file=sys.stderr)
+    else:
+        mount(app, app.state.queue, serving, token)
+
+
+def _queue_config(options: argparse.Namespace, exports: Path) -> QueueConfig:
+    return QueueConfig(
+        state_dir=options.state_dir.absolute(),
+        exports=exports,
+        data_roots=tuple(path.absolute() for path in options.data_root),
+        slots=options.slots,
+        retries=options.retries,
+        trainers=_trainers(options),
+    )
+
+
+def _trainers(options: argparse.Namespace) -> Trainers:
+    if options.executor == "local":
+        return LocalTrainers()
+    try:
+        from service.jobs.ray_trainers import RayTrainers
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "`--executor ray` needs Ray. Install it with: pip install '.[ray]'."
+        ) from error
+    return RayTrainers(options.ray_address)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            "`--host` and `--port` must be an address where this machine can listen. "
+            f"Received: {host}, {port}: {error}."
+        ) from error
+
+
+@contextlib.contextmanager
+def _grpc(serving: Serving, host: str, port: int) -> Iterator[None]:
+    """The gRPC server, where its stubs are installed."""
+    try:
+        from service.serving.grpc_server import GrpcServer
+    except ModuleNotFoundError:
+        print("No gRPC: pip install '.[grpc]' brings it.", file=sys.stderr)
+        yield
+        return
+    server = GrpcServer(
+        serving, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    )
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop(_GRACE_SECONDS)

@@ -1,0 +1,1 @@
+"""Predictions: the REST and gRPC APIs of TensorFlow Serving on exported SavedModels."""

@@ -1,0 +1,250 @@
+"""TensorFlow Serving's gRPC API: PredictionService and ModelService."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from service.serving.errors import as_op_error, code_name, invalid
+from service.serving.http import Serving
+from service.serving.inference import Inference, ModelSpec, find_signature
+from service.serving.saved_model import DEFAULT_SIGNATURE, SavedModel, Signature
+from training.errors import UserError
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_SIGNATURE_DEF = "signature_def"
+
+
+class GrpcServer:
+    """The gRPC server of the models that a `Serving` has.
+
+    Args:
+        serving: The models.
+        address: Where to listen, such as 127.0.0.1:8500; port 0 takes a free one.
+
+    Attributes:
+        port: Where it listens.
+
+    Raises:
+        UserError: If it cannot listen there.
+    """
+
+    def __init__(self, serving: Serving, address: str) -> None:
+        config = serving.config
+        self._server = grpc.server(
+            ThreadPoolExecutor(config.threads, "grpc"),
+            maximum_concurrent_rpcs=config.max_queue,
+            options=[
+                ("grpc.max_receive_message_length", config.max_body_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+            _PredictionService(serving.inference, config.timeout), self._server
+        )
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+            _ModelService(serving.inference), self._server
+        )
+        try:
+            self.port: int = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise UserError(
+                f"`--grpc-port` must be free. Received: {address}, which is in use."
+            ) from error
+
+    def start(self) -> None:
+        """Begins to answer."""
+        self._server.start()
+
+    def stop(self, grace: float) -> None:
+        """Refuses new requests, and gives those under way some seconds to finish."""
+        self._server.stop(grace).wait()
+
+
+class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    def __init__(self, inference: Inference, timeout: float) -> None:
+        self._inference = inference
+        self._timeout = timeout
+
+    def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Answers with the outputs that the request names, or with all."""
+        return self._answer("Predict", self._predict, request, context)
+
+    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Answers with the definitions of all signatures."""
+        return self._answer("GetModelMetadata", self._metadata, request, context)
+
+    def _answer(
+        self,
+        api: str,
+        method: Callable[[Any, float], Any],
+        request: Any,
+        context: grpc.ServicerContext,
+    ) -> Any:
+        start = time.monotonic()
+        remaining = context.time_remaining()
+        timeout = self._timeout if remaining is None else min(remaining, self._timeout)
+        answer, error = _call(lambda: method(request, start + timeout))
+        name = request.model_spec.name
+        self._inference.metrics.request(
+            name if self._inference.servables.knows(name) else "(none)",
+            code_name(tf.errors.OK if error is None else error.error_code),
+            *(api, "GRPC", time.monotonic() - start),
+        )
+        if error is not None:
+            context.abort(_CODES[error.error_code], error.message)
+        return answer
+
+    def _predict(self, request: Any, deadline: float) -> Any:
+        spec = _model_spec(request)
+        name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+        with self._inference.servables.use(spec.name, spec.version, spec.label) as (
+            number,
+            model,
+        ):
+            signature = _signature(model, name)
+            outputs = self._inference.run(
+                model,
+                signature,
+                _arrays(request, signature),
+                _output_names(request, signature),
+                name=spec.name,
+                api="Predict",
+                deadline=deadline,
+            )
+        response = predict_pb2.PredictResponse()
+        response.model_spec.name = spec.name
+        response.model_spec.version.value = number
+        response.model_spec.signature_name = name
+        for key, array in outputs.items():
+            response.outputs[key].CopyFrom(tf.make_tensor_proto(array))
+        return response
+
+    def _metadata(self, request: Any, deadline: float) -> Any:
+        spec = _model_spec(request)
+        if not request.metadata_field:
+            raise invalid(
+                "GetModelMetadataRequest must specify at least one metadata_field"
+            )
+        for field in request.metadata_field:
+            if field != _SIGNATURE_DEF:
+                raise invalid(f"Metadata field {field} is not supported")
+        definitions = get_model_metadata_pb2.SignatureDefMap()
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        with self._inference.servables.use(spec.name, spec.version, spec.label) as (
+            number,
+            model,
+        ):
+            for name, definition in model.definitions.items():
+                definitions.signature_def[name].CopyFrom(definition)
+        response.model_spec.name = spec.name
+        response.model_spec.version.value = number
+        response.metadata[_SIGNATURE_DEF].Pack(definitions)
+        return response
+
+
+class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
+
+    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Answers with the states of one or all versions."""
+        answer, error = _call(lambda: self._status(request))
+        if error is not None:
+            context.abort(_CODES[error.error_code], error.message)
+        return answer
+
+    def _status(self, request: Any) -> Any:
+        spec = _model_spec(request)
+        response = get_model_status_pb2.GetModelStatusResponse()
+        for version in self._inference.servables.statuses(spec.name, spec.version):
+            entry = response.model_version_status.add()
+            entry.version = version.number
+            entry.state = version.state.value
+            if version.error is not None:
+                entry.status.error_code = version.error.error_code
+                entry.status.error_message = version.error.message
+        return response
+
+
+def _call(method: Callable[[], Any]) -> tuple[Any, tf.errors.OpError | None]:
+    """The answer, or what has gone wrong, whatever it is."""
+    try:
+        return method(), None
+    except Exception as error:
+        return None, as_op_error(error)
+
+
+def _model_spec(request: Any) -> ModelSpec:
+    if not request.HasField("model_spec"):
+        raise invalid("Missing ModelSpec")
+    spec = request.model_spec
+    match spec.WhichOneof("version_choice"):
+        case "version":
+            return ModelSpec(spec.name, version=spec.version.value)
+        case "version_label":
+            return ModelSpec(spec.name, label=spec.version_label)
+        case _:
+            return ModelSpec(spec.name)
+
+
+def _signature(model: SavedModel, name: str) -> Signature:
+    if name not in model.definitions:
+        raise tf.errors.FailedPreconditionError(
+            None, None, f'Serving signature key "{name}" not found.'
+        )
+    return find_signature(model, name)
+
+
+def _arrays(request: Any, signature: Signature) -> dict[str, np.ndarray]:
+    sent, required = set(request.inputs), set(signature.inputs)
+    if sent != required:
+        raise invalid(
+            f"input size does not match signature: {len(sent)}!={len(required)} "
+            f"len({_names(sent)}) != len({_names(required)}). "
+            f"Sent extra: {_names(sent - required)}. "
+            f"Missing but required: {_names(required - sent)}."
+        )
+    arrays = {}
+    for name, tensor in request.inputs.items():
+        try:
+            array = tf.make_ndarray(tensor)
+        except (TypeError, ValueError) as error:
+            raise invalid(f"Input {name} is not a tensor: {error}") from None
+        expected = signature.inputs[name].dtype
+        if tf.as_dtype(tensor.dtype) != expected:
+            raise invalid(
+                f"Expects arg[{name}] to be {expected.name} but "
+                f"{tf.as_dtype(tensor.dtype).name} is provided"
+            )
+        arrays[name] = array
+    return arrays
+
+
+def _output_names(request: Any, signature: Signature) -> list[str]:
+    names = list(request.output_filter)
+    for name in names:
+        if name not in signature.outputs:
+            raise invalid(
+                f"output tensor alias not found in signature: {name} "
+                f"Outputs expected to be in the set {_names(signature.outputs)}."
+            )
+        if names.count(name) > 1:
+            raise invalid(f"duplicate output tensor alias: {name}")
+    return names or list(signature.outputs)
+
+
+def _names(names: Any) -> str:
+    return f"{{{','.join(sorted(names))}}}"

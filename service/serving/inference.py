@@ -1,0 +1,77 @@
+"""What REST and gRPC have in common: a request is run on a version of a model."""
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.serving.errors import invalid, late, unimplemented
+from service.serving.metrics import Metrics
+from service.serving.saved_model import DEFAULT_SIGNATURE, SavedModel, Signature
+from service.serving.servables import Servables
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a request asks for: a model, and if not its newest version, which."""
+
+    name: str
+    version: int | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Runs signatures, and notes how long they take."""
+
+    servables: Servables
+    metrics: Metrics
+
+    def run(
+        self,
+        model: SavedModel,
+        signature: Signature,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Collection[str],
+        *,
+        name: str,
+        api: str,
+        deadline: float,
+    ) -> dict[str, np.ndarray]:
+        """Runs a signature.
+
+        Args:
+            model: A model in use.
+            signature: One of its signatures.
+            inputs: An array for every input.
+            outputs: The outputs to compute.
+            name: The model's name.
+            api: What was asked for, such as predict.
+            deadline: When, by `time.monotonic()`, the answer is of no use any more.
+
+        Raises:
+            tf.errors.OpError: If it fails.
+        """
+        start = time.monotonic()
+        if start >= deadline:
+            raise late("Timed out while waiting for others.")
+        results = model.run(signature, inputs, outputs, deadline - start)
+        self.metrics.runtime(name, api, time.monotonic() - start)
+        return results
+
+
+def find_signature(model: SavedModel, name: str) -> Signature:
+    """A signature by name; "" is the default.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If the model has none of the name.
+    """
+    name = name or DEFAULT_SIGNATURE
+    if name not in model.definitions:
+        raise invalid(f'Serving signature name: "{name}" not found in signature def')
+    if not model.definitions[name].inputs:
+        raise invalid(f"Failed to get input map for signature: {name}")
+    if name not in model.signatures:
+        raise unimplemented(f"Signature {name} has inputs that are not dense tensors.")
+    return model.signatures[name]

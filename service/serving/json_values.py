@@ -1,0 +1,196 @@
+"""JSON bodies, read by TensorFlow Serving's rules and refused in its words."""
+
+import base64
+import binascii
+import json
+import math
+import re
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from service.serving.errors import invalid
+
+_LONGEST_VALUE = 1000
+_PARSER_MESSAGES = {
+    "Expecting value": "Invalid value.",
+    "Expecting property name enclosed in double quotes": (
+        "Missing a name for object member."
+    ),
+    "Illegal trailing comma before end of object": "Missing a name for object member.",
+    "Illegal trailing comma before end of array": "Invalid value.",
+    "Expecting ':' delimiter": "Missing a colon after a name of object member.",
+    "Unterminated string starting at": "Missing a closing quotation mark in string.",
+    "Invalid control character at": "Invalid encoding in string.",
+    "Invalid \\escape": "Invalid escape character in string.",
+    "Invalid \\uXXXX escape": "Incorrect hex digit after \\u escape in string.",
+}
+_TOO_BIG = "Number too big to be stored in double."
+_TYPE_NAMES: dict[type, str] = {
+    type(None): "Null",
+    dict: "Object",
+    list: "Array",
+    str: "String",
+}
+
+
+def read_document(body: bytes) -> dict[str, Any]:
+    """The object that a body begins with; what follows it is ignored.
+
+    Args:
+        body: UTF-8; bytes that are not are kept as surrogates.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If it does not begin with an object.
+    """
+    if not body:
+        raise _parse_error("The document is empty")
+    text = body.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    start = len(text) - len(text.lstrip(" \t\n\r"))
+    if start == len(text):
+        raise _parse_error(f"The document is empty. at offset: {start}")
+    try:
+        document, _ = _DECODER.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        message = _parser_message(error.msg, text, error.pos)
+        raise _parse_error(f"{message} at offset: {error.pos}") from None
+    except RecursionError:
+        raise _parse_error("The document is nested too deeply.") from None
+    except ValueError:  # an integer of thousands of digits
+        raise _parse_error(_TOO_BIG) from None
+    if not isinstance(document, dict):
+        raise value_error(document, "Is not object")
+    return document
+
+
+def read_signature_name(document: dict[str, Any]) -> str:
+    """The name of the signature, or "" where none is given.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If it is not a string.
+    """
+    name = document.get("signature_name", "")
+    if not isinstance(name, str):
+        raise value_error(
+            document,
+            "not formatted correctly. 'signature_name' key must be a string value.",
+        )
+    return name
+
+
+def value_error(value: Any, complaint: str) -> tf.errors.OpError:
+    """What is wrong with a value, which is shown."""
+    return invalid(f"JSON Value: {_show(value)} {complaint}")
+
+
+def type_error(value: Any, expected: str) -> tf.errors.OpError:
+    """A value that is not of the type of the tensor."""
+    return value_error(
+        value, f"Type: {type_name(value)} is not of expected type: {expected}"
+    )
+
+
+def lossy_error(value: Any, expected: str) -> tf.errors.OpError:
+    """A number that the tensor's type cannot hold."""
+    return invalid(
+        f"Cannot convert JSON value: {_show(value)} to {expected} "
+        "without loss of precision."
+    )
+
+
+def type_name(value: Any) -> str:
+    """What the type of a value is called in messages."""
+    if isinstance(value, bool):
+        return str(value)
+    return _TYPE_NAMES.get(type(value), "Number")
+
+
+def is_lossless(value: float, dtype: type[np.floating]) -> bool:
+    """Whether a number, an integer above all, fits into a floating-point type."""
+    if isinstance(value, int):
+        return abs(value) < 2 ** (np.finfo(dtype).nmant + 1)
+    return not math.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
+
+
+def is_base64(value: Any) -> bool:
+    """Whether a value is `{"b64": "..."}`."""
+    return (
+        isinstance(value, dict)
+        and len(value) == 1
+        and isinstance(value.get("b64"), str)
+    )
+
+
+def decode_base64(value: Any) -> bytes:
+    """The bytes of `{"b64": "..."}`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If it is something else.
+    """
+    if not is_base64(value):
+        raise value_error(value, "not formatted correctly for base64 data")
+    text = "".join(value["b64"].split()).rstrip("=")
+    try:
+        # Padding may be missing.
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise invalid("Unable to base64 decode") from None
+
+
+def text_to_bytes(text: str) -> bytes:
+    """A JSON string as the bytes it had in the body.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If it has half a surrogate pair.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise _parse_error("The surrogate pair in string is invalid.") from None
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise _parse_error(_TOO_BIG)
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, indent=4)
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]', re.DOTALL)
+
+
+def _parser_message(message: str, text: str, position: int) -> str:
+    if message == "Expecting ',' delimiter":
+        opened = _innermost(text[:position])
+        if opened == "{":
+            return "Missing a comma or } after an object member."
+        return "Missing a comma or ] after an array element."
+    return _PARSER_MESSAGES.get(message, message)
+
+
+def _innermost(text: str) -> str:
+    """The bracket that is open at the end of a beginning of valid JSON."""
+    opened = []
+    for token in _STRING_OR_BRACKET.finditer(text):
+        if token[0] in "[{":
+            opened.append(token[0])
+        elif token[0] in "]}":
+            opened.pop()
+    return opened[-1]
+
+
+def _parse_error(message: str) -> tf.errors.OpError:
+    return invalid(f"JSON Parse error: {message}")
+
+
+def _show(value: Any) -> str:
+    """A value as it stands in messages, cut off where it is long."""
+    text = ""
+    for chunk in _ENCODER.iterencode(value):
+        text += chunk
+        if len(text) > _LONGEST_VALUE:
+            return f"{text[:_LONGEST_VALUE]}..."
+    return text

@@ -1,0 +1,133 @@
+"""One version of a model: what it is loaded from, its state, and who is using it."""
+
+import enum
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+
+from service.serving.errors import as_op_error, of_runtime
+from service.serving.saved_model import BatchingParameters, SavedModel
+
+
+class State(enum.Enum):
+    """The states of TensorFlow Serving, with its numbers."""
+
+    START = 10
+    LOADING = 20
+    AVAILABLE = 30
+    UNLOADING = 40
+    END = 50
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is told of a version."""
+
+    number: int
+    state: State
+    error: tf.errors.OpError | None
+
+
+class Version:
+    """One version, from its start to its end; it does not start again.
+
+    Args:
+        name: The model's name.
+        number: The version's number.
+        directory: Where it lies.
+    """
+
+    def __init__(self, name: str, number: int, directory: Path) -> None:
+        self.name = name
+        self.number = number
+        self.directory = directory
+        self.state = State.START
+        self.error: tf.errors.OpError | None = None
+        self.files: object = None
+        self._model: SavedModel | None = None
+        self._users = 0
+        self._lock = threading.Lock()
+
+    @property
+    def status(self) -> Status:
+        """The state, and why loading failed if it did."""
+        return Status(self.number, self.state, self.error)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it could not be loaded."""
+        return self.error is not None
+
+    def load(self, base: Path, batching: BatchingParameters | None) -> None:
+        """Loads it, which makes it available or ends it with an error.
+
+        Args:
+            base: The directory that all its files must lie under.
+            batching: How to batch requests, if at all.
+        """
+        self.state = State.LOADING
+        self.files = fingerprint(self.directory)
+        try:
+            _check_inside(self.directory, base)
+            self._model = SavedModel(self.directory, batching)
+        except Exception as error:
+            # Whatever a damaged or hostile file makes TensorFlow raise is reported.
+            self.error = of_runtime(as_op_error(error))
+            self.state = State.END
+        else:
+            self.state = State.AVAILABLE
+
+    def acquire(self) -> SavedModel | None:
+        """The model, which stays loaded until `release`, if it is available."""
+        with self._lock:
+            if self.state is not State.AVAILABLE:
+                return None
+            self._users += 1
+            return self._model
+
+    def release(self) -> None:
+        """Gives back what `acquire` has given; the last one out closes the model."""
+        with self._lock:
+            self._users -= 1
+        self._close_if_unused()
+
+    def unload(self) -> None:
+        """Takes no further requests, and ends when those under way have."""
+        with self._lock:
+            if self.state is not State.AVAILABLE:
+                return
+            self.state = State.UNLOADING
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        with self._lock:
+            if self.state is not State.UNLOADING or self._users:
+                return
+            model, self._model = self._model, None
+            self.state = State.END
+        if model is not None:
+            model.close()
+
+
+def fingerprint(directory: Path) -> object:
+    """Something that differs once a file in the directory has changed."""
+    try:
+        return sorted(
+            (str(path), status.st_size, status.st_mtime_ns)
+            for path in directory.rglob("*")
+            if (status := path.stat())
+        )
+    except OSError as error:
+        return str(error)
+
+
+def _check_inside(directory: Path, base: Path) -> None:
+    """Refuses links that lead out of the base directory."""
+    root = base.resolve()
+    for path in (directory, *directory.rglob("*")):
+        if not path.resolve().is_relative_to(root):
+            raise tf.errors.PermissionDeniedError(
+                None, None, f"{path} leads out of the model base path."
+            )

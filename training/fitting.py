@@ -1,0 +1,138 @@
+"""One model, trained: its optimizer, its callbacks, its checkpoints."""
+
+import functools
+import math
+import sys
+from pathlib import Path
+
+import keras
+
+import models
+from training.checkpoint import Checkpoint, RunState
+from training.config import TrainConfig
+from training.data import Data
+from training.distribute import Team
+from training.errors import UserError
+from training.monitor import draw, make_monitor
+from training.progress import Progress
+
+WARM_UP = 0.2  # of all steps
+
+
+def compiled_model(config: TrainConfig, data: Data) -> keras.Model:
+    """The model of a job with its optimizer, the same variables at every call."""
+    keras.utils.set_random_seed(config.seed)
+    steps = _steps(config, data)
+    options = {"preset": config.preset} if config.model == "mlp" else {}
+    model = models.build(
+        config.model,
+        data.shape,
+        len(data.labels),
+        norm=config.norm,
+        synchronized=config.synchronized,
+        dropout_rate=config.dropout_rate,
+        max_norm=config.max_norm,
+        scale=data.scale,
+        **options,
+    )
+    warm_up_steps = round(WARM_UP * steps * config.epochs)
+    optimizer = keras.optimizers.AdamW(
+        keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0,
+            warmup_target=config.learning_rate,
+            warmup_steps=warm_up_steps,
+            decay_steps=steps * config.epochs - warm_up_steps,
+        ),
+        weight_decay=config.weight_decay,
+    )
+    # Decaying gamma and beta pulls every normalized unit towards 0.
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    model.compile(
+        optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    # A checkpoint can only be restored into variables that exist.
+    optimizer.build(model.trainable_variables)
+    return model
+
+
+def fit(
+    model: keras.Model,
+    config: TrainConfig,
+    team: Team,
+    data: Data,
+    directory: Path | None,
+) -> list[dict[str, float]]:
+    """Trains to the end, from where the run has come to.
+
+    Args:
+        model: What `compiled_model` gives, on the devices of the team.
+        config: The options of the job.
+        team: The replicas that train it.
+        data: The dataset.
+        directory: The directory of the run; a worker that is not the chief has none
+            where the run is new.
+
+    Returns:
+        Metrics by epoch.
+
+    Raises:
+        UserError: If a checkpoint cannot be written, another worker is lost or the
+            workers see different checkpoints.
+    """
+    early_stopping = (
+        keras.callbacks.EarlyStopping(
+            patience=config.patience, restore_best_weights=True
+        )
+        if config.patience
+        else None
+    )
+    steps = _steps(config, data)
+    monitor = make_monitor(config, data, steps)
+    state = RunState(early_stopping, monitor)
+    if directory is not None:
+        checkpoint = Checkpoint(model, state, directory)
+        checkpoint.restore()
+    done = config.epochs if state.stopped_early else len(state.history)
+    if not team.is_same(done):
+        raise UserError(
+            "All workers must see the same checkpoints, in a shared file system. "
+            f"Received: {directory} with {done} epochs here, others elsewhere."
+        )
+    callbacks = [
+        *([early_stopping] if early_stopping else []),
+        *([monitor] if monitor else []),
+        keras.callbacks.LambdaCallback(
+            on_train_begin=lambda logs: state.give_to_callbacks()
+        ),
+    ]
+    if directory is not None and team.is_chief:
+        callbacks = [
+            keras.callbacks.TensorBoard(str(directory / "logs")),
+            Progress(directory, config.epochs, steps),
+            *callbacks,
+            checkpoint,
+        ]
+    train = (
+        functools.partial(model.fit, shuffle=False)  # `data` has shuffled
+        if team.is_one_device
+        else functools.partial(team.fit, model)
+    )
+    train(
+        data.epochs(done, config.epochs, config.batch_size, config.seed),
+        steps_per_epoch=steps,
+        initial_epoch=done,
+        epochs=config.epochs,
+        validation_data=data.batches("validation", config.batch_size),
+        callbacks=callbacks,
+        verbose=(1 if sys.stdout.isatty() else 2) if team.is_chief else 0,
+    )
+    if monitor and directory is not None:
+        draw(monitor, directory)
+    return state.history
+
+
+def _steps(config: TrainConfig, data: Data) -> int:
+    """The steps of an epoch."""
+    return math.ceil(data.sizes["train"] / config.batch_size)

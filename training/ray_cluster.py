@@ -1,0 +1,105 @@
+"""`train.py --ray ADDRESS --workers N`: Ray places the workers and restarts them.
+
+Ray Train sets TF_CONFIG on each worker; the rest is `--distribute multiworker`. The
+nodes share a file system with the repository, its Python and the directories of the
+run, at the paths that they have where `train.py` was called.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+import absl.logging
+
+from training import run_directory
+from training.config import REPOSITORY, TrainConfig
+from training.errors import UserError
+
+MOST_RESTARTS = 3
+_ENVIRONMENT = {
+    "KERAS_BACKEND": "tensorflow",
+    "PYTHONPATH": str(REPOSITORY),
+    "PYTHONUNBUFFERED": "1",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it prints every line twice
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
+
+def train(
+    config: TrainConfig, directory: Path | None, address: str, workers: int
+) -> None:
+    """Runs a job on a Ray cluster; its output appears here.
+
+    After the death of a worker or a node all workers start again, where there is room
+    for them, and go on from the last checkpoint.
+
+    Args:
+        config: The options of the job.
+        directory: The directory of the run that is to go on; None for a new one.
+        address: That of the cluster, as HOST:PORT, or auto for the one of this machine.
+        workers: Their number.
+
+    Raises:
+        UserError: If the cluster cannot be reached or the job has failed for good.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Ray Train imports TensorFlow
+    try:
+        import ray
+        from ray.train import (
+            FailureConfig,
+            RunConfig,
+            ScalingConfig,
+            TrainingFailedError,
+        )
+        from ray.train.tensorflow import TensorflowTrainer
+    except ImportError as error:
+        raise UserError(
+            f"`--ray` needs Ray: pip install '.[ray]'. Received: {error}."
+        ) from error
+    config = config.model_copy(update={"distribute": "multiworker"})
+    try:
+        ray.init(address, runtime_env={"env_vars": _ENVIRONMENT})
+    except (ConnectionError, ValueError) as error:
+        raise UserError(
+            "`--ray` must be the address of a Ray cluster that runs. "
+            f"Received: {address}: {str(error).splitlines()[0]}"
+        ) from error
+    directory = directory or run_directory.create(config)
+    trainer = TensorflowTrainer(
+        _work,
+        train_loop_config={
+            "config": config.model_dump_json(),
+            "directory": str(directory),
+        },
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=ray.cluster_resources().get("GPU", 0) >= workers,
+            placement_strategy="SPREAD",
+        ),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=str(directory),
+            failure_config=FailureConfig(max_failures=MOST_RESTARTS),
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise UserError(_reason(error)) from error
+
+
+def _work(job: dict[str, str]) -> None:
+    """What each worker does; at a restart it goes on."""
+    from training import loop
+
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    config = TrainConfig.model_validate_json(job["config"])
+    loop.resume(Path(job["directory"]), config)
+
+
+def _reason(error: Exception) -> str:
+    """What the chief, or else another worker, has said at its end."""
+    failures = getattr(error, "worker_failures", {})
+    first = failures[min(failures)] if failures else error
+    return str(first).strip().splitlines()[-1]

@@ -1,0 +1,31 @@
+"""The directory of a new run."""
+
+from pathlib import Path
+
+from training.config import TrainConfig
+from training.files import check_writable, write_atomically
+
+
+def create(config: TrainConfig) -> Path:
+    """Makes a directory of its own for a run, with the run's config.json.
+
+    Raises:
+        UserError: If `run_dir` cannot be written to.
+    """
+    check_writable(config.run_dir, "--run-dir")
+    directory = _new(config)
+    write_atomically(directory / "config.json", config.model_dump_json(indent=2) + "\n")
+    return directory
+
+
+def _new(config: TrainConfig) -> Path:
+    number = 1
+    while True:
+        suffix = "" if number == 1 else f"-{number}"
+        directory = config.run_dir / f"{config.export_name}{suffix}"
+        try:
+            directory.mkdir()
+        except FileExistsError:
+            number += 1
+            continue
+        return directory
