@@ -78,6 +78,8 @@ class Observation:
             return {
                 **_percentiles("input", self._inputs),
                 **_percentiles("output", self._outputs),
+                **_percentiles("moving_mean", [moving_mean]),
+                **_percentiles("moving_variance", [moving_variance]),
                 "mean_shift": float(np.sqrt(np.mean(shift[seen]))),
                 "variance_ratio": float(np.median(ratio[seen])),
             }
@@ -144,9 +146,9 @@ def _take(values: Tensor, positions: np.ndarray) -> np.ndarray:
     return ops.convert_to_numpy(ops.take(flat, positions))
 
 
-def _percentiles(side: str, values: list[np.ndarray]) -> dict[str, float]:
+def _percentiles(name: str, values: list[np.ndarray]) -> dict[str, float]:
     quantiles = np.percentile(np.concatenate(values), PERCENTILES)
     return {
-        f"{side}_{p}": float(quantile)
+        f"{name}_{p}": float(quantile)
         for p, quantile in zip(PERCENTILES, quantiles, strict=True)
     }

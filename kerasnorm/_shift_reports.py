@@ -12,9 +12,9 @@ from kerasnorm._observation import PERCENTILES, disagreement
 Rows = Sequence[Mapping[str, Any]]
 """One row a layer."""
 
-SIDES = ("input", "output")
+DISTRIBUTIONS = ("input", "output", "moving_mean", "moving_variance")
 MEASURES = (
-    *(f"{side}_{p}" for side in SIDES for p in PERCENTILES),
+    *(f"{name}_{p}" for name in DISTRIBUTIONS for p in PERCENTILES),
     "mean_shift",
     "variance_ratio",
 )

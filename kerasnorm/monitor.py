@@ -19,7 +19,8 @@ class ShiftMonitor(keras.callbacks.Callback):
     `kerasnorm.KBatchNorm` in it, nested and wrapped ones included, the 15th, 50th and
     85th percentiles of all its inputs and of its outputs are taken (Ioffe & Szegedy
     2015, figure 1), and its inputs' mean m_k and variance v_k, for each feature k, are
-    compared with the layer's moving mean and moving variance, M_k and V_k:
+    compared with the layer's moving mean and moving variance, M_k and V_k, of which
+    the same percentiles over the features are taken, too:
 
     - mean shift: sqrt(average over k of (m_k - M_k)^2 / (V_k + epsilon)), 0 where
       they agree: by how many standard deviations the normalized inputs are off;
@@ -51,9 +52,12 @@ class ShiftMonitor(keras.callbacks.Callback):
     Attributes:
         history: The records of the last `fit`, a list of dictionaries with the keys
             `step` (training steps since `fit` began), `epoch` (from 0), `layer`,
-            `input_15`, `input_50`, `input_85`, `output_15`, `output_50`, `output_85`,
-            `mean_shift` and `variance_ratio`: the columns of the CSV file. Where two
-            layers have one name, the second is `name#2`.
+            `input_15`, `input_50`, `input_85`, the same for `output`, `moving_mean`
+            and `moving_variance`, `mean_shift` and `variance_ratio`: the columns of
+            the CSV file. Where two layers have one name, the second is `name#2`.
+        step: Training steps since `fit` began. A run that goes on after an
+            interruption sets `history` and `step` to what they were, once `fit` has
+            begun; the CSV file has the records from then on.
 
     Raises:
         ValueError: If an argument is out of its domain, or the model has no
@@ -97,6 +101,7 @@ class ShiftMonitor(keras.callbacks.Callback):
             "tolerance", tolerance, "a float not below 0", minimum=0.0
         )
         self.history: list[dict[str, Any]] = []
+        self.step = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Find the layers and begin the files."""
@@ -113,7 +118,7 @@ class ShiftMonitor(keras.callbacks.Callback):
                 )
             )
         self._warned: set[str] = set()
-        self._steps = self._steps_before_epoch = self._epoch = 0
+        self.step = self._steps_before_epoch = self._epoch = 0
         self._reports: list[Report] = []
         if self.csv_path is not None:
             self._reports.append(CsvReport(self.csv_path))
@@ -123,14 +128,14 @@ class ShiftMonitor(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Note the epoch."""
         self._epoch = epoch
-        self._steps_before_epoch = self._steps
+        self._steps_before_epoch = self.step
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count the steps, of which one call may have made several; record."""
-        before, self._steps = self._steps, self._steps_before_epoch + batch + 1
+        before, self.step = self.step, self._steps_before_epoch + batch + 1
         if self.frequency != "epoch":
             every = int(self.frequency)
-            if self._steps // every > before // every:
+            if self.step // every > before // every:
                 self._record()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -163,7 +168,7 @@ class ShiftMonitor(keras.callbacks.Callback):
     def _record(self) -> None:
         observations = observe_run(self.model, self.x, self._layers)
         self._latest = [
-            {"step": self._steps, "epoch": self._epoch, "layer": name, **seen.summary()}
+            {"step": self.step, "epoch": self._epoch, "layer": name, **seen.summary()}
             for name, seen in observations.items()
         ]
         self.history += self._latest

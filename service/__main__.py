@@ -22,7 +22,8 @@ examples:
   curl -H 'Content-Type: application/json' -d '{"model": "mlp"}' localhost:8501/v1/jobs
   python train.py --submit http://localhost:8501 --model mlp
 
-The API is described at http://localhost:8501/docs.
+The page is at http://localhost:8501, the API is described at
+http://localhost:8501/docs.
 """
 
 

@@ -23,6 +23,7 @@ Predictions by TensorFlow Serving's REST API: `POST /v1/models/NAME:predict`.
 """
 
 _MAX_JOB_BYTES = 2**16
+_MAX_PAGE_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ def create_app(
         await asyncio.to_thread(serving.stop)
 
     app = FastAPI(title="kerasnorm", description=DESCRIPTION, lifespan=lifespan)
+    app.state.queue = queue
+    app.state.is_stopping = is_stopping
     if queue is not None:
-        app.state.queue = queue
-        app.state.is_stopping = is_stopping
         app.include_router(routes.routes)
         app.add_exception_handler(sqlite3.DatabaseError, _cannot_be_kept)
     # Last: they take what is left of /v1/.
@@ -84,6 +85,7 @@ def create_app(
         token=settings.token,
         jobs=routes.PATHS,
         max_job_bytes=_MAX_JOB_BYTES,
+        max_page_bytes=_MAX_PAGE_BYTES,
     )
     return app
 

@@ -40,6 +40,7 @@ class Guard:
         token: What job calls must show as `Authorization: Bearer`, if anything.
         jobs: The beginnings of the paths of job calls.
         max_job_bytes: The largest body of a job call.
+        max_page_bytes: The largest body of a call to anything outside of /v1/.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class Guard:
         token: str | None,
         jobs: Sequence[str],
         max_job_bytes: int,
+        max_page_bytes: int,
     ) -> None:
         self._app = app
         self._loopback = loopback
         self._token = token
         self._jobs = tuple(jobs)
         self._max_job_bytes = max_job_bytes
+        self._max_page_bytes = max_page_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers itself or passes the request on."""
@@ -66,8 +69,11 @@ class Guard:
         is_job = scope["path"].startswith(self._jobs)
         refusal = self._refusal(headers, is_job)
         if refusal is None:
-            if is_job:  # predictions have limits of their own
+            if is_job:
                 receive = _limited(receive, self._max_job_bytes)
+            elif not scope["path"].lower().startswith("/v1/"):
+                receive = _limited(receive, self._max_page_bytes)
+            # Predictions have limits of their own.
             await self._app(scope, receive, send)
         else:
             status, reason = refusal

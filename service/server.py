@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import uvicorn
+from fastapi import FastAPI
 
 from service.app import Settings, create_app
 from service.jobs.queue import QueueConfig
@@ -45,6 +46,7 @@ def serve(options: argparse.Namespace, token: str | None) -> None:
     ):
         app = create_app(settings, serving, lambda: server.should_exit)
         server = uvicorn.Server(uvicorn.Config(app, access_log=False))
+        _add_page(app, serving, token)
         # uvicorn raises the signal that has stopped it once more.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
@@ -70,6 +72,17 @@ def serving_config(options: argparse.Namespace) -> ServingConfig:
         max_body_bytes=options.max_body_bytes,
         batching=BatchingParameters() if options.enable_batching else None,
     )
+
+
+def _add_page(app: FastAPI, serving: Serving, token: str | None) -> None:
+    try:
+        from service.page.mount import mount
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        print("No page at /: pip install '.[page]' brings it.", file=sys.stderr)
+    else:
+        mount(app, app.state.queue, serving, token)
 
 
 def _queue_config(options: argparse.Namespace) -> QueueConfig:

@@ -17,6 +17,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 ARCHIVES = REPOSITORY / "datasets" / "fashion_mnist"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--screenshots", metavar="DIR", help="keep pictures of the page in DIR"
+    )
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished `train.py` and where it has written."""

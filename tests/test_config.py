@@ -98,6 +98,15 @@ def test_paths_are_kept_absolute(
             "Received: recalibrate=100, norm=False.",
         ),
         (
+            "--monitor --no-norm",
+            "`monitor` needs batch normalization. Received: monitor=True, norm=False.",
+        ),
+        (
+            "--monitor --distribute mirrored",
+            "`monitor` needs training on one device. "
+            "Received: monitor=True, distribute=mirrored.",
+        ),
+        (
             "--monte-carlo 20 --dropout-rate 0",
             "`monte_carlo` needs dropout. Received: monte_carlo=20, dropout_rate=0.",
         ),

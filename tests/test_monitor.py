@@ -62,6 +62,8 @@ def summary(layer, x, axes):
     return {
         **{f"input_{p}": np.nanpercentile(x, p) for p in PERCENTILES},
         **{f"output_{p}": np.nanpercentile(y, p) for p in PERCENTILES},
+        **{f"moving_mean_{p}": np.percentile(mean, p) for p in PERCENTILES},
+        **{f"moving_variance_{p}": np.percentile(variance, p) for p in PERCENTILES},
         "mean_shift": np.sqrt(np.mean((own_mean - mean) ** 2 / scale)),
         "variance_ratio": np.median((own_variance + layer.epsilon) / scale),
     }

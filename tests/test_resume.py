@@ -156,7 +156,7 @@ def test_a_killed_cnn_ends_as_if_it_had_not_been(
 ) -> None:
     options = (
         *("--model", "cnn", "--epochs", 3, "--batch-size", 16, "--name", "cnn"),
-        *("--dataset", f"folder:{pictures}", "--max-norm", 3),
+        *("--dataset", f"folder:{pictures}", "--max-norm", 3, "--monitor"),
         *("--run-dir", "runs", "--export-dir", "exports"),
     )
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -171,6 +171,13 @@ def test_a_killed_cnn_ends_as_if_it_had_not_been(
     ):
         assert process.returncode == 0, process.stderr
     assert_same_end(whole / "runs" / "cnn", killed / "runs" / "cnn")
+    records = (killed / "runs" / "cnn" / "monitor.csv").read_text()
+    assert records == (whole / "runs" / "cnn" / "monitor.csv").read_text()
+    rows = list(csv.DictReader(records.splitlines()))
+    # 3 x 34 steps, a record at every second, a row for each of five layers.
+    assert [int(row["step"]) for row in rows[::5]] == list(range(2, 103, 2))
+    assert {row["epoch"] for row in rows} == {"0", "1", "2"}
+    assert (killed / "runs" / "cnn" / "monitor.png").exists()
 
 
 def test_another_seed_gives_other_weights(

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import kerasnorm
 from training.claim import check_claim
 from training.errors import UserError, first_line
 from training.files import write_atomically
@@ -21,15 +23,23 @@ _EARLY_STOPPING_STATE = ("wait", "stopped_epoch", "best", "best_epoch")
 
 
 class RunState(tf.train.experimental.PythonState):
-    """What a run knows besides its variables: its history and early stopping's state.
+    """What a run knows besides its variables: its history and its callbacks' state.
 
     Args:
-        early_stopping: The callback whose state is kept, if there is one.
+        early_stopping: A callback whose state is kept, if there is one.
+        monitor: Another.
     """
 
-    def __init__(self, early_stopping: keras.callbacks.EarlyStopping | None) -> None:
+    def __init__(
+        self,
+        early_stopping: keras.callbacks.EarlyStopping | None,
+        monitor: kerasnorm.ShiftMonitor | None,
+    ) -> None:
         self.history: list[dict[str, float]] = []
+        self.records: list[dict[str, Any]] = []  # of the monitor
+        self._step = 0
         self._early_stopping = early_stopping
+        self._monitor = monitor
         self._stopping_state: dict[str, Any] = {}
         self._best_weights: list[np.ndarray] | None = None
 
@@ -38,25 +48,35 @@ class RunState(tf.train.experimental.PythonState):
         """Whether early stopping has ended the run."""
         return bool(self._stopping_state.get("stopped_epoch"))
 
-    def take_from_callback(self) -> None:
-        """Remembers the state of early stopping."""
+    def take_from_callbacks(self) -> None:
+        """Remembers the state of early stopping and of the monitor."""
         if self._early_stopping is not None:
             self._stopping_state = {
                 name: getattr(self._early_stopping, name)
                 for name in _EARLY_STOPPING_STATE
             }
             self._best_weights = self._early_stopping.best_weights
+        if self._monitor is not None:
+            self.records = list(self._monitor.history)
+            self._step = self._monitor.step
 
-    def give_to_callback(self) -> None:
-        """Puts the state back; to be called after its `on_train_begin`."""
+    def give_to_callbacks(self) -> None:
+        """Puts the state back; to be called after their `on_train_begin`."""
         if self._early_stopping is not None and self._stopping_state:
             for name, value in self._stopping_state.items():
                 setattr(self._early_stopping, name, value)
             self._early_stopping.best_weights = self._best_weights
+        if self._monitor is not None:
+            self._monitor.history = list(self.records)
+            self._monitor.step = self._step
 
     def serialize(self) -> bytes:
         """As `tf.train.Checkpoint` asks for it."""
-        state = {"history": self.history, "early_stopping": self._stopping_state}
+        state = {
+            "history": self.history,
+            "early_stopping": self._stopping_state,
+            "monitor": {"history": self.records, "step": self._step},
+        }
         text = np.array(json.dumps(state, default=float))
         buffer = io.BytesIO()
         np.savez(buffer, text, *self._best_weights or ())
@@ -69,11 +89,14 @@ class RunState(tf.train.experimental.PythonState):
         state = json.loads(str(state))
         self.history = state["history"]
         self._stopping_state = state["early_stopping"]
+        monitor = state.get("monitor", {})  # a run of an earlier version has none
+        self.records = monitor.get("history", [])
+        self._step = monitor.get("step", 0)
         self._best_weights = weights or None
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves the run after each epoch; its history also as history.csv.
+    """Saves the run after each epoch; its history and records also as CSV files.
 
     It comes last among the callbacks, so that it sees what they have done.
 
@@ -86,7 +109,7 @@ class Checkpoint(keras.callbacks.Callback):
     def __init__(self, model: keras.Model, state: RunState, directory: Path) -> None:
         super().__init__()
         self._state = state
-        self._history_path = directory / "history.csv"
+        self._directory = directory
         self._manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(model=model, optimizer=model.optimizer, run=state),
             str(directory / "checkpoints"),
@@ -119,12 +142,12 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Adds the epoch to the history and saves."""
-        check_claim(self._history_path.parent)
+        check_claim(self._directory)
         row = {"epoch": epoch + 1, **(logs or {})}
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         row["seconds"] = round(time.monotonic() - self._epoch_start, 3)
         self._state.history.append(row)
-        self._state.take_from_callback()
+        self._state.take_from_callbacks()
         try:
             self._manager.save(checkpoint_number=epoch + 1)
             self._write_history()
@@ -135,12 +158,17 @@ class Checkpoint(keras.callbacks.Callback):
             ) from error
 
     def _write_history(self) -> None:
-        history = self._state.history
-        text = io.StringIO()
-        writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-        write_atomically(self._history_path, text.getvalue())
+        _write_csv(self._state.history, self._directory / "history.csv")
+        if self._state.records:
+            _write_csv(self._state.records, self._directory / "monitor.csv")
+
+
+def _write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
 
 
 def _is_readable(path: str) -> bool:

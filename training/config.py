@@ -119,6 +119,12 @@ class TrainConfig(BaseModel):
         description="also predict with N random dropout masks: adds the signature "
         "monte_carlo to the export and the picture certainty.png to the run",
     )
+    monitor: bool = Field(
+        False,
+        description="record what every batch normalization sees, and its moving "
+        "statistics, on some validation images about fifty times in the run: "
+        "monitor.csv and monitor.png",
+    )
     distribute: Literal["none", "mirrored", "multiworker"] = Field(
         "none",
         description="split every batch: mirrored, over the GPUs of this machine; "
@@ -177,6 +183,16 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 "`recalibrate` needs batch normalization. "
                 f"Received: recalibrate={self.recalibrate}, norm=False."
+            )
+        if self.monitor and not self.norm:
+            raise ValueError(
+                "`monitor` needs batch normalization. "
+                "Received: monitor=True, norm=False."
+            )
+        if self.monitor and self.distribute != "none":
+            raise ValueError(
+                "`monitor` needs training on one device. "
+                f"Received: monitor=True, distribute={self.distribute}."
             )
         if self.synchronized and not self.norm:
             raise ValueError(

@@ -13,6 +13,7 @@ from training.config import TrainConfig
 from training.data import Data
 from training.distribute import Team
 from training.errors import UserError
+from training.monitor import draw, make_monitor
 from training.progress import Progress
 
 WARM_UP = 0.2  # of all steps
@@ -87,7 +88,9 @@ def fit(
         if config.patience
         else None
     )
-    state = RunState(early_stopping)
+    steps = _steps(config, data)
+    monitor = make_monitor(config, data, steps)
+    state = RunState(early_stopping, monitor)
     if directory is not None:
         checkpoint = Checkpoint(model, state, directory)
         checkpoint.restore()
@@ -97,11 +100,11 @@ def fit(
             "All workers must see the same checkpoints, in a shared file system. "
             f"Received: {directory} with {done} epochs here, others elsewhere."
         )
-    steps = _steps(config, data)
     callbacks = [
         *([early_stopping] if early_stopping else []),
+        *([monitor] if monitor else []),
         keras.callbacks.LambdaCallback(
-            on_train_begin=lambda logs: state.give_to_callback()
+            on_train_begin=lambda logs: state.give_to_callbacks()
         ),
     ]
     if directory is not None and team.is_chief:
@@ -125,6 +128,8 @@ def fit(
         callbacks=callbacks,
         verbose=(1 if sys.stdout.isatty() else 2) if team.is_chief else 0,
     )
+    if monitor and directory is not None:
+        draw(monitor, directory)
     return state.history
 
 

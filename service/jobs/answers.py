@@ -97,7 +97,7 @@ def sweep(number: int, fields: list[str], jobs: list[Job]) -> Sweep:
             state=job.state,
             values=job.config.model_dump(mode="json", include=set(fields)),
             epochs=epochs_finished(job.directory),
-            validation=_validation(job.directory),
+            validation=validation(job.directory),
         )
         for job in jobs
     ]
@@ -110,13 +110,8 @@ def sweep(number: int, fields: list[str], jobs: list[Job]) -> Sweep:
     return Sweep(id=number, fields=fields, rows=rows, best=best)
 
 
-def _columns(job: Job) -> dict[str, Any]:
-    names = set(JobSummary.model_fields) - {"name"}
-    return {"name": job.config.export_name} | {n: getattr(job, n) for n in names}
-
-
-def _validation(directory: Path) -> dict[str, float] | None:
-    """Of the finished run, else of its last epoch."""
+def validation(directory: Path) -> dict[str, float] | None:
+    """Loss and accuracy of the finished run, else of its last epoch."""
     finished = result(directory)
     if finished:
         return finished["metrics"]["validation"]
@@ -124,3 +119,8 @@ def _validation(directory: Path) -> dict[str, float] | None:
     if not epochs:
         return None
     return {"loss": epochs[-1]["val_loss"], "accuracy": epochs[-1]["val_accuracy"]}
+
+
+def _columns(job: Job) -> dict[str, Any]:
+    names = set(JobSummary.model_fields) - {"name"}
+    return {"name": job.config.export_name} | {n: getattr(job, n) for n in names}

@@ -29,7 +29,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from service.jobs import answers
 from service.jobs.answers import Artifact, JobDetail, JobPage, Sweep
 from service.jobs.runs import LOG, history
-from service.jobs.store import Job, State, Store
+from service.jobs.store import RESUMABLE, Job, State, Store
 from service.jobs.submission import BODY_SCHEMA, configs_of, values_of
 
 PATHS = ("/v1/jobs", "/v1/sweeps")
@@ -140,7 +140,7 @@ def cancel(job: Found, store: Stored) -> JobDetail:
 @routes.post("/v1/jobs/{job_id}/resume")
 def resume(job: Found, store: Stored) -> JobDetail:
     """Queue a failed, cancelled or interrupted job again, from its checkpoint."""
-    if not store.requeue(job.id, [State.FAILED, State.CANCELLED, State.INTERRUPTED]):
+    if not store.requeue(job.id, RESUMABLE):
         raise HTTPException(
             HTTPStatus.CONFLICT,
             "Only a job that is failed, cancelled or interrupted can be resumed. "

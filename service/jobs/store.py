@@ -48,6 +48,9 @@ class State(StrEnum):
     INTERRUPTED = "interrupted"  # told to stop by someone else than the service
 
 
+RESUMABLE = (State.FAILED, State.CANCELLED, State.INTERRUPTED)
+
+
 @dataclass(frozen=True)
 class Job:
     """A row of the table of jobs; times are seconds since 1970."""

@@ -1,0 +1,98 @@
+"""A form with a field for each option of a training job."""
+
+from typing import Any
+
+import gradio as gr
+from fastapi.exceptions import RequestValidationError
+
+from training.config import TrainConfig
+
+_LEFT_OUT = ("run_dir", "export_dir")  # the service's own
+_IN_FRONT = ("model", "dataset", "epochs", "learning_rate")
+
+
+class Form:
+    """The fields of `TrainConfig`, and one that may be swept.
+
+    It stands where it is made, inside a `gr.Blocks`.
+    """
+
+    def __init__(self) -> None:
+        schema = TrainConfig.model_json_schema()["properties"]
+        self._defaults = {name: field.get("default") for name, field in schema.items()}
+        others = [name for name in schema if name not in _IN_FRONT + _LEFT_OUT]
+        with gr.Row():
+            self._fields = {name: _component(name, schema[name]) for name in _IN_FRONT}
+        with gr.Accordion("More options", open=False), gr.Row():
+            self._fields |= {name: _component(name, schema[name]) for name in others}
+        with gr.Row():
+            self._swept = gr.Dropdown(
+                [("nothing: one job", ""), *((_label(n), n) for n in self._fields)],
+                label="Sweep",
+                info="a job for each value of this option",
+                elem_id="swept",
+            )
+            self._values = gr.Textbox(
+                label="Values",
+                info="of that option, separated by commas: 0.001, 0.004",
+                elem_id="values",
+            )
+            self._priority = gr.Number(
+                0,
+                label="priority",
+                info="the higher, the sooner",
+                precision=0,
+                minimum=-1000,
+                maximum=1000,
+            )
+
+    @property
+    def inputs(self) -> list[gr.components.Component]:
+        """All its components, in the order that `read` takes their values in."""
+        return [*self._fields.values(), self._swept, self._values, self._priority]
+
+    def read(self, *inputs: Any) -> tuple[dict[str, Any], int]:
+        """What has been filled in, as the body of `POST /v1/jobs`, and the priority."""
+        *fields, swept, values, priority = inputs
+        filled = {
+            name: value
+            for name, value in zip(self._fields, fields, strict=True)
+            if value not in (None, "") and value != self._defaults[name]
+        }
+        if swept:
+            filled[swept] = [v.strip() for v in values.split(",") if v.strip()]
+        return filled, int(priority or 0)
+
+
+def complaint(error: RequestValidationError) -> str:
+    """What is wrong with the values, in one line."""
+    return "; ".join(
+        f"{_label(str(each['loc'][-1]))}: {each['msg']}"
+        if len(each["loc"]) > 1
+        else str(each["msg"])
+        for each in error.errors()
+    )
+
+
+def _component(name: str, field: dict[str, Any]) -> gr.components.Component:
+    """What fits the type of a field in the schema; an empty one stands for None."""
+    options = {
+        "value": field.get("default"),
+        "label": _label(name),
+        "info": field["description"].replace("*", r"\*"),  # it is read as Markdown
+        "elem_id": f"option-{name}",
+        "min_width": 240,
+    }
+    if "enum" in field:
+        return gr.Dropdown(field["enum"], **options)
+    if field.get("type") == "boolean":
+        return gr.Checkbox(**options)
+    if field.get("type") in ("integer", "number"):
+        precision = 0 if field["type"] == "integer" else None
+        return gr.Number(precision=precision, **options)
+    # Also for numbers that may be None: an empty gr.Number becomes 0.
+    return gr.Textbox(**options)
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,0 +1,113 @@
+"""The page at `/` of the service: what it shows it has from the same parts as the API.
+
+It works without a network: Gradio brings its fonts and scripts.
+"""
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI
+from starlette.routing import Mount
+
+from service.jobs.queue import Queue
+from service.page.inside import InsideTab
+from service.page.jobs import JobsTab
+from service.page.models import Models
+from service.page.predictions import PredictionsTab
+from service.serving.http import Serving
+
+_CSS = """
+#log pre { font-size: 12px; margin: 0; white-space: pre-wrap; }
+/* So its end stays in sight while it grows. */
+#log div:has(> pre) { max-height: 180px; overflow-y: auto;
+  display: flex; flex-direction: column-reverse; }
+"""
+_LARGEST_FILE = "16mb"
+_SECONDS_IN_THE_CACHE = 3600
+_SECONDS_BETWEEN_LOOKS = 0.2
+
+
+def mount(
+    app: FastAPI, queue: Queue | None, serving: Serving, token: str | None
+) -> None:
+    """Puts the page at `/`; what the application has routes for it keeps.
+
+    Args:
+        app: The application, with `is_stopping` in its state.
+        queue: The jobs; without them the page has predictions alone.
+        serving: The models.
+        token: What the page asks for as a password, if anything.
+    """
+
+    def is_token(user: str, password: str) -> bool:
+        return hmac.compare_digest(password.encode(), (token or "").encode())
+
+    gr.mount_gradio_app(
+        app,
+        _blocks(queue, serving),
+        path="/",
+        auth=is_token if token else None,
+        auth_message="Any user name; the password is the service's token.",
+        css=_CSS,
+        max_file_size=_LARGEST_FILE,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+    )
+    mounted = app.router.routes[-1]
+    assert isinstance(mounted, Mount)
+    _end_with_the_server(app, mounted.app)
+
+
+def _blocks(queue: Queue | None, serving: Serving) -> gr.Blocks:
+    with gr.Blocks(
+        title="kerasnorm",
+        analytics_enabled=False,
+        delete_cache=(_SECONDS_IN_THE_CACHE, _SECONDS_IN_THE_CACHE),
+    ) as blocks:
+        gr.Markdown("# kerasnorm")
+        if queue is not None:
+            with gr.Tab("Jobs"):
+                JobsTab(queue.store, queue.roots)
+        with gr.Tab("Try") as tab:
+            base = serving.config.model_base_path
+            predictions = PredictionsTab(Models(base, serving.servables))
+        refreshed: dict[gr.Tab, Any] = {tab: predictions}
+        if queue is not None:
+            with gr.Tab("Inside") as tab:
+                refreshed[tab] = InsideTab(queue.store)
+        for tab, part in refreshed.items():
+            gr.on(
+                [tab.select, blocks.load] if part is predictions else tab.select,
+                part.refresh,
+                part.choice,
+                part.choice,
+                show_progress="hidden",
+                api_visibility="private",
+            )
+    return blocks
+
+
+def _end_with_the_server(app: FastAPI, page: Any) -> None:
+    """Ends what browsers hold open, so that a server that stops does not wait."""
+    lifespan = app.router.lifespan_context
+
+    async def watch() -> None:
+        while not app.state.is_stopping():
+            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
+        page.stop_event.set()
+
+    @asynccontextmanager
+    async def watched(app: FastAPI) -> AsyncIterator[Any]:
+        async with lifespan(app) as state:
+            watcher = asyncio.create_task(watch())
+            yield state
+            watcher.cancel()
+
+    app.router.lifespan_context = watched

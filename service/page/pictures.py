@@ -1,0 +1,97 @@
+"""Drawings and pictures as a model takes them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from training.errors import UserError
+
+_MNIST = 28  # pixels
+_MNIST_BOX = 20  # pixels that the longer side of a digit has
+_MODES = {1: "L", 3: "RGB"}
+_SHOWN = 224  # pixels
+
+Shape = Sequence[int | None]
+
+
+def ink_of_photograph(picture: Image.Image) -> np.ndarray:
+    """The ink of a dark drawing on light paper."""
+    lightness = np.asarray(_flat(picture).convert("L"), np.float64)
+    paper, darkest = np.percentile(lightness, 90), lightness.min()
+    # What differs little from the paper is its shading.
+    ink = (0.8 * paper - lightness) / max(0.8 * paper - darkest, 1.0)
+    return np.round(255 * ink.clip(0, 1)).astype(np.uint8)
+
+
+def like_mnist(ink: np.ndarray, shape: Shape) -> np.ndarray | None:
+    """Strokes as MNIST has them: white on black, of one size, in the middle.
+
+    The strokes are cut out, scaled to 20 of 28 pixels and moved so that their centre
+    of mass is that of the image.
+
+    Args:
+        ink: 0 to 255, (height, width).
+        shape: The height, width and channels that the model takes; where they are
+            not given, 28 pixels.
+
+    Returns:
+        An image, 0 to 255; None if nothing is drawn.
+    """
+    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return None
+    height, width = (_MNIST if size is None else size for size in shape[:2])
+    strokes = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    scale = min(height, width) * _MNIST_BOX / _MNIST / max(strokes.shape)
+    small = np.asarray(
+        Image.fromarray(strokes).resize(
+            [max(1, round(side * scale)) for side in strokes.shape[::-1]],
+            Image.Resampling.BILINEAR,
+        )
+    )
+    image = np.zeros((height, width), np.uint8)
+    top, left = (
+        _offset(small.sum(axis=1 - axis), (height, width)[axis]) for axis in (0, 1)
+    )
+    image[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return np.repeat(image[..., np.newaxis], _channels(shape), axis=-1)
+
+
+def _offset(mass: np.ndarray, size: int) -> int:
+    """Where strokes begin on an axis, so that their centre of mass is in its middle."""
+    centre = (np.arange(len(mass)) * mass).sum() / max(mass.sum(), 1)
+    return int(np.clip(round((size - 1) / 2 - centre), 0, size - len(mass)))
+
+
+def fitted(picture: Image.Image, shape: Shape) -> np.ndarray:
+    """A picture in the size and the channels that a model takes, 0 to 255."""
+    height, width = shape[:2]
+    converted = _flat(picture).convert(_MODES[_channels(shape)])
+    if height is not None and width is not None:
+        converted = converted.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(converted).reshape(*converted.size[::-1], _channels(shape))
+
+
+def shown(image: np.ndarray) -> np.ndarray:
+    """An image with its pixels large enough to be seen."""
+    times = max(1, _SHOWN // max(image.shape))
+    large = image.repeat(times, axis=0).repeat(times, axis=1)
+    return large[..., 0] if large.shape[-1] == 1 else large
+
+
+def _flat(picture: Image.Image) -> Image.Image:
+    """A picture on white where it is transparent."""
+    if "transparency" not in picture.info and "A" not in picture.getbands():
+        return picture
+    paper = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(paper, picture.convert("RGBA"))
+
+
+def _channels(shape: Shape) -> int:
+    channels = shape[2]
+    if channels not in _MODES:
+        raise UserError(
+            f"The model must take images of 1 or 3 channels. Received: {channels}."
+        )
+    return channels

@@ -1,0 +1,38 @@
+"""What batch normalization sees while a run trains."""
+
+from pathlib import Path
+
+import numpy as np
+
+import kerasnorm
+from training.config import TrainConfig
+from training.data import Data
+
+PICTURE = "monitor.png"
+
+_IMAGES = 256
+_RECORDS = 50
+
+
+def make_monitor(
+    config: TrainConfig, data: Data, steps: int
+) -> kerasnorm.ShiftMonitor | None:
+    """The callback that records it on validation images, if that is asked for.
+
+    Args:
+        config: The options of the job.
+        data: The dataset.
+        steps: The number of steps in an epoch.
+    """
+    if not config.monitor:
+        return None
+    examples = data.splits["validation"].take(_IMAGES).as_numpy_iterator()
+    probe = np.stack([image for image, _ in examples])
+    every = max(1, steps * config.epochs // _RECORDS)
+    return kerasnorm.ShiftMonitor(probe, frequency=every)
+
+
+def draw(monitor: kerasnorm.ShiftMonitor, directory: Path) -> None:
+    """Draws what has been recorded, if training has come to a record."""
+    if monitor.history:
+        monitor.plot(directory / PICTURE)
