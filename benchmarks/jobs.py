@@ -120,16 +120,21 @@ def _service() -> Iterator[tuple[requests.Session, psutil.Process]]:
         )
         session = requests.Session()
         try:
-            while True:
-                try:
-                    session.get(JOBS)
-                    break
-                except requests.ConnectionError:
-                    time.sleep(0.1)
+            while not _answers_at(session):
+                if process.poll() is not None:
+                    raise RuntimeError("The service has ended; start it to see why.")
+                time.sleep(0.1)
             yield session, psutil.Process(process.pid)
         finally:
             process.terminate()
             process.wait()
+
+
+def _answers_at(session: requests.Session) -> bool:
+    try:
+        return session.get(JOBS).ok
+    except requests.ConnectionError:
+        return False
 
 
 def _milliseconds(call: Callable[[], requests.Response]) -> float:

@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -133,9 +133,13 @@ class Server:
         self._process.wait(60)
 
 
+HERE = ("kerasnorm", "FastAPI")
+RAY_SERVE = ("Ray Serve",) if importlib.util.find_spec("ray") else ()
+
+
 @contextmanager
-def servers(base: Path) -> Iterator[dict[str, Server]]:
-    """All servers of the model `m` under a directory, each answering."""
+def servers(base: Path, names: Sequence[str]) -> Iterator[dict[str, Server]]:
+    """Servers of the model `m` under a directory, each answering."""
     directory = str(base / "m" / "1")
     python = [sys.executable]
     commands = {
@@ -144,15 +148,14 @@ def servers(base: Path) -> Iterator[dict[str, Server]]:
             *("--model-base-path", str(base), "--port", port, "--grpc-port", "0"),
         ],
         "FastAPI": lambda port: [*python, "-c", FASTAPI, directory, port],
+        "Ray Serve": lambda port: [*python, "-c", RAY, directory, port],
     }
-    if importlib.util.find_spec("ray"):
-        commands["Ray Serve"] = lambda port: [*python, "-c", RAY, directory, port]
     running = {}
     try:
-        for name, command in commands.items():
+        for name in names:
             with socket.create_server(("127.0.0.1", 0)) as free:
                 port = free.getsockname()[1]
-            running[name] = Server(command(str(port)), port)
+            running[name] = Server(commands[name](str(port)), port)
         for server in running.values():
             server.wait(np.zeros((1, 28, 28, 1), np.uint8))
         yield running

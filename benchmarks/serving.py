@@ -1,8 +1,8 @@
 """Predictions over HTTP beside the bare call: `python -m benchmarks.serving`.
 
-The service, a minimal FastAPI application and, where it is installed, Ray Serve answer
-the same requests with the same model, in turn, each in processes of its own. All, the
-client that asks too, share the machine's cores.
+The service and a minimal FastAPI application answer the same requests with the same
+model, in turn, each in processes of its own, and after them, where it is installed, Ray
+Serve. All, the client that asks too, share the machine's cores.
 """
 
 import argparse
@@ -25,15 +25,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.servers import Server, export, servers
+from benchmarks.servers import HERE, RAY_SERVE, Server, export, servers
 from benchmarks.timing import environment
 
+BARE, BARE_BESIDE_RAY = "bare call", "bare call beside Ray"
 CONNECTIONS = 32
 LARGE = 256
 
 
 def receive(connection: socket.socket) -> bytes:
-    """The body of an answer.
+    """The body of an answer, in chunks if it came in chunks.
 
     Raises:
         ValueError: If it is not of status 200.
@@ -44,6 +45,10 @@ def receive(connection: socket.socket) -> bytes:
     head, _, body = answer.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200"):
         raise ValueError(f"The server answered: {answer[:500]!r}.")
+    if b"transfer-encoding: chunked" in head.lower():
+        while not body.endswith(b"\r\n0\r\n\r\n"):
+            body += connection.recv(2**20)
+        return body
     length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
     while len(body) < length:
         body += connection.recv(2**20)
@@ -127,15 +132,17 @@ def measure(network: str, seconds: float, rounds: int) -> dict[str, Any]:
         def note(name: str, figure: str, value: float) -> None:
             figures.setdefault(name, {}).setdefault(figure, []).append(value)
 
-        with servers(Path(base)) as running:
-            for _ in range(rounds):
-                note("bare call", "latency", latency(bare_one, seconds))
-                note("bare call", "large", latency(bare_many, seconds))
-                note("bare call", "throughput", bare_throughput(bare_one, seconds))
-                for name, server in running.items():
-                    note(name, "latency", ask(server, one, seconds))
-                    note(name, "large", ask(server, many, seconds))
-                    note(name, "throughput", throughput(server, one, seconds))
+        # Ray's processes are never idle, so that they would slow down the others.
+        for bare, names in ((BARE, HERE), (BARE_BESIDE_RAY, RAY_SERVE)):
+            with servers(Path(base), names) as running:
+                for _ in range(rounds if names else 0):
+                    note(bare, "latency", latency(bare_one, seconds))
+                    note(bare, "large", latency(bare_many, seconds))
+                    note(bare, "throughput", bare_throughput(bare_one, seconds))
+                    for name, server in running.items():
+                        note(name, "latency", ask(server, one, seconds))
+                        note(name, "large", ask(server, many, seconds))
+                        note(name, "throughput", throughput(server, one, seconds))
     return {
         name: {figure: statistics.median(values) for figure, values in part.items()}
         for name, part in figures.items()
@@ -144,13 +151,14 @@ def measure(network: str, seconds: float, rounds: int) -> dict[str, Any]:
 
 def table(network: str, figures: dict[str, dict[str, float]]) -> str:
     """The figures of a network as Markdown."""
-    bare = figures["bare call"]
+    bare: dict[str, float] = {}
     lines = [
         f"| {network} | 1 image, ms | / bare | {LARGE} images, ms | / bare "
         f"| 1 image, {CONNECTIONS} connections, 1/s | / bare |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, part in figures.items():
+        bare = part if name in (BARE, BARE_BESIDE_RAY) else bare
         cells = [
             f"{part['latency'] * 1e3:.2f}",
             f"{part['latency'] / bare['latency']:.2f}",

@@ -5,6 +5,7 @@ import json
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,6 +100,25 @@ def test_an_interruption_says_how_to_go_on(
     assert shlex.split(resume_hint(last))[-2:] == ["--resume", "my runs/long"]
     assert err == ""
     assert not (tmp_path / "my runs/long/result.json").exists()
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1.0, 1.5, 2.0, 3.0])
+def test_no_import_swallows_a_signal(
+    train_py: Callable[..., subprocess.Popen[str]],
+    pictures: Path,
+    tmp_path: Path,
+    seconds: float,
+) -> None:
+    """Some imports take a KeyboardInterrupt for an error of their own and go on."""
+    with train_py(
+        *("--model", "mlp", "--dataset", f"folder:{pictures}", "--epochs", 1000),
+        cwd=tmp_path,
+    ) as process:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
+    assert "Traceback" not in err
 
 
 def test_a_name_is_never_used_twice(
