@@ -50,7 +50,7 @@ def url(base: Path) -> Iterator[str]:
         assert process.poll() is None, process.communicate()[1]
         try:
             return requests.get(url, timeout=5).ok
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
     try:
@@ -79,7 +79,7 @@ def scaled(url: str) -> float:
 
 def test_replicas_answer_as_the_service_does(url: str, base: Path) -> None:
     assert {scaled(url) for _ in range(20)} == {3.0}
-    wrong = requests.post(f"{url}:predict", data='{"instances": ["x"]}', timeout=30)
+    wrong = requests.post(f"{url}:predict", data='{"inputs": ["x"]}', timeout=30)
     assert (wrong.status_code, wrong.json()) == (
         400,
         {"error": 'JSON Value: "x" Type: String is not of expected type: float'},
