@@ -9,6 +9,7 @@ from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 
 from service.jobs import routes
 from service.jobs.queue import Queue, QueueConfig
@@ -71,7 +72,9 @@ def create_app(
             await asyncio.to_thread(queue.stop)
         await asyncio.to_thread(serving.stop)
 
-    app = FastAPI(title="kerasnorm", description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPIOffline(
+        title="kerasnorm", description=DESCRIPTION, lifespan=lifespan, redoc_url=None
+    )
     app.state.queue = queue
     app.state.is_stopping = is_stopping
     if queue is not None:

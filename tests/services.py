@@ -18,6 +18,8 @@ from tests.conftest import REPOSITORY
 class Service:
     """`python -m service`, with its state below a directory."""
 
+    asked = "/v1/jobs"  # to see whether it answers
+
     def __init__(self, root: Path, *options: object, limit: str = "") -> None:
         self.root = root
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -47,7 +49,7 @@ class Service:
     def answers(self) -> bool:
         assert self.process.poll() is None, self.process.communicate()[1]
         try:
-            return requests.get(f"{self.url}/v1/jobs", timeout=5).ok
+            return requests.get(f"{self.url}{self.asked}", timeout=5).ok
         except requests.ConnectionError:
             return False
 
