@@ -385,6 +385,8 @@ COLUMNS = [
     (E, {"inputs": {"z": 1}}, 400, Says("Missing named input: x in 'inputs' object.")),
     (E, {"inputs": [1, "x"]}, 400, Says('JSON Value: "x" Type: String is not of expected type: float')),
     (E, {"inputs": [[1], [2, 3]]}, 400, Says("Encountered list at unexpected size: 2 at level: 1 expected size: 1")),
+    (E, b'{"inputs": [[[NaN]], [2.0]]}', 400, Says("JSON Value: 2.0 found at incorrect level: 3 in the JSON DOM. Expected at level: 3")),
+    (E, named("string", inputs=[[["a"]], ["b"]]), 400, Says('JSON Value: "b" found at incorrect level: 3 in the JSON DOM. Expected at level: 3')),
     (E, {"inputs": None}, 400, Says("JSON Value: null Type: Null is not of expected type: float")),
     (E, named("string", inputs=b64(b"hello")), 200, {"outputs": "hello"}),
     (E, named("string", inputs={"x": b64(b"hello")}), 200, {"outputs": "hello"}),
