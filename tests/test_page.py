@@ -360,12 +360,8 @@ def test_a_sweep_goes_on_as_in_the_picture(
     page.click("#compare-jobs > button")
     choose(page, "#compared", f"sweep {sweep}: dropout_rate")
     page.keyboard.press("Escape")
-    first, second = (
-        row["job"]
-        for row in requests.get(f"{service.url}/v1/sweeps/{sweep}", timeout=SECONDS).json()[
-            "rows"
-        ]
-    )
+    answer = requests.get(f"{service.url}/v1/sweeps/{sweep}", timeout=SECONDS)
+    first, second = (row["job"] for row in answer.json()["rows"])
     wait_until(lambda: service.get(str(first))["state"] == "succeeded", seconds=600)
     page.locator(
         "#jobs [role=gridcell]", has_text=re.compile(rf"^\s*{second}\s*$")

@@ -114,11 +114,15 @@ def test_files_and_hidden_directories_are_no_models(
     tmp_path: Path, scales: Path
 ) -> None:
     publish(scales / "1", tmp_path / ".m" / "1")
+    publish(scales / "1", tmp_path / os.fsdecode(b"m\xff") / "1")
     (tmp_path / "file").write_text("")
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "1").write_text("a file")
     with serve(tmp_path) as (client, _):
-        assert client.status(".m") == client.status("file") == client.status("m") == {}
+        for name in (".m", "file", "m", "m%ff"):
+            assert client.status(name) == {}
+            client.send("POST", f"/v1/models/{name}:predict", b"{}")
+        assert client.send("GET", "/monitoring/prometheus/metrics")[0] == 200
 
 
 def damage(kind: str, version: Path) -> None:
@@ -142,11 +146,15 @@ def damage(kind: str, version: Path) -> None:
         case "directory for a file":
             pb.unlink()
             pb.mkdir()
+        case "pipe for a file":
+            pb.unlink()
+            os.mkfifo(pb)
 
 
 DAMAGES = [
     *("empty", "not a model", "truncated graph", "empty graph", "no variables"),
     *("truncated variables", "garbled index", "directory for a file"),
+    "pipe for a file",
 ]
 
 
