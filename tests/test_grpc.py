@@ -1,5 +1,8 @@
 """The gRPC API, by TensorFlow Serving's own stubs."""
 
+import dataclasses
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -253,6 +256,50 @@ def test_the_client_s_deadline_ends_the_run(stubs: Stubs) -> None:
         stubs.predict(request("troubles", "count", n=np.int32([10**9])), timeout=0.5)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     # It does not go on: the server's stop, which waits for it, would not end.
+    assert stubs.predict(request("half", x=np.float32([1])), timeout=10).outputs
+
+
+def test_requests_that_never_arrive_keep_no_others_waiting(serving: Serving) -> None:
+    config = dataclasses.replace(serving.config, timeout=1.5, threads=1)
+    patient = Serving(config)
+    patient.start()
+    assert patient.servables.wait_until_settled(60)
+    server = GrpcServer(patient, "127.0.0.1:0")
+    server.start()
+    stubs, end = Stubs(server.port), threading.Event()
+
+    def never() -> Iterator[bytes]:
+        end.wait()
+        yield from ()
+
+    path = "/tensorflow.serving.PredictionService/Predict"
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        slow = [channel.stream_unary(path).future(never()) for _ in range(5)]
+        time.sleep(0.5)
+        assert stubs.predict(request("half", x=np.float32([1]))).outputs
+        # Nor do they stay: the connection's age ends them, here after 3 + 1.5 s.
+        for future in slow:
+            with pytest.raises(grpc.RpcError):
+                future.result(timeout=60)
+        end.set()
+    # Those who behave see nothing of it.
+    assert stubs.predict(request("half", x=np.float32([1]))).outputs
+    stubs.channel.close()
+    server.stop(5)
+    patient.stop()
+
+
+def test_who_waits_for_others_too_long_is_told(serving: Serving, stubs: Stubs) -> None:
+    endless = request("troubles", "count", n=np.int32([10**9]))
+    tasks = [
+        stubs.predict.future(endless, timeout=3) for _ in range(serving.config.threads)
+    ]
+    time.sleep(0.5)
+    with pytest.raises(grpc.RpcError) as caught:
+        stubs.predict(request("half", x=np.float32([1])), timeout=1)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    for task in tasks:
+        assert task.exception().code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert stubs.predict(request("half", x=np.float32([1])), timeout=10).outputs
 
 
