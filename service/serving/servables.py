@@ -15,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from service.serving import model_config
+from service.serving.batching import BatchingParameters
 from service.serving.errors import invalid, not_found
 from service.serving.model_config import ModelConfig
-from service.serving.saved_model import BatchingParameters, SavedModel
+from service.serving.saved_model import SavedModel
 from service.serving.versions import State, Status, Version, fingerprint
 from training.errors import UserError
 

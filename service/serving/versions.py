@@ -7,8 +7,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from service.serving.batching import BatchingParameters
 from service.serving.errors import as_op_error, invalid, of_runtime
-from service.serving.saved_model import BatchingParameters, SavedModel
+from service.serving.saved_model import SavedModel
 
 
 class State(enum.Enum):
