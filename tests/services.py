@@ -45,7 +45,11 @@ class Service:
             text=True,
             env={**os.environ, "KERASNORM_EPOCHS": "1"},  # no option of a submitted job
         )
-        wait_until(self.answers)
+        try:
+            wait_until(self.answers)
+        except BaseException:
+            self.process.kill()
+            raise
         return self
 
     def answers(self) -> bool:
