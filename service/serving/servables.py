@@ -60,8 +60,15 @@ class Servables:
         self._stopping = False
         self._poller = threading.Thread(target=self._watch, name="servables")
         self._loaders = ThreadPoolExecutor(_LOADING_THREADS, "load-model")
-        if config_file is not None:
+        if config_file is None:
+            self._read_configs()
+        else:
             self._configs = model_config.read_config_file(config_file, base)
+
+    @property
+    def configs(self) -> Mapping[str, ModelConfig]:
+        """The models by name, served or not, as they were when last looked at."""
+        return self._configs
 
     def start(self) -> None:
         """Begins to watch the directory."""

@@ -71,7 +71,7 @@ class Version:
         self.state = State.LOADING
         self.files = fingerprint(self.directory)
         try:
-            _check_files(self.directory, base)
+            check_files(self.directory, base)
             self._model = SavedModel(self.directory, batching)
         except Exception as error:
             # Whatever a damaged or hostile file makes TensorFlow raise is reported.
@@ -124,8 +124,16 @@ def fingerprint(directory: Path) -> object:
         return str(error)
 
 
-def _check_files(directory: Path, base: Path) -> None:
-    """Refuses links that lead out of the base directory, and what is no file."""
+def check_files(directory: Path, base: Path) -> None:
+    """Refuses links that lead out of the base directory, and what is no file.
+
+    Args:
+        directory: One version's directory.
+        base: The directory that all its files must lie under.
+
+    Raises:
+        tf.errors.OpError: If there is such a thing.
+    """
     root = base.resolve()
     for path in (directory, *directory.rglob("*")):
         if path.exists() and not (path.is_dir() or path.is_file()):
