@@ -112,11 +112,32 @@ def test_versions_and_labels(stubs: Stubs) -> None:
     "dtype", [name for name in ECHOED if name not in ("bool", "string")]
 )
 def test_every_type_comes_back(stubs: Stubs, dtype: str) -> None:
-    values = np.array([[1, 2, 3], [100, 5, 6]], dtype)
+    values = np.array([[1, 2, 3], [100, 5, 0.1]]).astype(dtype)
     outputs = stubs.predict(request("echo", dtype, x=values)).outputs
     returned = tf.make_ndarray(outputs["y"])
     assert returned.dtype == values.dtype
     np.testing.assert_array_equal(returned, values)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "field"),
+    [
+        *(("float32", "float_val"), ("float64", "double_val"), ("bool", "bool_val")),
+        *(("int8", "int_val"), ("uint8", "int_val"), ("int16", "int_val")),
+        *(("uint16", "int_val"), ("int32", "int_val"), ("int64", "int64_val")),
+        *(("uint32", "uint32_val"), ("uint64", "uint64_val")),
+    ],
+)
+def test_values_are_in_the_field_of_their_type(
+    stubs: Stubs, dtype: str, field: str
+) -> None:
+    """TensorFlow Serving's example clients read `float_val`."""
+    for shape in ((3,), (1,), (), (2, 0)):
+        values = np.ones(shape, dtype)
+        tensor = stubs.predict(request("echo", dtype, x=values)).outputs["y"]
+        assert list(getattr(tensor, field)) == values.ravel().tolist()
+        assert not tensor.tensor_content
+        np.testing.assert_array_equal(tf.make_ndarray(tensor), values)
 
 
 def test_strings_and_several_outputs(stubs: Stubs) -> None:

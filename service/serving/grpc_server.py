@@ -17,11 +17,12 @@ from tensorflow_serving.apis import (
 )
 
 from service.serving.errors import as_op_error, code_name, invalid, late
-from service.serving.grpc_requests import (
+from service.serving.grpc_messages import (
     arrays_of,
     model_spec,
     output_names,
     signature_of,
+    tensor_proto,
 )
 from service.serving.http import Serving
 from service.serving.inference import Inference
@@ -150,7 +151,7 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         response.model_spec.version.value = number
         response.model_spec.signature_name = name
         for key, array in outputs.items():
-            response.outputs[key].CopyFrom(tf.make_tensor_proto(array))
+            response.outputs[key].CopyFrom(tensor_proto(array))
         return response
 
     def _metadata(self, request: Any, deadline: float) -> Any:

@@ -1,13 +1,28 @@
-"""What gRPC requests ask for, by TensorFlow Serving's rules."""
+"""The messages of gRPC, read and written by TensorFlow Serving's rules."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
 
 from service.serving.errors import invalid
 from service.serving.inference import ModelSpec, find_signature
 from service.serving.saved_model import SavedModel, Signature
+
+_FIELDS: Mapping[tf.DType, str] = {
+    tf.float32: "float_val",
+    tf.float64: "double_val",
+    tf.float16: "half_val",
+    tf.bfloat16: "half_val",
+    **dict.fromkeys((tf.int8, tf.int16, tf.int32, tf.uint8, tf.uint16), "int_val"),
+    tf.int64: "int64_val",
+    tf.uint32: "uint32_val",
+    tf.uint64: "uint64_val",
+    tf.bool: "bool_val",
+    tf.string: "string_val",
+}
 
 
 def model_spec(request: Any) -> ModelSpec:
@@ -87,6 +102,26 @@ def output_names(request: Any, signature: Signature) -> list[str]:
         if names.count(name) > 1:
             raise invalid(f"duplicate output tensor alias: {name}")
     return names or list(signature.outputs)
+
+
+def tensor_proto(value: np.ndarray) -> Any:
+    """A tensor with its values in the field of their type.
+
+    So TensorFlow Serving sends them and its example clients read them: `float_val`,
+    which `tf.make_tensor_proto` leaves empty if there is more than one value.
+    """
+    array = np.asarray(value)
+    dtype = tf.as_dtype(array.dtype)
+    if dtype not in _FIELDS:
+        return tf.make_tensor_proto(array)
+    message = tensor_pb2.TensorProto(
+        dtype=dtype.as_datatype_enum,
+        tensor_shape=tf.TensorShape(array.shape).as_proto(),
+    )
+    field = _FIELDS[dtype]
+    bits = array.view(np.uint16) if field == "half_val" else array
+    getattr(message, field).extend(bits.ravel().tolist())
+    return message
 
 
 def _names(names: Any) -> str:
