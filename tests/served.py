@@ -68,7 +68,7 @@ def save_half_plus_three(directory: Path) -> None:
     with tf.Graph().as_default(), v1.Session() as session:
         serialized = v1.placeholder(tf.string, [None], "tf_example")
         features = v1.parse_example(
-            serialized, {"x": v1.FixedLenFeature([1], tf.float32)}
+            serialized, {"x": v1.FixedLenFeature([], tf.float32)}
         )
         x = tf.identity(features["x"], "x")  # which `predict` feeds
         y = x * 0.5 + 3.0

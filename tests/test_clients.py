@@ -42,9 +42,9 @@ LINES: list[tuple[str, Any]] = [
         },
     ),
     (
-        """curl -d '{"instances": [[1.0],[2.0],[5.0]]}' """
+        """curl -d '{"instances": [1.0,2.0,5.0]}' """
         "-X POST http://localhost:8501/v1/models/half_plus_three:predict",
-        {"predictions": [[3.5], [4.0], [5.5]]},
+        {"predictions": [3.5, 4.0, 5.5]},
     ),
     (
         """curl -d '{"signature_name": "tensorflow/serving/regress", """

@@ -42,6 +42,7 @@ SEVEN = [(0.28, 0.25), (0.72, 0.25), (0.45, 0.8)]
 ONE = [(0.5, 0.15), (0.5, 0.85)]
 SCRIBBLE = [(0.2, 0.3), (0.8, 0.4), (0.25, 0.5), (0.75, 0.7), (0.3, 0.75), (0.5, 0.25)]
 
+sync_api.expect.set_options(timeout=SECONDS * 1000)
 Page = sync_api.Page
 Keep = Callable[[str], None]
 
