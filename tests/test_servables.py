@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -22,6 +23,7 @@ pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
 from service.serving.batching import BatchingParameters, read_batching_parameters
 from service.serving.model_config import every, latest, read_config_file, specific
 from service.serving.servables import Servables
+from service.serving.versions import State, Version
 from tests.conftest import REPOSITORY
 from tests.served import (
     Client,
@@ -184,6 +186,36 @@ def test_a_broken_version_is_reported_and_replaces_nothing(
         shutil.copytree(scales / "2", tmp_path / "m" / "2")
         eventually(lambda: client.status("m") == {2: "AVAILABLE", 1: "END"})
         assert factor(client) == 2
+
+
+def test_damaged_files_are_reported_and_end_nothing(
+    tmp_path: Path, scales: Path
+) -> None:
+    draw = random.Random(0)
+    states = set()
+    for number in range(1, 41):
+        directory = tmp_path / "m" / str(number)
+        shutil.copytree(scales / "2", directory)
+        path = draw.choice([p for p in sorted(directory.rglob("*")) if p.is_file()])
+        content = bytearray(path.read_bytes())
+        place = draw.randrange(len(content))
+        match draw.choice(["cut off", "flip a bit", "put in"]):
+            case "cut off":
+                del content[place:]
+            case "flip a bit":
+                content[place] ^= 1 << draw.randrange(8)
+            case "put in":
+                content[place:place] = draw.randbytes(8)
+        path.write_bytes(content)
+        version = Version("m", number, directory)
+        version.load(tmp_path, None)
+        states.add(version.state)
+        if version.state is State.END:
+            assert version.error is not None
+            assert version.error.message
+            assert "Traceback" not in version.error.message
+        version.unload()
+    assert states == {State.AVAILABLE, State.END}
 
 
 def test_after_a_restart_a_broken_version_is_passed_over(

@@ -87,10 +87,14 @@ class JobsTab:
 
     def _build_chosen(self) -> None:
         with gr.Column(visible=False) as self._column:
-            with gr.Row(equal_height=True):
+            with gr.Row():
                 self._heading = gr.HTML(elem_id="heading")
-                self._cancel = gr.Button("Cancel", elem_id="cancel", scale=0)
-                self._resume = gr.Button("Resume", elem_id="resume", scale=0)
+                self._cancel, self._resume = (
+                    gr.Button(
+                        name, size="sm", elem_id=name.lower(), scale=0, min_width=90
+                    )
+                    for name in ("Cancel", "Resume")
+                )
             self._curves = gr.Plot(show_label=False, elem_id="curves")
             with gr.Accordion("Log", elem_id="log"):
                 self._log = gr.HTML()

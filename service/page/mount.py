@@ -22,6 +22,8 @@ from service.serving.http import Serving
 
 _CSS = """
 #log pre { font-size: 12px; margin: 0; white-space: pre-wrap; }
+/* A click on a cell chooses the job, not the cell's row and column. */
+#jobs .selection-button { display: none; }
 /* So its end stays in sight while it grows. */
 #log div:has(> pre) { max-height: 180px; overflow-y: auto;
   display: flex; flex-direction: column-reverse; }
