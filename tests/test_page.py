@@ -110,7 +110,6 @@ def fill(page: Page, **options: object) -> None:
 
 
 def open_form(page: Page) -> None:
-    page.click("#start-a-job > button")
     page.locator("#start-a-job").get_by_role("button", name="More options").click()
 
 
@@ -216,7 +215,6 @@ def test_a_sweep_is_compared(page: Page, service: Service, pictures: Path) -> No
     page.locator("#values").locator("input, textarea").fill("0.0001, 0.003")
     page.click("#start")
     assert read(page, "#message", "is queued: 2 jobs").startswith("Sweep ")
-    page.click("#start-a-job > button")
     page.click("#compare-jobs > button")
     choose(page, "#compared", "sweep 1: learning_rate")
     page.keyboard.press("Escape")
@@ -350,14 +348,12 @@ def test_a_sweep_goes_on_as_in_the_picture(
 ) -> None:
     if not request.config.getoption("--screenshots"):
         pytest.skip("takes minutes, to have a picture; see --screenshots")
-    page.click("#start-a-job > button")
     choose(page, "#option-model", "mlp")
     fill(page, epochs=6)
     choose(page, "#swept", "dropout rate")
     page.locator("#values").locator("input, textarea").fill("0.2, 0.5")
     page.click("#start")
     sweep = read(page, "#message", "is queued: 2 jobs").split()[1]
-    page.click("#start-a-job > button")
     page.click("#compare-jobs > button")
     choose(page, "#compared", f"sweep {sweep}: dropout_rate")
     page.keyboard.press("Escape")
