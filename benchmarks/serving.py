@@ -25,10 +25,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import pages
 from benchmarks.servers import HERE, RAY_SERVE, Server, export, servers
 from benchmarks.timing import environment
 
 BARE, BARE_BESIDE_RAY = "bare call", "bare call beside Ray"
+NETWORKS = ("mlp", "cnn")
 CONNECTIONS = 32
 LARGE = 256
 
@@ -171,19 +173,35 @@ def table(network: str, figures: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def describe(results: dict[str, Any]) -> str:
+    """Where the figures come from, and all tables, as Markdown."""
+    made = results["environment"]
+    origin = (
+        f"{made['date'][:10]}, {made['cpu']}, {made['threads']} threads, Python "
+        f"{made['python']}, TensorFlow {made['tensorflow']}."
+    )
+    tables = (table(network, results[network]) for network in NETWORKS)
+    return "\n\n".join([origin, *tables])
+
+
 def main() -> None:
     """Measures, and prints tables and where they come from."""
     parser = argparse.ArgumentParser("python -m benchmarks.serving")
     parser.add_argument("--seconds", type=float, default=3, help="for each figure")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, metavar="FILE.json")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE.md", help="put the tables there"
+    )
     arguments = parser.parse_args()
     results: dict[str, Any] = {"environment": environment()}
-    for network in ("mlp", "cnn"):
+    for network in NETWORKS:
         results[network] = measure(network, arguments.seconds, arguments.rounds)
         print(table(network, results[network]), end="\n\n")
     if arguments.output is not None:
         arguments.output.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    if arguments.page is not None:
+        pages.put(arguments.page, "benchmarks.serving", describe(results))
 
 
 if __name__ == "__main__":

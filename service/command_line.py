@@ -1,6 +1,7 @@
 """Options that the commands of the service share."""
 
 import argparse
+import math
 from pathlib import Path
 
 from training.config import REPOSITORY
@@ -30,8 +31,15 @@ def add_serving_options(parser: argparse.ArgumentParser) -> None:
         help="let TensorFlow run requests that come together as one batch",
     )
     add(
+        "--batching-parameters-file",
+        type=Path,
+        metavar="FILE",
+        help="TensorFlow Serving's file of how to batch, with --enable-batching; "
+        "default: its defaults",
+    )
+    add(
         "--timeout",
-        type=float,
+        type=_seconds,
         default=30.0,
         metavar="SECONDS",
         help="the longest that a prediction may take; default: 30",
@@ -55,6 +63,14 @@ def add_serving_options(parser: argparse.ArgumentParser) -> None:
 def positive(text: str) -> int:
     """The type of an option that counts something: 1 or more."""
     return _at_least(1, text)
+
+
+def _seconds(text: str) -> float:
+    """The type of an option that is a time."""
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be more than 0. Received: {text}.")
+    return seconds
 
 
 def count(text: str) -> int:

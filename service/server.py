@@ -13,9 +13,9 @@ from fastapi import FastAPI
 from service.app import Settings, create_app
 from service.jobs.queue import QueueConfig
 from service.jobs.trainers import LocalTrainers, Trainers
+from service.serving.batching import BatchingParameters, read_batching_parameters
 from service.serving.config import ServingConfig
 from service.serving.http import Serving
-from service.serving.saved_model import BatchingParameters
 from training.errors import UserError
 from training.files import check_writable
 
@@ -57,7 +57,7 @@ def serving_config(options: argparse.Namespace) -> ServingConfig:
     """How models are served, from the options of the command line.
 
     Raises:
-        UserError: If there is no directory of models.
+        UserError: If there is no directory of models, or batching is not set well.
     """
     base = options.model_base_path.absolute()
     if not base.is_dir():
@@ -70,8 +70,19 @@ def serving_config(options: argparse.Namespace) -> ServingConfig:
         timeout=options.timeout,
         max_queue=options.max_queue,
         max_body_bytes=options.max_body_bytes,
-        batching=BatchingParameters() if options.enable_batching else None,
+        batching=_batching(options),
     )
+
+
+def _batching(options: argparse.Namespace) -> BatchingParameters | None:
+    if options.batching_parameters_file is None:
+        return BatchingParameters() if options.enable_batching else None
+    if not options.enable_batching:
+        raise UserError(
+            "`--batching-parameters-file` needs `--enable-batching`. "
+            f"Received: {options.batching_parameters_file} alone."
+        )
+    return read_batching_parameters(options.batching_parameters_file)
 
 
 def _add_page(app: FastAPI, serving: Serving, token: str | None) -> None:

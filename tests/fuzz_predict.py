@@ -5,17 +5,19 @@ must not grow. A body that is answered is sent again with bytes after it, which 
 server reads by other code: the answer must be the same.
 """
 
+import argparse
 import base64
 import collections
+import datetime
 import json
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import pages
 from tests.served import ECHOED, Client, save_all, serve
 
 TOKENS = [
@@ -178,5 +180,32 @@ def fuzz(count: int, seed: int = 0) -> dict[str, Any]:
     return {"statuses": dict(statuses), "slowest_s": slowest, "memory_mib": memory}
 
 
+def describe(result: dict[str, Any]) -> str:
+    """What came of it, as Markdown."""
+    answered, refused = (result["statuses"][status] for status in (200, 400))
+    memory = result["memory_mib"]
+    return (
+        f"{datetime.date.today()}: {answered + refused:,} bodies, {answered:,} of them "
+        f"answered and {refused:,} refused with status 400; nothing else. The slowest "
+        f"took {result['slowest_s']:.2f} s. Memory of the server's process over them, "
+        f"MiB: {', '.join(map(str, memory))}."
+    )
+
+
+def main() -> None:
+    """Fuzzes, and prints what came of it."""
+    parser = argparse.ArgumentParser("python -m tests.fuzz_predict")
+    parser.add_argument("count", type=int, help="bodies")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE.md", help="put the figures there"
+    )
+    arguments = parser.parse_args()
+    figures = describe(fuzz(arguments.count, arguments.seed))
+    print(figures)
+    if arguments.page is not None:
+        pages.put(arguments.page, "tests.fuzz_predict", figures)
+
+
 if __name__ == "__main__":
-    print(json.dumps(fuzz(int(sys.argv[1]), *map(int, sys.argv[2:]))))
+    main()

@@ -63,6 +63,35 @@ def save_half_plus_two(directory: Path) -> None:
     )
 
 
+def save_half_plus_three(directory: Path) -> None:
+    """Another one of it: y = x / 2 + 3, for `predict` and `regress`."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        serialized = v1.placeholder(tf.string, [None], "tf_example")
+        features = v1.parse_example(
+            serialized, {"x": v1.FixedLenFeature([], tf.float32)}
+        )
+        x = tf.identity(features["x"], "x")  # which `predict` feeds
+        y = x * 0.5 + 3.0
+        info = v1.saved_model.build_tensor_info
+        build = v1.saved_model.build_signature_def
+        builder = v1.saved_model.Builder(str(directory))
+        builder.add_meta_graph_and_variables(
+            session,
+            [tf.saved_model.SERVING],
+            {
+                "serving_default": build(
+                    {"x": info(x)}, {"y": info(y)}, tf.saved_model.PREDICT_METHOD_NAME
+                ),
+                "tensorflow/serving/regress": build(
+                    {"inputs": info(serialized)},
+                    {"outputs": info(y)},
+                    tf.saved_model.REGRESS_METHOD_NAME,
+                ),
+            },
+        )
+        builder.save()
+
+
 def save_echo(directory: Path) -> None:
     """A signature for each type that gives back what it gets."""
     save(

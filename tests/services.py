@@ -14,6 +14,8 @@ import requests
 from service.jobs.trainers import processes
 from tests.conftest import REPOSITORY
 
+SECONDS = 60  # that an answer may take on a busy machine
+
 
 class Service:
     """`python -m service`, with its state below a directory."""
@@ -43,14 +45,18 @@ class Service:
             text=True,
             env={**os.environ, "KERASNORM_EPOCHS": "1"},  # no option of a submitted job
         )
-        wait_until(self.answers)
+        try:
+            wait_until(self.answers)
+        except BaseException:
+            self.process.kill()
+            raise
         return self
 
     def answers(self) -> bool:
         assert self.process.poll() is None, self.process.communicate()[1]
         try:
-            return requests.get(f"{self.url}{self.asked}", timeout=5).ok
-        except requests.ConnectionError:
+            return requests.get(f"{self.url}{self.asked}", timeout=SECONDS).ok
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
     def kill(self) -> None:
@@ -64,18 +70,18 @@ class Service:
         self.process.communicate(timeout=60)
 
     def submit(self, config: Mapping[str, object]) -> int:
-        answer = requests.post(f"{self.url}/v1/jobs", json=config, timeout=5)
+        answer = requests.post(f"{self.url}/v1/jobs", json=config, timeout=SECONDS)
         assert answer.status_code == 201, answer.text
         return answer.json()["id"]
 
     def get(self, path: str) -> Any:
         separator = "" if path.startswith("?") else "/"
-        answer = requests.get(f"{self.url}/v1/jobs{separator}{path}", timeout=5)
+        answer = requests.get(f"{self.url}/v1/jobs{separator}{path}", timeout=SECONDS)
         assert answer.ok, answer.text
         return answer.json()
 
     def post(self, path: str) -> Any:
-        answer = requests.post(f"{self.url}/v1/jobs/{path}", timeout=5)
+        answer = requests.post(f"{self.url}/v1/jobs/{path}", timeout=SECONDS)
         assert answer.ok, answer.text
         return answer.json()
 
@@ -94,7 +100,7 @@ class Service:
         return found[0].pid if found else None
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

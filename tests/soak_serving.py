@@ -5,7 +5,9 @@ bodies are wrong. No answer may have a status of 500 or more or be another numbe
 that of a version, and memory must not grow.
 """
 
+import argparse
 import collections
+import datetime
 import json
 import random
 import shutil
@@ -15,9 +17,11 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from benchmarks import pages
 from tests.fuzz_predict import resident_bytes
 from tests.served import Client, save_scale, serve, until
 
@@ -96,7 +100,7 @@ def load(port: int, seconds: float) -> collections.Counter[str]:
     return counts
 
 
-def soak(seconds: float) -> dict[str, object]:
+def soak(seconds: float) -> dict[str, Any]:
     """Serves here, and has another process ask, while versions come and go.
 
     Returns:
@@ -120,9 +124,9 @@ def soak(seconds: float) -> dict[str, object]:
 
         publish(1)
         with serve(model.parent, poll_interval=1.0) as (client, _):
-            command = [sys.executable, "-m", "tests.soak_serving", "--client"]
+            command = [sys.executable, "-m", "tests.soak_serving", str(seconds)]
             asking = subprocess.Popen(
-                [*command, str(client.port), str(seconds)], stdout=subprocess.PIPE
+                [*command, "--ask", str(client.port)], stdout=subprocess.PIPE
             )
             version = 1
             while asking.poll() is None:
@@ -135,11 +139,44 @@ def soak(seconds: float) -> dict[str, object]:
             output, _ = asking.communicate()
     assert asking.returncode == 0
     every = max(1, len(memory) // 12)
-    return {**json.loads(output), "versions": version, "memory_mib": memory[::every]}
+    return {
+        "counts": json.loads(output),
+        "versions": version,
+        "memory_mib": memory[::every],
+    }
+
+
+def describe(seconds: float, result: dict[str, Any]) -> str:
+    """What came of it, as Markdown."""
+    counts, memory = result["counts"], result["memory_mib"]
+    return (
+        f"{datetime.date.today()}: {seconds / 60:g} minutes, {CONNECTIONS} "
+        f"connections, {result['versions']} versions one after the other; "
+        f"{counts['answered']:,} requests answered, each with the number of a version "
+        f"that was there, {counts['refused']:,} bad ones refused with status 400, "
+        f"{counts.get('gone meanwhile', 0):,} for a version that had gone in the "
+        "meantime (404); nothing else. Memory of the server's process from the "
+        f"first versions to the last, MiB: {', '.join(map(str, memory))}."
+    )
+
+
+def main() -> None:
+    """Loads a server, or is the process that asks, and prints what came of it."""
+    parser = argparse.ArgumentParser("python -m tests.soak_serving")
+    parser.add_argument("seconds", type=float)
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE.md", help="put the figures there"
+    )
+    parser.add_argument("--ask", type=int, metavar="PORT", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.ask is not None:
+        print(json.dumps(load(arguments.ask, arguments.seconds)))
+        return
+    figures = describe(arguments.seconds, soak(arguments.seconds))
+    print(figures)
+    if arguments.page is not None:
+        pages.put(arguments.page, "tests.soak_serving", figures)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--client":
-        print(json.dumps(load(int(sys.argv[2]), float(sys.argv[3]))))
-    else:
-        print(json.dumps(soak(float(sys.argv[1]))))
+    main()

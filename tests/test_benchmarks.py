@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import __main__ as command_line
-from benchmarks import inference, layers, memory, models, quiet, steps
+from benchmarks import inference, layers, memory, models, pages, quiet, steps
 from benchmarks.report import report
 from benchmarks.steps import Case
 from benchmarks.tables import TABLES, fastest_torch, milliseconds, render
@@ -465,3 +465,14 @@ def test_the_command_line_runs_a_benchmark(tmp_path, monkeypatch, capsys):
         written["environment"]
     )
     assert "cnn" in capsys.readouterr().out
+
+
+def test_figures_are_put_into_their_place_of_a_page(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- a -->\nold\n<!-- end of a -->\nafter\n")
+    pages.put(page, "a", "| new |")
+    expected = "before\n<!-- a -->\n| new |\n<!-- end of a -->\nafter\n"
+    assert page.read_text() == expected
+    with pytest.raises(ValueError, match="must have one place between <!-- b -->"):
+        pages.put(page, "b", "")
+    assert page.read_text() == expected

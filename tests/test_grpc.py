@@ -1,5 +1,8 @@
 """The gRPC API, by TensorFlow Serving's own stubs."""
 
+import dataclasses
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -109,11 +112,32 @@ def test_versions_and_labels(stubs: Stubs) -> None:
     "dtype", [name for name in ECHOED if name not in ("bool", "string")]
 )
 def test_every_type_comes_back(stubs: Stubs, dtype: str) -> None:
-    values = np.array([[1, 2, 3], [100, 5, 6]], dtype)
+    values = np.array([[1, 2, 3], [100, 5, 0.1]]).astype(dtype)
     outputs = stubs.predict(request("echo", dtype, x=values)).outputs
     returned = tf.make_ndarray(outputs["y"])
     assert returned.dtype == values.dtype
     np.testing.assert_array_equal(returned, values)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "field"),
+    [
+        *(("float32", "float_val"), ("float64", "double_val"), ("bool", "bool_val")),
+        *(("int8", "int_val"), ("uint8", "int_val"), ("int16", "int_val")),
+        *(("uint16", "int_val"), ("int32", "int_val"), ("int64", "int64_val")),
+        *(("uint32", "uint32_val"), ("uint64", "uint64_val")),
+    ],
+)
+def test_values_are_in_the_field_of_their_type(
+    stubs: Stubs, dtype: str, field: str
+) -> None:
+    """TensorFlow Serving's example clients read `float_val`."""
+    for shape in ((3,), (1,), (), (2, 0)):
+        values = np.ones(shape, dtype)
+        tensor = stubs.predict(request("echo", dtype, x=values)).outputs["y"]
+        assert list(getattr(tensor, field)) == values.ravel().tolist()
+        assert not tensor.tensor_content
+        np.testing.assert_array_equal(tf.make_ndarray(tensor), values)
 
 
 def test_strings_and_several_outputs(stubs: Stubs) -> None:
@@ -253,6 +277,50 @@ def test_the_client_s_deadline_ends_the_run(stubs: Stubs) -> None:
         stubs.predict(request("troubles", "count", n=np.int32([10**9])), timeout=0.5)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     # It does not go on: the server's stop, which waits for it, would not end.
+    assert stubs.predict(request("half", x=np.float32([1])), timeout=10).outputs
+
+
+def test_requests_that_never_arrive_keep_no_others_waiting(serving: Serving) -> None:
+    config = dataclasses.replace(serving.config, timeout=1.5, threads=1)
+    patient = Serving(config)
+    patient.start()
+    assert patient.servables.wait_until_settled(60)
+    server = GrpcServer(patient, "127.0.0.1:0")
+    server.start()
+    stubs, end = Stubs(server.port), threading.Event()
+
+    def never() -> Iterator[bytes]:
+        end.wait()
+        yield from ()
+
+    path = "/tensorflow.serving.PredictionService/Predict"
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        slow = [channel.stream_unary(path).future(never()) for _ in range(5)]
+        time.sleep(0.5)
+        assert stubs.predict(request("half", x=np.float32([1]))).outputs
+        # Nor do they stay: the connection's age ends them, here after 3 + 1.5 s.
+        for future in slow:
+            with pytest.raises(grpc.RpcError):
+                future.result(timeout=60)
+        end.set()
+    # Those who behave see nothing of it.
+    assert stubs.predict(request("half", x=np.float32([1]))).outputs
+    stubs.channel.close()
+    server.stop(5)
+    patient.stop()
+
+
+def test_who_waits_for_others_too_long_is_told(serving: Serving, stubs: Stubs) -> None:
+    endless = request("troubles", "count", n=np.int32([10**9]))
+    tasks = [
+        stubs.predict.future(endless, timeout=3) for _ in range(serving.config.threads)
+    ]
+    time.sleep(0.5)
+    with pytest.raises(grpc.RpcError) as caught:
+        stubs.predict(request("half", x=np.float32([1])), timeout=1)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    for task in tasks:
+        assert task.exception().code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert stubs.predict(request("half", x=np.float32([1])), timeout=10).outputs
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import kerasnorm
@@ -15,6 +16,7 @@ from service.page.models import Models, classes_of
 from service.page.pictures import fitted, ink_of_photograph, like_mnist, shown
 from service.serving.servables import Servables
 from tests.conftest import REPOSITORY, Run
+from tests.served import save_scale
 from training.config import TrainConfig
 from training.errors import UserError
 
@@ -110,6 +112,34 @@ def test_the_models_are_those_that_are_exported(finished: Run) -> None:
     assert not models.has("mlp-fashion_mnist", 1, "monte_carlo")
     names = models.classes("mlp-fashion_mnist", 1, 10)
     assert (names[0], names[9], len(names)) == ("T-shirt/top", "Ankle boot", 10)
+
+
+def test_a_model_of_a_config_file_is_that_of_its_base_path(tmp_path: Path) -> None:
+    """Not that of the directory that has its name."""
+    pytest.importorskip("tensorflow_serving", reason="no extra `grpc`")
+    save_scale(tmp_path / "two" / "0001", 2)
+    save_scale(tmp_path / "three" / "1", 3)
+    config = tmp_path / "models.config"
+    config.write_text('model_config_list { config { name: "three" base_path: "two" } }')
+    servables = Servables(tmp_path, config)
+    models = Models(tmp_path, servables)
+    inputs = {"x": np.ones(1, "float32")}
+    assert (models.names(), models.versions("three")) == (["three"], [1])
+    assert models.predict("three", 1, "", inputs)["y"] == [2]
+    servables.start()
+    assert servables.wait_until_settled(60)
+    assert models.predict("three", 1, "", inputs)["y"] == [2]
+    servables.stop()
+
+
+def test_what_lies_elsewhere_is_not_loaded(tmp_path: Path) -> None:
+    save_scale(tmp_path / "elsewhere" / "1", 2)
+    (tmp_path / "base" / "m").mkdir(parents=True)
+    (tmp_path / "base" / "m" / "1").symlink_to(tmp_path / "elsewhere" / "1")
+    models = Models(tmp_path / "base", Servables(tmp_path / "base"))
+    assert models.versions("m") == [1]
+    with pytest.raises(tf.errors.PermissionDeniedError, match="leads out of"):
+        models.predict("m", 1, "", {"x": np.ones(1, "float32")})
 
 
 @pytest.mark.parametrize(

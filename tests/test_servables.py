@@ -4,8 +4,11 @@ import concurrent.futures
 import contextlib
 import json
 import os
+import random
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -17,9 +20,11 @@ import tensorflow as tf
 
 pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
 
+from service.serving.batching import BatchingParameters, read_batching_parameters
 from service.serving.model_config import every, latest, read_config_file, specific
-from service.serving.saved_model import BatchingParameters
 from service.serving.servables import Servables
+from service.serving.versions import State, Version
+from tests.conftest import REPOSITORY
 from tests.served import (
     Client,
     save_half_plus_two,
@@ -114,11 +119,15 @@ def test_files_and_hidden_directories_are_no_models(
     tmp_path: Path, scales: Path
 ) -> None:
     publish(scales / "1", tmp_path / ".m" / "1")
+    publish(scales / "1", tmp_path / os.fsdecode(b"m\xff") / "1")
     (tmp_path / "file").write_text("")
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "1").write_text("a file")
     with serve(tmp_path) as (client, _):
-        assert client.status(".m") == client.status("file") == client.status("m") == {}
+        for name in (".m", "file", "m", "m%ff"):
+            assert client.status(name) == {}
+            client.send("POST", f"/v1/models/{name}:predict", b"{}")
+        assert client.send("GET", "/monitoring/prometheus/metrics")[0] == 200
 
 
 def damage(kind: str, version: Path) -> None:
@@ -142,11 +151,15 @@ def damage(kind: str, version: Path) -> None:
         case "directory for a file":
             pb.unlink()
             pb.mkdir()
+        case "pipe for a file":
+            pb.unlink()
+            os.mkfifo(pb)
 
 
 DAMAGES = [
     *("empty", "not a model", "truncated graph", "empty graph", "no variables"),
     *("truncated variables", "garbled index", "directory for a file"),
+    "pipe for a file",
 ]
 
 
@@ -173,6 +186,36 @@ def test_a_broken_version_is_reported_and_replaces_nothing(
         shutil.copytree(scales / "2", tmp_path / "m" / "2")
         eventually(lambda: client.status("m") == {2: "AVAILABLE", 1: "END"})
         assert factor(client) == 2
+
+
+def test_damaged_files_are_reported_and_end_nothing(
+    tmp_path: Path, scales: Path
+) -> None:
+    draw = random.Random(0)
+    states = set()
+    for number in range(1, 41):
+        directory = tmp_path / "m" / str(number)
+        shutil.copytree(scales / "2", directory)
+        path = draw.choice([p for p in sorted(directory.rglob("*")) if p.is_file()])
+        content = bytearray(path.read_bytes())
+        place = draw.randrange(len(content))
+        match draw.choice(["cut off", "flip a bit", "put in"]):
+            case "cut off":
+                del content[place:]
+            case "flip a bit":
+                content[place] ^= 1 << draw.randrange(8)
+            case "put in":
+                content[place:place] = draw.randbytes(8)
+        path.write_bytes(content)
+        version = Version("m", number, directory)
+        version.load(tmp_path, None)
+        states.add(version.state)
+        if version.state is State.END:
+            assert version.error is not None
+            assert version.error.message
+            assert "Traceback" not in version.error.message
+        version.unload()
+    assert states == {State.AVAILABLE, State.END}
 
 
 def test_after_a_restart_a_broken_version_is_passed_over(
@@ -511,6 +554,70 @@ def test_batching_gives_each_its_own_answer(tmp_path: Path, scales: Path) -> Non
         assert "not positive" in json.loads(answer)["error"]
         _, answer = client.send("GET", "/v1/models/m/metadata")
         assert b'"method_name":"tensorflow/serving/predict"' in answer
+
+
+def test_the_batching_parameters_of_a_file(tmp_path: Path) -> None:
+    """As in TensorFlow Serving's documentation of batching."""
+    path = tmp_path / "batching.config"
+    path.write_text(
+        "max_batch_size { value: 128 }\n"
+        "batch_timeout_micros { value: 0 }\n"
+        "max_enqueued_batches { value: 1000000 }\n"
+        "num_batch_threads { value: 8 }\n"
+        "allowed_batch_sizes: 8 allowed_batch_sizes: 128"
+    )
+    expected = BatchingParameters(128, 0, 1000000, 8, (8, 128))
+    assert read_batching_parameters(path) == expected
+    path.write_text("")
+    assert read_batching_parameters(path) == BatchingParameters()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("max_batch_size: 128", "readable BatchingParameters"),
+        ("max_size { value: 1 }", 'no field named "max_size"'),
+        ("max_batch_size { value: 0 }", "`max_batch_size` must be .*Received: 0"),
+        ("batch_timeout_micros { value: -1 }", "at least 0. Received: -1"),
+        ("allowed_batch_sizes: [8, 16]", r"1000. Received: \[8, 16\]"),
+        ("allowed_batch_sizes: [0, 1000]", r"Received: \[0, 1000\]"),
+        ("allowed_batch_sizes: [9, 8, 1000]", r"Received: \[9, 8, 1000\]"),
+    ],
+)
+def test_a_wrong_batching_parameters_file_is_one_line(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
+    path = tmp_path / "batching.config"
+    path.write_text(text)
+    with pytest.raises(UserError, match=complaint) as caught:
+        read_batching_parameters(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"missing\.config"):
+        read_batching_parameters(tmp_path / "missing.config")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--batching-parameters-file", "x"], "needs `--enable-batching`"),
+        (["--enable-batching", "--batching-parameters-file", "x"], "file must be"),
+        (["--timeout", "0"], "must be more than 0. Received: 0"),
+        (["--timeout", "nan"], "must be more than 0. Received: nan"),
+        (["--max-queue", "0"], "must be at least 1. Received: 0"),
+    ],
+)
+def test_wrong_options(tmp_path: Path, options: list[str], complaint: str) -> None:
+    process = subprocess.run(
+        [
+            *(sys.executable, "-m", "service", "--serve-only"),
+            *("--model-base-path", str(tmp_path), *options),
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 2
+    assert complaint in process.stderr.splitlines()[-1]
 
 
 def test_calls_that_come_together_run_together(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """TensorFlow Serving's REST contract, as a table, against a server with real models."""
 
 import base64
+import gzip
 import json
 import math
 import re
@@ -385,6 +386,8 @@ COLUMNS = [
     (E, {"inputs": {"z": 1}}, 400, Says("Missing named input: x in 'inputs' object.")),
     (E, {"inputs": [1, "x"]}, 400, Says('JSON Value: "x" Type: String is not of expected type: float')),
     (E, {"inputs": [[1], [2, 3]]}, 400, Says("Encountered list at unexpected size: 2 at level: 1 expected size: 1")),
+    (E, b'{"inputs": [[[NaN]], [2.0]]}', 400, Says("JSON Value: 2.0 found at incorrect level: 3 in the JSON DOM. Expected at level: 3")),
+    (E, named("string", inputs=[[["a"]], ["b"]]), 400, Says('JSON Value: "b" found at incorrect level: 3 in the JSON DOM. Expected at level: 3')),
     (E, {"inputs": None}, 400, Says("JSON Value: null Type: Null is not of expected type: float")),
     (E, named("string", inputs=b64(b"hello")), 200, {"outputs": "hello"}),
     (E, named("string", inputs={"x": b64(b"hello")}), 200, {"outputs": "hello"}),
@@ -609,6 +612,30 @@ def test_other_routes_of_an_application_come_first(base: Path) -> None:
         assert client.get("/openapi.json").json()["paths"].keys() == {"/v1/jobs"}
     finally:
         serving.stop()
+
+
+def test_packed_bodies_are_unpacked(client: Client) -> None:
+    """TensorFlow Serving's server does so wherever Content-Encoding has "gzip"."""
+    path = f"{H}:predict"
+    packed = gzip.compress(b'{"instances": [1.0, 2.0]}')
+
+    def send(body: bytes, encoding: str = "gzip") -> tuple[int, bytes]:
+        return client.send("POST", path, body, **{"Content-Encoding": encoding})
+
+    for encoding in ("gzip", "x-gzip"):
+        status, answer = send(packed, encoding)
+        assert (status, json.loads(answer)) == (200, {"predictions": [2.5, 3.0]})
+    bomb = gzip.compress(b" " * 10_000_001)
+    assert len(bomb) < 20_000
+    for body, expected, message in (
+        (packed[:-9], 400, "it ends too early"),
+        (b'{"instances": [1.0]}', 400, "must be of gzip"),
+        (b"", 400, "it ends too early"),
+        (bomb, 413, "at most 10000000 bytes"),
+    ):
+        status, answer = send(body)
+        assert status == expected
+        assert message in json.loads(answer)["error"]
 
 
 def test_a_body_in_pieces(client: Client) -> None:

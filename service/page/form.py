@@ -23,7 +23,7 @@ class Form:
         others = [name for name in schema if name not in _IN_FRONT + _LEFT_OUT]
         with gr.Row():
             self._fields = {name: _component(name, schema[name]) for name in _IN_FRONT}
-        with gr.Accordion("More options", open=False), gr.Row():
+        with gr.Accordion("More options", open=False), gr.Row(elem_id="more-options"):
             self._fields |= {name: _component(name, schema[name]) for name in others}
         with gr.Row():
             self._swept = gr.Dropdown(
@@ -76,10 +76,10 @@ def complaint(error: RequestValidationError) -> str:
 
 def _component(name: str, field: dict[str, Any]) -> gr.components.Component:
     """What fits the type of a field in the schema; an empty one stands for None."""
-    options = {
+    options: dict[str, Any] = {
         "value": field.get("default"),
         "label": _label(name),
-        "info": field["description"].replace("*", r"\*"),  # it is read as Markdown
+        "info": _explanation(field["description"]),
         "elem_id": f"option-{name}",
         "min_width": 240,
     }
@@ -92,6 +92,13 @@ def _component(name: str, field: dict[str, Any]) -> gr.components.Component:
         return gr.Number(precision=precision, **options)
     # Also for numbers that may be None: an empty gr.Number becomes 0.
     return gr.Textbox(**options)
+
+
+def _explanation(text: str) -> str:
+    """A description for who sees a form, not a command line."""
+    text = text.partition("; --no-")[0].replace("--", "")
+    # It is read as Markdown, but for the escapes.
+    return text.replace("*", "\N{ASTERISK OPERATOR}")
 
 
 def _label(name: str) -> str:

@@ -47,7 +47,7 @@ class JobsTab:
     def __init__(self, store: Store, roots: Roots) -> None:
         self._store = store
         self._roots = roots
-        with gr.Accordion("Start a job", open=False, elem_id="start-a-job"):
+        with gr.Accordion("Start a job", elem_id="start-a-job") as self._starting:
             self._form = Form()
             start = gr.Button("Start", variant="primary", elem_id="start")
         self._message = gr.Markdown(elem_id="message")
@@ -68,7 +68,7 @@ class JobsTab:
         start.click(
             self._start,
             self._form.inputs,
-            [self._message, self._chosen],
+            [self._message, self._chosen, self._starting],
             api_visibility="private",
         )
         self._table.select(_number_of_row, None, self._chosen, api_visibility="private")
@@ -87,10 +87,14 @@ class JobsTab:
 
     def _build_chosen(self) -> None:
         with gr.Column(visible=False) as self._column:
-            with gr.Row(equal_height=True):
+            with gr.Row():
                 self._heading = gr.HTML(elem_id="heading")
-                self._cancel = gr.Button("Cancel", elem_id="cancel", scale=0)
-                self._resume = gr.Button("Resume", elem_id="resume", scale=0)
+                self._cancel, self._resume = (
+                    gr.Button(
+                        name, size="sm", elem_id=name.lower(), scale=0, min_width=90
+                    )
+                    for name in ("Cancel", "Resume")
+                )
             self._curves = gr.Plot(show_label=False, elem_id="curves")
             with gr.Accordion("Log", elem_id="log"):
                 self._log = gr.HTML()
@@ -110,19 +114,28 @@ class JobsTab:
             *(self._curves, self._log, self._pictures, self._card),
         ]
 
-    def _start(self, *inputs: Any) -> tuple[str, Any]:
+    def _start(self, *inputs: Any) -> Updates:
         try:
             values, priority = self._form.read(*inputs)
             swept, configs = configs_of(values, self._roots)
             if not swept:
                 job = self._store.add(configs[0], priority)
-                return f"Job {job.id} is queued.", job.id
+                return self._started(f"Job {job.id} is queued.", job)
             number, jobs = self._store.add_sweep(swept, configs, priority)
         except RequestValidationError as error:
-            return f"**Not started.** {complaint(error)}", gr.skip()
+            return {self._message: f"**Not started.** {complaint(error)}"}
         except sqlite3.Error as error:
-            return f"**Not started.** The jobs cannot be kept: {error}.", gr.skip()
-        return f"Sweep {number} is queued: {len(jobs)} jobs.", jobs[0].id
+            message = f"**Not started.** The jobs cannot be kept: {error}."
+            return {self._message: message}
+        return self._started(f"Sweep {number} is queued: {len(jobs)} jobs.", jobs[0])
+
+    def _started(self, message: str, job: Job) -> Updates:
+        """Shows a job in the place of the form."""
+        return {
+            self._message: message,
+            self._chosen: job.id,
+            self._starting: gr.Accordion(open=False),
+        }
 
     def _ask_to_cancel(self, number: int) -> str:
         if self._store.cancel(number):

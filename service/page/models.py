@@ -9,23 +9,26 @@ import numpy as np
 import tensorflow as tf
 
 from service.serving.inference import find_signature
+from service.serving.model_config import versions
 from service.serving.saved_model import DEFAULT_SIGNATURE, SavedModel
 from service.serving.servables import Servables
+from service.serving.versions import check_files
 from training.errors import UserError
 
 CARD = "MODEL_CARD.md"
 
+_GRAPH = "saved_model.pb"
 _IMAGES = "images"
 _SECONDS = 60.0  # that a prediction may take
 _MOST_MODELS = 2  # that are kept in memory besides those that are served
 
 
 class Models:
-    """The versions of models below a directory: NAME/VERSION/saved_model.pb.
+    """The versions of all models, those that are not served as well.
 
     Args:
-        base: The directory.
-        servables: Those of them that are served.
+        base: The directory that holds them.
+        servables: The models.
     """
 
     def __init__(self, base: Path, servables: Servables) -> None:
@@ -34,16 +37,11 @@ class Models:
 
     def names(self) -> list[str]:
         """The models that have a version."""
-        if not self._base.is_dir():
-            return []
-        names = sorted(path.name for path in self._base.iterdir() if path.is_dir())
-        return [name for name in names if self.versions(name)]
+        return sorted(name for name in self._servables.configs if self.versions(name))
 
     def versions(self, name: str) -> list[int]:
         """The versions of a model, the newest first."""
-        files = (self._base / name).glob("*/saved_model.pb")
-        numbers = [f.parent.name for f in files if f.parent.name.isdecimal()]
-        return sorted(map(int, numbers), reverse=True)
+        return sorted(self._directories(name), reverse=True)
 
     def classes(self, name: str, version: int, number: int) -> list[str]:
         """The names of a version's classes, from its model card; else their numbers."""
@@ -92,15 +90,24 @@ class Models:
             try:
                 _, model = stack.enter_context(self._servables.use(name, version))
             except tf.errors.NotFoundError:
-                changed = (directory / "saved_model.pb").stat().st_mtime_ns
-                model = _load(directory, changed)
+                changed = (directory / _GRAPH).stat().st_mtime_ns
+                model = _load(directory, self._base, changed)
             yield model
 
     def _directory(self, name: str, version: int) -> Path:
         """Where a version lies, if it is one of those that `versions` names."""
-        if name not in self.names() or version not in self.versions(name):
+        directory = self._directories(name).get(version)
+        if directory is None:
             raise UserError(f"There is no version {version} of a model {name}.")
-        return self._base / name / str(version)
+        return directory
+
+    def _directories(self, name: str) -> dict[int, Path]:
+        config = self._servables.configs.get(name)
+        try:
+            found = versions(config.directory) if config else {}
+        except OSError:  # it has been removed
+            found = {}
+        return {n: path for n, path in found.items() if (path / _GRAPH).is_file()}
 
 
 def classes_of(card: str) -> list[str]:
@@ -111,5 +118,6 @@ def classes_of(card: str) -> list[str]:
 
 
 @functools.lru_cache(maxsize=_MOST_MODELS)
-def _load(directory: Path, changed: int) -> SavedModel:
+def _load(directory: Path, base: Path, changed: int) -> SavedModel:
+    check_files(directory, base)
     return SavedModel(directory)

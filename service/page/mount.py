@@ -22,9 +22,17 @@ from service.serving.http import Serving
 
 _CSS = """
 #log pre { font-size: 12px; margin: 0; white-space: pre-wrap; }
+/* Else check boxes are squeezed. */
+#more-options > .form { display: grid;
+  grid-template-columns: repeat(auto-fill, minmax(260px, 1fr)); }
+/* A click on a cell chooses the job, not the cell's row and column. */
+#jobs .selection-button { display: none; }
 /* So its end stays in sight while it grows. */
 #log div:has(> pre) { max-height: 180px; overflow-y: auto;
   display: flex; flex-direction: column-reverse; }
+"""
+_TITLE = """# kerasnorm
+Train image classifiers, try them, see what dropout and batch normalization do inside.
 """
 _LARGEST_FILE = "16mb"
 _SECONDS_IN_THE_CACHE = 3600
@@ -71,7 +79,7 @@ def _blocks(queue: Queue | None, serving: Serving) -> gr.Blocks:
         analytics_enabled=False,
         delete_cache=(_SECONDS_IN_THE_CACHE, _SECONDS_IN_THE_CACHE),
     ) as blocks:
-        gr.Markdown("# kerasnorm")
+        gr.Markdown(_TITLE)
         if queue is not None:
             with gr.Tab("Jobs"):
                 JobsTab(queue.store, queue.roots)

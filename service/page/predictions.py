@@ -34,6 +34,7 @@ class PredictionsTab:
 
     def __init__(self, models: Models) -> None:
         self._models = models
+        gr.Markdown("Draw something or drop an image. What does the model take it for?")
         with gr.Row():
             self._name = gr.Dropdown([], label="Model", elem_id="model")
             self._version = gr.Dropdown([], label="Version", elem_id="version")

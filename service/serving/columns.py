@@ -84,7 +84,7 @@ class Column:
                 f"Encountered list at unexpected size: {len(value)} "
                 f"at level: {level} expected size: {shape[level]}"
             )
-        elif (converted := self._convert_all(value)) is not None:
+        elif level + 1 == len(shape) and (converted := self._convert_all(value)):
             self._values.extend(converted)
         else:
             for item in value:

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.serving.saved_model import BatchingParameters
+from service.serving.batching import BatchingParameters
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """TensorFlow Serving's gRPC API: PredictionService and ModelService."""
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
-import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
@@ -16,10 +16,17 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from service.serving.errors import as_op_error, code_name, invalid
+from service.serving.errors import as_op_error, code_name, invalid, late
+from service.serving.grpc_messages import (
+    arrays_of,
+    model_spec,
+    output_names,
+    signature_of,
+    tensor_proto,
+)
 from service.serving.http import Serving
-from service.serving.inference import Inference, ModelSpec, find_signature
-from service.serving.saved_model import DEFAULT_SIGNATURE, SavedModel, Signature
+from service.serving.inference import Inference
+from service.serving.saved_model import DEFAULT_SIGNATURE
 from training.errors import UserError
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -28,6 +35,9 @@ _SIGNATURE_DEF = "signature_def"
 
 class GrpcServer:
     """The gRPC server of the models that a `Serving` has.
+
+    A request has a thread from its first byte on, so that those that arrive slowly
+    keep no others waiting; it ends with its connection, whose age is limited.
 
     Args:
         serving: The models.
@@ -43,16 +53,19 @@ class GrpcServer:
     def __init__(self, serving: Serving, address: str) -> None:
         config = serving.config
         self._server = grpc.server(
-            ThreadPoolExecutor(config.threads, "grpc"),
+            ThreadPoolExecutor(config.max_queue, "grpc"),
             maximum_concurrent_rpcs=config.max_queue,
             options=[
+                ("grpc.max_connection_age_ms", round(2000 * config.timeout)),
+                ("grpc.max_connection_age_grace_ms", round(1000 * config.timeout)),
                 ("grpc.max_receive_message_length", config.max_body_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
             ],
         )
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            _PredictionService(serving.inference, config.timeout), self._server
+            _PredictionService(serving.inference, config.timeout, config.threads),
+            self._server,
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             _ModelService(serving.inference), self._server
@@ -74,13 +87,14 @@ class GrpcServer:
 
 
 class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    def __init__(self, inference: Inference, timeout: float) -> None:
+    def __init__(self, inference: Inference, timeout: float, threads: int) -> None:
         self._inference = inference
         self._timeout = timeout
+        self._turns = threading.BoundedSemaphore(threads)
 
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Answers with the outputs that the request names, or with all."""
-        return self._answer("Predict", self._predict, request, context)
+        return self._answer("Predict", self._predict_in_turn, request, context)
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Answers with the definitions of all signatures."""
@@ -107,19 +121,27 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             context.abort(_CODES[error.error_code], error.message)
         return answer
 
+    def _predict_in_turn(self, request: Any, deadline: float) -> Any:
+        if not self._turns.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise late("Timed out while waiting for others.")
+        try:
+            return self._predict(request, deadline)
+        finally:
+            self._turns.release()
+
     def _predict(self, request: Any, deadline: float) -> Any:
-        spec = _model_spec(request)
+        spec = model_spec(request)
         name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         with self._inference.servables.use(spec.name, spec.version, spec.label) as (
             number,
             model,
         ):
-            signature = _signature(model, name)
+            signature = signature_of(model, name)
             outputs = self._inference.run(
                 model,
                 signature,
-                _arrays(request, signature),
-                _output_names(request, signature),
+                arrays_of(request, signature),
+                output_names(request, signature),
                 name=spec.name,
                 api="Predict",
                 deadline=deadline,
@@ -129,11 +151,11 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         response.model_spec.version.value = number
         response.model_spec.signature_name = name
         for key, array in outputs.items():
-            response.outputs[key].CopyFrom(tf.make_tensor_proto(array))
+            response.outputs[key].CopyFrom(tensor_proto(array))
         return response
 
     def _metadata(self, request: Any, deadline: float) -> Any:
-        spec = _model_spec(request)
+        spec = model_spec(request)
         if not request.metadata_field:
             raise invalid(
                 "GetModelMetadataRequest must specify at least one metadata_field"
@@ -167,7 +189,7 @@ class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
         return answer
 
     def _status(self, request: Any) -> Any:
-        spec = _model_spec(request)
+        spec = model_spec(request)
         response = get_model_status_pb2.GetModelStatusResponse()
         for version in self._inference.servables.statuses(spec.name, spec.version):
             entry = response.model_version_status.add()
@@ -185,66 +207,3 @@ def _call(method: Callable[[], Any]) -> tuple[Any, tf.errors.OpError | None]:
         return method(), None
     except Exception as error:
         return None, as_op_error(error)
-
-
-def _model_spec(request: Any) -> ModelSpec:
-    if not request.HasField("model_spec"):
-        raise invalid("Missing ModelSpec")
-    spec = request.model_spec
-    match spec.WhichOneof("version_choice"):
-        case "version":
-            return ModelSpec(spec.name, version=spec.version.value)
-        case "version_label":
-            return ModelSpec(spec.name, label=spec.version_label)
-        case _:
-            return ModelSpec(spec.name)
-
-
-def _signature(model: SavedModel, name: str) -> Signature:
-    if name not in model.definitions:
-        raise tf.errors.FailedPreconditionError(
-            None, None, f'Serving signature key "{name}" not found.'
-        )
-    return find_signature(model, name)
-
-
-def _arrays(request: Any, signature: Signature) -> dict[str, np.ndarray]:
-    sent, required = set(request.inputs), set(signature.inputs)
-    if sent != required:
-        raise invalid(
-            f"input size does not match signature: {len(sent)}!={len(required)} "
-            f"len({_names(sent)}) != len({_names(required)}). "
-            f"Sent extra: {_names(sent - required)}. "
-            f"Missing but required: {_names(required - sent)}."
-        )
-    arrays = {}
-    for name, tensor in request.inputs.items():
-        try:
-            array = tf.make_ndarray(tensor)
-        except (TypeError, ValueError) as error:
-            raise invalid(f"Input {name} is not a tensor: {error}") from None
-        expected = signature.inputs[name].dtype
-        if tf.as_dtype(tensor.dtype) != expected:
-            raise invalid(
-                f"Expects arg[{name}] to be {expected.name} but "
-                f"{tf.as_dtype(tensor.dtype).name} is provided"
-            )
-        arrays[name] = array
-    return arrays
-
-
-def _output_names(request: Any, signature: Signature) -> list[str]:
-    names = list(request.output_filter)
-    for name in names:
-        if name not in signature.outputs:
-            raise invalid(
-                f"output tensor alias not found in signature: {name} "
-                f"Outputs expected to be in the set {_names(signature.outputs)}."
-            )
-        if names.count(name) > 1:
-            raise invalid(f"duplicate output tensor alias: {name}")
-    return names or list(signature.outputs)
-
-
-def _names(names: Any) -> str:
-    return f"{{{','.join(sorted(names))}}}"

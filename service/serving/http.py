@@ -5,6 +5,7 @@ import contextlib
 import functools
 import json
 import time
+import zlib
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -25,6 +26,7 @@ from service.serving.errors import (
     as_op_error,
     code_name,
     exhausted,
+    invalid,
     late,
 )
 from service.serving.inference import Inference
@@ -87,7 +89,8 @@ class Serving:
             if call.method in rest.METHODS:
                 body = await self._body(request)
                 start = time.monotonic()
-                answer = await self._work(call, body)
+                encoding = request.headers.get("content-encoding", "")
+                answer = await self._work(call, body, "gzip" in encoding)
             elif call.method == "metadata":
                 answer = rest.metadata(self.inference, call.spec)
             else:
@@ -117,6 +120,7 @@ class Serving:
                     length += len(chunk)
                     self._pending_bytes += len(chunk)
                     self._check_length(length)
+                    self._check_room()
         except BaseException as error:
             self._pending_bytes -= length
             match error:
@@ -134,10 +138,12 @@ class Serving:
             raise HTTPException(
                 413, f"A body has at most {self.config.max_body_bytes} bytes."
             )
+
+    def _check_room(self) -> None:
         if self._pending_bytes > self.config.max_pending_bytes:
             raise exhausted("Too many bytes are waiting. Try again later.")
 
-    async def _work(self, call: rest.Call, body: bytes) -> bytes:
+    async def _work(self, call: rest.Call, body: bytes, is_packed: bool) -> bytes:
         """Runs a method in a worker's thread."""
         if self._under_way >= self.config.max_queue:
             self._pending_bytes -= len(body)
@@ -146,15 +152,32 @@ class Serving:
             )
         self._under_way += 1
         deadline = time.monotonic() + self.config.timeout
-        answer = self._workers.submit(
-            rest.METHODS[call.method], self.inference, call.spec, body, deadline
-        )
+        answer = self._workers.submit(self._run, call, body, is_packed, deadline)
         future = asyncio.wrap_future(answer)
         future.add_done_callback(functools.partial(self._finish, len(body)))
         await asyncio.wait([future], timeout=self.config.timeout + _GRACE)
         if not future.done():
             raise late("Timed out. What was begun could not be interrupted.")
         return future.result()
+
+    def _run(
+        self, call: rest.Call, body: bytes, is_packed: bool, deadline: float
+    ) -> bytes:
+        if is_packed:
+            body = self._unpack(body)
+        return rest.METHODS[call.method](self.inference, call.spec, body, deadline)
+
+    def _unpack(self, body: bytes) -> bytes:
+        """What gzip has packed, as far as it may be read."""
+        reader = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        try:
+            unpacked = reader.decompress(body, self.config.max_body_bytes + 1)
+        except zlib.error as error:
+            raise invalid(f"The body must be of gzip. Received: {error}.") from None
+        self._check_length(len(unpacked))
+        if not reader.eof:
+            raise invalid("The body must be of gzip. Received: it ends too early.")
+        return unpacked
 
     def _finish(self, length: int, future: "asyncio.Future[bytes]") -> None:
         self._under_way -= 1

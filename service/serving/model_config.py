@@ -51,13 +51,17 @@ class ModelConfig:
 def discover(base: Path) -> dict[str, ModelConfig]:
     """Every sub-directory with at least one version, its latest version to be served.
 
+    Hidden ones and those whose names cannot be printed are no models.
+
     Raises:
         OSError: If the directory cannot be read.
     """
     return {
         path.name: ModelConfig(path.name, path)
         for path in base.iterdir()
-        if not path.name.startswith(".") and path.is_dir() and _has_version(path)
+        if not path.name.startswith(".")
+        and path.name.isprintable()
+        and _has_version(path)
     }
 
 

@@ -5,7 +5,6 @@ less per call than a loaded function, and cancels what runs out of time.
 """
 
 import contextlib
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from service.serving.batching import BatchingParameters
 from service.serving.errors import invalid, of_runtime
 from service.serving.warm_up import read_requests
 
@@ -23,26 +23,6 @@ Arrays = Mapping[str, np.ndarray]
 DEFAULT_SIGNATURE = "serving_default"
 _SERVE = tf.saved_model.SERVING
 v1 = tf.compat.v1
-
-
-@dataclass(frozen=True)
-class BatchingParameters:
-    """TensorFlow Serving's parameters of the same names, with its defaults.
-
-    Attributes:
-        max_batch_size: Most rows that run at once.
-        batch_timeout_micros: How long a batch waits for more rows.
-        max_enqueued_batches: Batches that may wait; further requests get status 503.
-        num_batch_threads: Batches that run at the same time.
-        allowed_batch_sizes: Sizes to which batches are padded; the last one must be
-            `max_batch_size`. Empty: any size.
-    """
-
-    max_batch_size: int = 1000
-    batch_timeout_micros: int = 0
-    max_enqueued_batches: int = 10
-    num_batch_threads: int = len(os.sched_getaffinity(0))
-    allowed_batch_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from service.serving import model_config
+from service.serving.batching import BatchingParameters
 from service.serving.errors import invalid, not_found
 from service.serving.model_config import ModelConfig
-from service.serving.saved_model import BatchingParameters, SavedModel
+from service.serving.saved_model import SavedModel
 from service.serving.versions import State, Status, Version, fingerprint
 from training.errors import UserError
 
@@ -59,8 +60,15 @@ class Servables:
         self._stopping = False
         self._poller = threading.Thread(target=self._watch, name="servables")
         self._loaders = ThreadPoolExecutor(_LOADING_THREADS, "load-model")
-        if config_file is not None:
+        if config_file is None:
+            self._read_configs()
+        else:
             self._configs = model_config.read_config_file(config_file, base)
+
+    @property
+    def configs(self) -> Mapping[str, ModelConfig]:
+        """The models by name, served or not, as they were when last looked at."""
+        return self._configs
 
     def start(self) -> None:
         """Begins to watch the directory."""

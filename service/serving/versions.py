@@ -7,8 +7,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from service.serving.errors import as_op_error, of_runtime
-from service.serving.saved_model import BatchingParameters, SavedModel
+from service.serving.batching import BatchingParameters
+from service.serving.errors import as_op_error, invalid, of_runtime
+from service.serving.saved_model import SavedModel
 
 
 class State(enum.Enum):
@@ -70,7 +71,7 @@ class Version:
         self.state = State.LOADING
         self.files = fingerprint(self.directory)
         try:
-            _check_inside(self.directory, base)
+            check_files(self.directory, base)
             self._model = SavedModel(self.directory, batching)
         except Exception as error:
             # Whatever a damaged or hostile file makes TensorFlow raise is reported.
@@ -123,10 +124,20 @@ def fingerprint(directory: Path) -> object:
         return str(error)
 
 
-def _check_inside(directory: Path, base: Path) -> None:
-    """Refuses links that lead out of the base directory."""
+def check_files(directory: Path, base: Path) -> None:
+    """Refuses links that lead out of the base directory, and what is no file.
+
+    Args:
+        directory: One version's directory.
+        base: The directory that all its files must lie under.
+
+    Raises:
+        tf.errors.OpError: If there is such a thing.
+    """
     root = base.resolve()
     for path in (directory, *directory.rglob("*")):
+        if path.exists() and not (path.is_dir() or path.is_file()):
+            raise invalid(f"{path} is neither a file nor a directory.")
         if not path.resolve().is_relative_to(root):
             raise tf.errors.PermissionDeniedError(
                 None, None, f"{path} leads out of the model base path."
