@@ -163,4 +163,4 @@ def _state_of(seed: int | None) -> int | None:
     if seed is None:
         return None
     low = seed % 2**32
-    return low - 2**32 if keras.backend.backend() == "torch" and low >= 2**31 else low
+    return functional._int32(low) if keras.backend.backend() == "torch" else low
