@@ -46,7 +46,7 @@ def normalize_batch(
     beta = tf.zeros(kept, wide.dtype) if beta is None else tf.cast(beta, wide.dtype)
     count = functional.count_samples(wide, axes, mask)
     if mask is None and wide.dtype == tf.float32:
-        order = (*axes, *(a for a in range(x.shape.rank) if a not in axes))
+        order = (*axes, *(a for a in range(len(x.shape)) if a not in axes))
         features_last = _transpose(wide, order)
         rows = tf.reshape(features_last, (-1, gamma.shape.num_elements()))
         normalize_rows = _normalize_rows if _is_small(x) else _normalize_many_rows
@@ -91,7 +91,7 @@ def normalize_with(
         None if v is None else tf.cast(v, wide.dtype)
         for v in (mean, variance, gamma, beta)
     )
-    if axes == (0, 1, 2) and x.shape.rank == 4 and wide.dtype == tf.float32:
+    if axes == (0, 1, 2) and len(x.shape) == 4 and wide.dtype == tf.float32:
         y, *_ = tf.raw_ops.FusedBatchNormV3(
             x=wide,
             scale=tf.ones_like(mean) if gamma is None else gamma,
@@ -152,7 +152,7 @@ def _multiply_by_noise(
     if tf.is_tensor(rate):
         arguments.append(rate)
         rate = None
-    compiled = _compile(function, rate, noise_shape, x.shape.rank)
+    compiled = _compile(function, rate, noise_shape, len(x.shape))
 
     @tf.custom_gradient
     def multiply(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

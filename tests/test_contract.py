@@ -449,6 +449,19 @@ def test_fit_in_mixed_precision(case, policy):
     assert all(changed) or case == "dropout, all dropped"
 
 
+def test_stateless_call_of_an_array(case):
+    """Keras hands it to `call` as it is, which a layer's own call does not."""
+    layer, expected = make(case), make(case)
+    layer.build(SHAPE)
+    y = expected(X, training=True)
+    trained = [v.value for v in layer.trainable_variables]
+    others = [v.value for v in layer.non_trainable_variables]
+    received, after = layer.stateless_call(trained, others, X, training=True)
+    np.testing.assert_allclose(received, y, rtol=1e-6, atol=1e-6)
+    for value, variable in zip(after, expected.non_trainable_variables, strict=True):
+        np.testing.assert_allclose(value, variable, rtol=1e-6, err_msg=variable.path)
+
+
 def test_unknown_batch_size(case):
     model = model_of(case)
     copy = copy_of(model)

@@ -240,6 +240,26 @@ def test_a_layer_that_makes_its_own_is_refused():
         kerasnorm.convert(model)
 
 
+@pytest.mark.parametrize(
+    "attention",
+    [
+        layers.MultiHeadAttention(2, 3, dropout=0.3, seed=1, name="attention"),
+        layers.GroupQueryAttention(3, 4, 2, name="attention"),
+    ],
+)
+def test_attention_keeps_its_own_dropout(attention):
+    inputs = keras.Input((5, 4))
+    x = layers.BatchNormalization()(attention(inputs, inputs))
+    model = keras.Model(inputs, layers.Dropout(0.5)(x))
+    x = RNG.normal(size=(6, 5, 4)).astype("float32")
+    model(x, training=True)
+    ours = kerasnorm.convert(model)
+    assert types(ours)[-2:] == [KBatchNorm, KDropout]
+    assert ours.get_layer("attention").get_config() == attention.get_config()
+    for other in (ours, kerasnorm.convert(ours, to="keras"), kerasnorm.fold(ours)):
+        assert_same_predictions(other, model, x)
+
+
 @pytest.mark.parametrize("rank", [3, 4, 5])
 def test_spatial_dropout_of_every_rank(rank):
     theirs = getattr(layers, f"SpatialDropout{rank - 2}D")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import requests
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from tests.conftest import ARCHIVES, Run
@@ -201,6 +202,34 @@ def test_an_unusable_dataset_is_named(
         load(TrainConfig(dataset=name, data_dir=tmp_path / "data"))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "data").exists()
+
+
+class UnheardOfError(Exception):
+    """Of a class that training/ does not know."""
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"), [("no route\nto host", "no route"), ("", "UnheardOfError")]
+)
+def test_whatever_a_library_of_the_dataset_raises_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str, reason: str
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise UnheardOfError(said)
+
+    config = TrainConfig(data_dir=tmp_path / "data")
+    for owner, name in (
+        (tfds.core.DatasetBuilder, "download_and_prepare"),
+        (tfds, "builder"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, fail)
+            with pytest.raises(
+                UserError, match="fashion_mnist cannot be had"
+            ) as caught:
+                load(config)
+        assert f"UnheardOfError: {reason}" in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def picture(path: Path, size: tuple[int, int] = (10, 8), mode: str = "RGB") -> None:

@@ -219,6 +219,15 @@ def test_seeds(layer_class):
     assert np.any(unseeded[0] != unseeded[1])
 
 
+@pytest.mark.parametrize("seed", [-1, 2**63, -(2**70) + 3])
+def test_the_low_32_bits_of_a_seed_count(seed):
+    x = uneven((4, 5, 3))
+    layer, same = (KDropout(0.5, seed=s) for s in (seed, seed % 2**32))
+    assert layer.get_config()["seed"] == seed
+    first, second = (numpy(la(x, training=True)) for la in (layer, same))
+    np.testing.assert_array_equal(first, second)
+
+
 @pytest.mark.parametrize("layer_class", LAYERS)
 def test_random_state_is_a_variable_and_not_a_weight(layer_class):
     layer = layer_class(0.5, seed=1)

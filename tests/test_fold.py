@@ -137,6 +137,21 @@ def test_what_cannot_be_folded_is_one_multiply_add(arguments, stack, reason, pol
     assert not kinds(result) & {KBatchNorm, layers.BatchNormalization}
 
 
+def test_channels_first():
+    """In float32: on a CPU TensorFlow has this convolution in no other dtype."""
+    convolution = layers.Conv2D(5, 3, data_format="channels_first", dilation_rate=2)
+    model, x = model_of(
+        (3, 9, 8), layers.ReLU(), KBatchNorm(axis=1), convolution, KBatchNorm(axis=-3)
+    )
+    result, report = folded(model, x, TOLERANCE["float32"])
+    assert kinds(result) == {layers.InputLayer, layers.Conv2D, layers.ReLU}
+    name = model.layers[2].name
+    assert set(report.values()) == {
+        f"folded into {name} after it",
+        f"folded into {name} before it",
+    }
+
+
 def test_several_in_a_row(policy):
     model, x = model_of((6,), layers.Dense(5), KBatchNorm(), KBatchNorm(axis=1))
     result, report = folded(model, x, TOLERANCE[policy])

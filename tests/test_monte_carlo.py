@@ -157,13 +157,28 @@ def test_several_inputs():
     np.testing.assert_allclose(result.variance, total**2, rtol=0.2, atol=1e-3)
 
 
+def test_builtin_dropout_that_drops_nothing_does_not_matter():
+    inputs = keras.Input((5, 6))
+    x = layers.MultiHeadAttention(2, 3)(inputs, inputs)
+    model = keras.Model(inputs, KDropout(0.5)(layers.Dropout(0)(x)))
+    assert kerasnorm.monte_carlo(model, X.reshape(-1, 5, 6), 20).variance.min() > 0
+
+
+def test_a_seed_may_be_any_integer():
+    model = classifier(KDropout(0.5))
+    results = [kerasnorm.monte_carlo(model, X, 2, s) for s in (3, 3 - 2**70, 4)]
+    np.testing.assert_array_equal(results[0].mean, results[1].mean)
+    assert np.any(results[0].mean != results[2].mean)
+
+
+@pytest.mark.parametrize("argument", ["samples", "batch_size"])
 @pytest.mark.parametrize(
-    ("samples", "error"),
+    ("value", "error"),
     [(0, ValueError), (-3, ValueError), (2.5, TypeError), (True, TypeError)],
 )
-def test_bad_samples(samples, error):
-    with pytest.raises(error, match=f"Received: samples={samples}"):
-        kerasnorm.monte_carlo(classifier(KDropout(0.5)), X, samples)
+def test_bad_numbers(argument, value, error):
+    with pytest.raises(error, match=f"Received: {argument}={value}"):
+        kerasnorm.monte_carlo(classifier(KDropout(0.5)), X, **{argument: value})
 
 
 def test_models_and_inputs_that_do_not_fit():
@@ -172,12 +187,19 @@ def test_models_and_inputs_that_do_not_fit():
     )
     with pytest.raises(ValueError, match=r"with the Dropout 'theirs'\. .*convert"):
         kerasnorm.monte_carlo(mixed, X)
+    attention = layers.MultiHeadAttention(2, 3, dropout=0.2)
+    inputs = keras.Input((5, 6))
+    x = KDropout(0.5)(attention(inputs, inputs))
+    with pytest.raises(ValueError, match=r"with the Dropout .*inside of attention"):
+        kerasnorm.monte_carlo(keras.Model(inputs, x), X.reshape(-1, 5, 6))
     inputs = keras.Input((6,))
     dropped = KDropout(0.5)(inputs)
     with pytest.raises(ValueError, match="must have one output"):
         kerasnorm.monte_carlo(keras.Model(inputs, [dropped, inputs]), X)
     with pytest.raises(TypeError, match="`x` must be an array"):
         kerasnorm.monte_carlo(classifier(KDropout(0.5)), object())
+    with pytest.raises(ValueError, match="`x` must have at least one sample"):
+        kerasnorm.monte_carlo(classifier(KDropout(0.5)), X[:0])
     with pytest.raises(TypeError, match=r"Received: model=3\."):
         kerasnorm.monte_carlo(3, X)
 

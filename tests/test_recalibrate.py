@@ -272,6 +272,9 @@ def test_bad_arguments():
         kerasnorm.recalibrate(3, X)
     with pytest.raises(ValueError, match=r"Received: steps=-1\."):
         kerasnorm.recalibrate(two_layers(), X, steps=-1)
+    for data, received in ((5, "int"), (None, "NoneType")):
+        with pytest.raises(TypeError, match=f"`data` must be .* Received: {received}"):
+            kerasnorm.recalibrate(two_layers(), data)
 
 
 def test_nothing_to_do():

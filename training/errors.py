@@ -8,6 +8,9 @@ class UserError(Exception):
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says, without the graph's nodes that TensorFlow names."""
-    line = str(error).strip().splitlines()[0]
+    """What an exception says, without the graph's nodes that TensorFlow names.
+
+    The name of its class where it says nothing.
+    """
+    line, *_ = str(error).strip().splitlines() or [type(error).__name__]
     return re.sub(r"^\{\{.*?\}\}\s*| \[Op:\w+\].*$", "", line)

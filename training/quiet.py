@@ -11,6 +11,7 @@ from absl import logging
 def start_tensorflow() -> None:
     """Imports TensorFlow and Keras; warnings from then on only where it matters."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # else it tells each retry
     os.environ["KERAS_BACKEND"] = "tensorflow"
     with _silent_standard_error():
         import tensorflow as tf

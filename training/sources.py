@@ -14,23 +14,13 @@ from pathlib import Path
 import requests
 import tensorflow_datasets as tfds
 from PIL import Image
-from tensorflow_datasets.core.download.extractor import ExtractError
-from tensorflow_datasets.core.download.util import DownloadError
 
 from training import archives
 from training.config import TrainConfig
-from training.errors import UserError
+from training.errors import UserError, first_line
 from training.files import check_writable
 
 _NETWORK_TIMEOUT_SECONDS = 10
-_DOWNLOAD_ERRORS = (
-    AssertionError,
-    ImportError,
-    OSError,
-    ValueError,
-    DownloadError,
-    ExtractError,
-)
 
 
 @dataclass(frozen=True)
@@ -88,6 +78,10 @@ def _builder(config: TrainConfig) -> tfds.core.DatasetBuilder:
             f"`--dataset` {name} is not known to TFDS in this configuration or "
             f"version.{_near_configurations(name)}"
         ) from error
+    except Exception as error:  # of whatever library TFDS asks about it
+        raise UserError(
+            f"`--dataset` {name} cannot be had: {_reason(error)}."
+        ) from error
 
 
 def _near_names(name: str) -> str:
@@ -141,7 +135,9 @@ def _prepare(
                 f"{', '.join(names) or 'An archive'} in {origin} is corrupt: its "
                 "SHA-256 is not the one that TFDS has on record. Replace the file."
             ) from error
-        except _DOWNLOAD_ERRORS as error:
+        except UserError:
+            raise
+        except Exception as error:  # of whatever library the dataset's code uses
             raise _unavailable(builder, config, error) from error
 
 
@@ -192,12 +188,14 @@ def _unavailable(
     tried.append(f"archives in {archives.own_directory(builder.name)}")
     tried.append(f"archives in {archives.system_directory(builder.name)}")
     tried.append("TFDS's download")
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
     return UserError(
         f"{config.dataset} cannot be had. Tried: {'; '.join(tried)} "
-        f"({type(error).__name__}: {reason}). Give the original archives with "
-        "--archives DIR."
+        f"({_reason(error)}). Give the original archives with --archives DIR."
     )
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)[:200].rstrip('.')}"
 
 
 def _open_folder(root: Path) -> Source:

@@ -160,7 +160,7 @@ def _state_of(seed: int | None) -> int | None:
     Keras's state is an int64 on TensorFlow, a uint32 on JAX, an int32 on PyTorch, and
     refuses what does not fit.
     """
-    if seed is None or keras.backend.backend() == "tensorflow":
-        return seed
+    if seed is None:
+        return None
     low = seed % 2**32
-    return low - 2**32 if keras.backend.backend() == "torch" and low >= 2**31 else low
+    return functional._int32(low) if keras.backend.backend() == "torch" else low

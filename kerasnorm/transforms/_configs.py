@@ -45,6 +45,17 @@ def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
     return model._flatten_layers(include_self=False)
 
 
+def layers_of_attention(model: keras.Model) -> set[keras.layers.Layer]:
+    """The layers that Keras's attention layers make for themselves, a Dropout each."""
+    return {
+        inner
+        for layer in all_layers(model)
+        if type(layer)
+        in (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+        for inner in all_layers(layer)
+    }
+
+
 def remade(model: keras.Model, edit: Callable[[Config], Config]) -> keras.Model:
     """A model made of the configuration of `model` as `edit` changes it.
 

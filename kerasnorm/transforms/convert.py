@@ -15,6 +15,7 @@ from kerasnorm.transforms._configs import (
     all_layers,
     check_is_functional,
     copy_state,
+    layers_of_attention,
     map_objects,
     remade,
     replaced,
@@ -48,7 +49,8 @@ def convert(model: keras.Model, to: str = "kerasnorm") -> keras.Model:
     `BatchNormalization`, `Dropout`, `SpatialDropout1D`, `2D`, `3D` and
     `GaussianDropout` become `KBatchNorm`, `KDropout`, `KSpatialDropout` and
     `KGaussianDropout` with the same names, configurations and weights, or the other
-    way round; all other layers are copied. Predictions stay what they are. If the
+    way round; all other layers are copied, so `MultiHeadAttention` keeps the `Dropout`
+    that it makes for itself. Predictions stay what they are. If the
     model is compiled the new one is too, with a copy of the optimizer and its slots,
     the same loss and metrics: training goes on where it was.
 
@@ -177,10 +179,12 @@ def _no_counterpart(layer: Any, option: str, value: Any) -> ValueError:
 def _check_all_are_replaced(
     old: keras.Model, new: keras.Model, outdated: tuple[type, ...]
 ) -> None:
+    kept = layers_of_attention(new)
     for layer in all_layers(new):
-        if type(layer) in outdated:
+        if type(layer) in outdated and layer not in kept:
+            name = layer.path or layer.name
             raise ValueError(
-                f"The {type(layer).__name__} {layer.path!r} must be part of a "
+                f"The {type(layer).__name__} {name!r} must be part of a "
                 "Sequential or functional model. Received: one that the code of a "
                 "subclassed model or layer makes. Only that code can replace it."
             )

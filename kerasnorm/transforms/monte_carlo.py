@@ -62,7 +62,7 @@ def monte_carlo(
 
     Args:
         model: Model with one output and dropout layers of this package; for Keras's
-            own see `kerasnorm.convert`.
+            own, which may be there at a rate of 0, see `kerasnorm.convert`.
         x: The inputs, an array or a structure of arrays.
         samples: S, at least 1. Defaults to 50.
         seed: Integer; the same seed and `batch_size` give the same masks. Defaults to
@@ -77,7 +77,8 @@ def monte_carlo(
 
     Raises:
         ValueError: If there is no dropout layer, or one of Keras's, if the model has
-            several outputs, or if `samples` is below 1.
+            several outputs, if `samples` or `batch_size` is below 1, or if `x` is
+            empty.
         TypeError: If an argument is of a wrong type.
 
     Example:
@@ -98,6 +99,8 @@ def monte_carlo(
     """
     check_is_model(model)
     samples = _validation.check_positive_integer("samples", samples)
+    if batch_size is not None:
+        batch_size = _validation.check_positive_integer("batch_size", batch_size)
     _check_has_one_output(model)
     _check_is_array(x)
     seed = _validation.check_seed(seed)
@@ -123,7 +126,8 @@ class _Drawer(keras.Model):
     ) -> None:
         # Without a policy of its own that would cast the model's variables.
         super().__init__(name="monte_carlo", dtype=model.variable_dtype)
-        self._model, self._samples, self._seed = model, samples, seed
+        self._model, self._samples = model, samples
+        self._seed = functional._int32(seed % 2**32)
         self._from_logits = from_logits
 
     def call(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
@@ -197,13 +201,14 @@ def draw_masks(
 def _random_layers(model: keras.Model) -> list[RandomLayer]:
     """The dropout layers, if all are of this package."""
     layers = [la for la in all_layers(model) if isinstance(la, RandomLayer)]
-    builtin = [la for la in all_layers(model) if type(la) in _BUILTIN]
+    builtin = [la for la in all_layers(model) if type(la) in _BUILTIN and la.rate > 0]
     if builtin or not layers:
         received = f"the {type(builtin[0]).__name__} {builtin[0].name!r}"
         raise ValueError(
             "`model` must have dropout layers, all of kerasnorm. Received: "
             f"{model.name!r} with {received if builtin else 'none'}. "
-            "`kerasnorm.convert` makes them of Keras's."
+            "`kerasnorm.convert` makes them of Keras's, but of those inside of "
+            "attention layers."
         )
     return layers
 
@@ -225,6 +230,8 @@ def _check_is_array(x: Any) -> None:
             "`x` must be an array or a structure of arrays. "
             f"Received: {type(x).__name__}."
         )
+    if not all(leaf.shape[0] for leaf in leaves):
+        raise ValueError("`x` must have at least one sample. Received: none.")
 
 
 def _entropy(p: Tensor) -> Tensor:

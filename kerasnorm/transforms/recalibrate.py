@@ -2,7 +2,7 @@
 
 import itertools
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -50,8 +50,10 @@ def recalibrate(
 
     Raises:
         ValueError: If there is no `KBatchNorm`, no batch, or not one array for each
-            input. If anything is raised,
-            or the run is interrupted, the model is left as it was.
+            input.
+        TypeError: If `data` is none of these.
+
+    If anything is raised, or the run is interrupted, the model is left as it was.
 
     Example:
 
@@ -105,8 +107,13 @@ def _batches(data: Any, steps: int | None) -> Callable[[], Iterator[Any]]:
         )
     elif _are_arrays(data):
         batches = lambda: _slices(data)  # noqa: E731
-    else:
+    elif isinstance(data, Iterable):
         batches = data.__iter__
+    else:
+        raise TypeError(
+            "`data` must be an array, a structure of arrays or an iterable of batches. "
+            f"Received: {type(data).__name__}."
+        )
 
     def inputs() -> Iterator[Any]:
         for batch in itertools.islice(batches(), steps):
