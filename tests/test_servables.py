@@ -208,7 +208,7 @@ def test_damaged_files_are_reported_and_end_nothing(
                 content[place:place] = draw.randbytes(8)
         path.write_bytes(content)
         version = Version("m", number, directory)
-        version.load(tmp_path, None)
+        version.load(tmp_path)
         states.add(version.state)
         if version.state is State.END:
             assert version.error is not None
