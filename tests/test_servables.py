@@ -360,7 +360,7 @@ def test_a_config_file_names_models_versions_and_labels(configured: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("nonsense {", "must be a readable ModelServerConfig"),
+        ("nonsense {", "must name a readable ModelServerConfig"),
         (config(base_path="../elsewhere"), "must lie under .*Received: '../elsewhere'"),
         (config(base_path="/etc"), "must lie under .*Received: '/etc'"),
         (config().replace('"tensorflow"', '"caffe"'), "Received: 'caffe' for m"),
@@ -575,7 +575,7 @@ def test_the_batching_parameters_of_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("max_batch_size: 128", "readable BatchingParameters"),
+        ("max_batch_size: 128", "must name a readable BatchingParameters"),
         ("max_size { value: 1 }", 'no field named "max_size"'),
         ("max_batch_size { value: 0 }", "`max_batch_size` must be .*Received: 0"),
         ("batch_timeout_micros { value: -1 }", "at least 0. Received: -1"),
@@ -600,7 +600,7 @@ def test_a_wrong_batching_parameters_file_is_one_line(
     ("options", "complaint"),
     [
         (["--batching-parameters-file", "x"], "needs `--enable-batching`"),
-        (["--enable-batching", "--batching-parameters-file", "x"], "file must be"),
+        (["--enable-batching", "--batching-parameters-file", "x"], "file` must name"),
         (["--timeout", "0"], "must be more than 0. Received: 0"),
         (["--timeout", "nan"], "must be more than 0. Received: nan"),
         (["--max-queue", "0"], "must be at least 1. Received: 0"),
