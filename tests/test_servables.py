@@ -20,6 +20,7 @@ import tensorflow as tf
 
 pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
 
+from service.heads import LimitedHeads
 from service.serving.batching import BatchingParameters, read_batching_parameters
 from service.serving.model_config import every, latest, read_config_file, specific
 from service.serving.servables import Servables
@@ -519,6 +520,33 @@ def test_bodies_that_are_too_long_too_many_or_too_slow(tmp_path: Path) -> None:
             connection.sendall(head.encode() + b"1" * 10)
             eventually(lambda: serving._pending_bytes == 10)
         eventually(lambda: serving._pending_bytes == 0)
+
+
+def test_heads_that_are_too_long_or_too_slow(
+    tmp_path: Path, scales: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(scales / "1", tmp_path / "m" / "1")
+    with serve(tmp_path) as (client, _):
+        address = ("127.0.0.1", client.port)
+        for head in (
+            b"GET /" + b"a" * 100_000,
+            b"GET / HTTP/1.1\r\na: " + b"a" * 2**17,
+        ):
+            with socket.create_connection(address, timeout=60) as connection:
+                connection.sendall(head + b"a" * 2**17)
+                assert b"has at most 65536 bytes" in connection.recv(1000)
+        monkeypatch.setattr(LimitedHeads, "seconds", 0.3)
+        for head in (b"", b"GET / HTTP/1.1\r\nHost:"):
+            with socket.create_connection(address, timeout=60) as connection:
+                connection.sendall(head)
+                assert connection.recv(1000) == b""
+        # One that has sent its head may take longer for the rest.
+        path = f"POST {PREDICT} HTTP/1.1\r\nContent-Length: 18\r\n\r\n"
+        with socket.create_connection(address, timeout=60) as connection:
+            connection.sendall(path.encode() + b'{"instances"')
+            time.sleep(0.6)
+            connection.sendall(b": [1]}")
+            assert b" 200 OK" in connection.recv(1000)
 
 
 def test_batching_gives_each_its_own_answer(tmp_path: Path, scales: Path) -> None:
