@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.app import Settings, create_app
-from service.heads import LimitedHeads
+from service.http_protocol import HttpProtocol
 from service.jobs.queue import QueueConfig
 from service.jobs.trainers import LocalTrainers, Trainers
 from service.serving.batching import BatchingParameters, read_batching_parameters
@@ -49,7 +49,7 @@ def serve(options: argparse.Namespace, token: str | None) -> None:
         app = create_app(settings, serving, lambda: server.should_exit)
         config = uvicorn.Config(
             app,
-            http=LimitedHeads,
+            http=HttpProtocol,
             access_log=False,
             timeout_keep_alive=_IDLE_SECONDS,
         )

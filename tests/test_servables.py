@@ -20,7 +20,7 @@ import tensorflow as tf
 
 pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
 
-from service.heads import LimitedHeads
+from service.http_protocol import HttpProtocol
 from service.serving.batching import BatchingParameters, read_batching_parameters
 from service.serving.model_config import every, latest, read_config_file, specific
 from service.serving.servables import Servables
@@ -535,7 +535,7 @@ def test_heads_that_are_too_long_or_too_slow(
             with socket.create_connection(address, timeout=60) as connection:
                 connection.sendall(head + b"a" * 2**17)
                 assert b"has at most 65536 bytes" in connection.recv(1000)
-        monkeypatch.setattr(LimitedHeads, "seconds", 0.3)
+        monkeypatch.setattr(HttpProtocol, "seconds", 0.3)
         for head in (b"", b"GET / HTTP/1.1\r\nHost:"):
             with socket.create_connection(address, timeout=60) as connection:
                 connection.sendall(head)

@@ -1,11 +1,14 @@
-"""Limits to the heads of HTTP requests, which uvicorn with httptools has not."""
+"""HTTP by uvicorn and httptools, with limits to heads and without offers of HTTP/2."""
 
 import asyncio
+import re
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+_OFFER = re.compile(rb"\r\nupgrade:[ \t]*h2c", re.IGNORECASE)
 
-class LimitedHeads(HttpToolsProtocol):
+
+class HttpProtocol(HttpToolsProtocol):
     """A connection that is closed if a request's head is too long or too slow.
 
     Attributes:
@@ -26,6 +29,8 @@ class LimitedHeads(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Takes bytes, and counts them if they are of a head."""
+        if b"h2c" in data and not (self.cycle and self.cycle.more_body):
+            data = _without_offer(data)
         super().data_received(data)
         if self._deadline is not None:
             self._bytes += len(data)
@@ -59,3 +64,13 @@ class LimitedHeads(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _without_offer(data: bytes) -> bytes:
+    """A head that does not offer to go on with HTTP/2.
+
+    Java's client does so, and httptools would take the offer for an agreement and the
+    request's body for HTTP/2.
+    """
+    head, blank, rest = data.partition(b"\r\n\r\n")
+    return _OFFER.sub(b"\r\nx-upgrade: h2c", head) + blank + rest
