@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.app import Settings, create_app
+from service.http_protocol import HttpProtocol
 from service.jobs.queue import QueueConfig
 from service.jobs.trainers import LocalTrainers, Trainers
 from service.serving.batching import BatchingParameters, read_batching_parameters
@@ -20,6 +21,7 @@ from training.errors import UserError
 from training.files import check_writable
 
 _GRACE_SECONDS = 10.0
+_IDLE_SECONDS = 75  # clients of TensorFlow Serving keep their connections
 
 
 def serve(options: argparse.Namespace, token: str | None) -> None:
@@ -45,7 +47,13 @@ def serve(options: argparse.Namespace, token: str | None) -> None:
         _grpc(serving, options.host, options.grpc_port),
     ):
         app = create_app(settings, serving, lambda: server.should_exit)
-        server = uvicorn.Server(uvicorn.Config(app, access_log=False))
+        config = uvicorn.Config(
+            app,
+            http=HttpProtocol,
+            access_log=False,
+            timeout_keep_alive=_IDLE_SECONDS,
+        )
+        server = uvicorn.Server(config)
         _add_page(app, serving, token)
         # uvicorn raises the signal that has stopped it once more.
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 import uvicorn
 
+from service.http_protocol import HttpProtocol
 from service.serving.config import ServingConfig
 from service.serving.http import Serving, create_app
 
@@ -281,6 +282,7 @@ def serve(base: Path, **options: Any) -> Iterator[tuple[Client, Serving]]:
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(serving),
+            http=HttpProtocol,
             log_level="warning",
             access_log=False,
             ws="none",

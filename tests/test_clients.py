@@ -73,6 +73,18 @@ def test_the_lines_of_curl(client: Client, line: str, expected: Any) -> None:
     assert json.loads(process.stdout) == expected
 
 
+def test_a_client_that_offers_http_2_keeps_its_body(client: Client) -> None:
+    """Java's does, with every request that it sends without TLS."""
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c"}
+    for body in (
+        b'{"instances": [1.0]}',
+        b'{"instances": [1.0], "a": "\\r\\nupgrade:h2c"}',
+    ):
+        path = "/v1/models/half_plus_two:predict"
+        status, answer = client.send("POST", path, body, **offer)
+        assert (status, json.loads(answer)) == (200, {"predictions": [2.5]})
+
+
 def test_a_job_is_trained_and_asked_by_the_grpc_client(
     tmp_path: Path,
     pictures: Path,

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
 
+from service.http_protocol import HttpProtocol
 from service.serving.batching import BatchingParameters, read_batching_parameters
 from service.serving.model_config import every, latest, read_config_file, specific
 from service.serving.servables import Servables
@@ -208,7 +209,7 @@ def test_damaged_files_are_reported_and_end_nothing(
                 content[place:place] = draw.randbytes(8)
         path.write_bytes(content)
         version = Version("m", number, directory)
-        version.load(tmp_path, None)
+        version.load(tmp_path)
         states.add(version.state)
         if version.state is State.END:
             assert version.error is not None
@@ -360,7 +361,7 @@ def test_a_config_file_names_models_versions_and_labels(configured: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("nonsense {", "must be a readable ModelServerConfig"),
+        ("nonsense {", "must name a readable ModelServerConfig"),
         (config(base_path="../elsewhere"), "must lie under .*Received: '../elsewhere'"),
         (config(base_path="/etc"), "must lie under .*Received: '/etc'"),
         (config().replace('"tensorflow"', '"caffe"'), "Received: 'caffe' for m"),
@@ -521,6 +522,33 @@ def test_bodies_that_are_too_long_too_many_or_too_slow(tmp_path: Path) -> None:
         eventually(lambda: serving._pending_bytes == 0)
 
 
+def test_heads_that_are_too_long_or_too_slow(
+    tmp_path: Path, scales: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(scales / "1", tmp_path / "m" / "1")
+    with serve(tmp_path) as (client, _):
+        address = ("127.0.0.1", client.port)
+        for head in (
+            b"GET /" + b"a" * 100_000,
+            b"GET / HTTP/1.1\r\na: " + b"a" * 2**17,
+        ):
+            with socket.create_connection(address, timeout=60) as connection:
+                connection.sendall(head + b"a" * 2**17)
+                assert b"has at most 65536 bytes" in connection.recv(1000)
+        monkeypatch.setattr(HttpProtocol, "seconds", 0.3)
+        for head in (b"", b"GET / HTTP/1.1\r\nHost:"):
+            with socket.create_connection(address, timeout=60) as connection:
+                connection.sendall(head)
+                assert connection.recv(1000) == b""
+        # One that has sent its head may take longer for the rest.
+        path = f"POST {PREDICT} HTTP/1.1\r\nContent-Length: 18\r\n\r\n"
+        with socket.create_connection(address, timeout=60) as connection:
+            connection.sendall(path.encode() + b'{"instances"')
+            time.sleep(0.6)
+            connection.sendall(b": [1]}")
+            assert b" 200 OK" in connection.recv(1000)
+
+
 def test_batching_gives_each_its_own_answer(tmp_path: Path, scales: Path) -> None:
     publish(scales / "3", tmp_path / "m" / "1")
     save_troubles(tmp_path / "troubles" / "1")
@@ -575,7 +603,7 @@ def test_the_batching_parameters_of_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("max_batch_size: 128", "readable BatchingParameters"),
+        ("max_batch_size: 128", "must name a readable BatchingParameters"),
         ("max_size { value: 1 }", 'no field named "max_size"'),
         ("max_batch_size { value: 0 }", "`max_batch_size` must be .*Received: 0"),
         ("batch_timeout_micros { value: -1 }", "at least 0. Received: -1"),
@@ -600,7 +628,7 @@ def test_a_wrong_batching_parameters_file_is_one_line(
     ("options", "complaint"),
     [
         (["--batching-parameters-file", "x"], "needs `--enable-batching`"),
-        (["--enable-batching", "--batching-parameters-file", "x"], "file must be"),
+        (["--enable-batching", "--batching-parameters-file", "x"], "file` must name"),
         (["--timeout", "0"], "must be more than 0. Received: 0"),
         (["--timeout", "nan"], "must be more than 0. Received: nan"),
         (["--max-queue", "0"], "must be at least 1. Received: 0"),

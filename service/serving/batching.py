@@ -10,10 +10,10 @@ from google.protobuf import (
     descriptor_pb2,
     descriptor_pool,
     message_factory,
-    text_format,
     wrappers_pb2,
 )
 
+from service.serving.text_proto import read_text_proto
 from training.errors import UserError
 
 _INT64 = descriptor_pb2.FieldDescriptorProto.TYPE_INT64
@@ -52,13 +52,7 @@ def read_batching_parameters(path: Path) -> BatchingParameters:
         UserError: If it cannot be read, or sets what cannot be.
     """
     message = _message_class()()
-    try:
-        text_format.Parse(path.read_text(encoding="utf-8"), message)
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise UserError(
-            "The batching parameters file must be readable BatchingParameters as "
-            f"protobuf text. Received: {path}: {error}."
-        ) from error
+    read_text_proto(path, message, "--batching-parameters-file")
     given: dict[str, Any] = {
         field.name: tuple(value) if field.is_repeated else value.value
         for field, value in message.ListFields()

@@ -54,6 +54,7 @@ class Serving:
             config.model_config_file,
             config.poll_interval,
             config.batching,
+            config.timeout,
         )
         self.inference = Inference(self.servables, self.metrics)
         self._workers = ThreadPoolExecutor(config.threads, "predict")

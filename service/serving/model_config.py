@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from service.serving.text_proto import read_text_proto
 from training.errors import UserError
 
 Policy = Callable[[Collection[int]], set[int]]
@@ -101,7 +102,6 @@ def read_config_file(path: Path, base: Path) -> dict[str, ModelConfig]:
         UserError: If it cannot be read, or names what is not served.
     """
     try:
-        from google.protobuf import text_format
         from tensorflow_serving.config import model_server_config_pb2
     except ImportError as error:
         raise UserError(
@@ -109,13 +109,7 @@ def read_config_file(path: Path, base: Path) -> dict[str, ModelConfig]:
             "Run: pip install 'kerasnorm[grpc]'."
         ) from error
     config = model_server_config_pb2.ModelServerConfig()
-    try:
-        text_format.Parse(path.read_text(encoding="utf-8"), config)
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise UserError(
-            "The model config file must be a readable ModelServerConfig as protobuf "
-            f"text. Received: {path}: {error}."
-        ) from error
+    read_text_proto(path, config, "--model-config-file")
     if config.WhichOneof("config") == "custom_model_config":
         raise UserError(f"`custom_model_config` is not supported. Received: {path}.")
     models: dict[str, ModelConfig] = {}

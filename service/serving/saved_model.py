@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import config_pb2, saved_model_pb2
 
 from service.serving.batching import BatchingParameters
 from service.serving.errors import invalid, of_runtime
@@ -22,6 +22,7 @@ Arrays = Mapping[str, np.ndarray]
 
 DEFAULT_SIGNATURE = "serving_default"
 _SERVE = tf.saved_model.SERVING
+_SECONDS_TOO_LATE = 1.0
 v1 = tf.compat.v1
 
 
@@ -45,15 +46,21 @@ class SavedModel:
     Args:
         directory: One version's directory.
         batching: How to batch requests; `None` runs every request by itself.
+        timeout: Seconds that a run usually may take.
 
     Raises:
         tf.errors.OpError, OSError, ValueError: If it cannot be loaded.
     """
 
     def __init__(
-        self, directory: Path, batching: BatchingParameters | None = None
+        self,
+        directory: Path,
+        batching: BatchingParameters | None = None,
+        timeout: float = 30.0,
     ) -> None:
         self._session = v1.Session(graph=tf.Graph())
+        self._timeout = timeout
+        self._callables: dict[tuple[str, ...], Any] = {}
         try:
             with self._session.graph.as_default():
                 self.definitions, self.signatures = (
@@ -79,7 +86,7 @@ class SavedModel:
             signature: One of this model's.
             inputs: An array for every input.
             outputs: The names of the outputs to compute.
-            timeout: Seconds after which the run is cancelled.
+            timeout: Seconds after which the run is cancelled, or up to a second later.
 
         Raises:
             tf.errors.OpError: If the model refuses the inputs or time runs out.
@@ -92,20 +99,41 @@ class SavedModel:
                     f"Input {name} must have the shape {tensor.shape}. "
                     f"Received: {array.shape}."
                 )
-            feeds[tensor] = array
+            feeds[tensor.name] = array
         names = list(outputs)
-        fetches = [signature.outputs[name] for name in names]
-        options = v1.RunOptions(timeout_in_ms=max(1, round(timeout * 1000)))
+        fetches = [signature.outputs[name].name for name in names]
         try:
-            values = self._session.run(fetches, feeds, options=options)
+            values = self._run(fetches, feeds, timeout)
         except tf.errors.OpError as error:
             raise of_runtime(error) from None
         # A string without axes comes as `bytes`.
         arrays = (np.array(v, object) if isinstance(v, bytes) else v for v in values)
         return dict(zip(names, arrays, strict=True))
 
+    def _run(self, fetches: list[str], feeds: Arrays, timeout: float) -> list[Any]:
+        """Runs what a callable can run by one, which is a third faster.
+
+        It has one time limit for all runs, and takes and gives each tensor once.
+        """
+        is_usual = 0 <= self._timeout - timeout <= _SECONDS_TOO_LATE
+        if is_usual and len({*fetches, *feeds}) == len(fetches) + len(feeds):
+            return list(self._callable(fetches, tuple(feeds))(*feeds.values()))
+        return list(self._session.run(fetches, feeds, options=_time_limit(timeout)))
+
+    def _callable(self, fetches: list[str], feeds: tuple[str, ...]) -> Any:
+        key = (*fetches, "", *feeds)
+        if key not in self._callables:
+            # `Session.make_callable` knows no time limit.
+            self._callables[key] = self._session._make_callable_from_options(
+                config_pb2.CallableOptions(
+                    feed=feeds, fetch=fetches, run_options=_time_limit(self._timeout)
+                )
+            )
+        return self._callables[key]
+
     def close(self) -> None:
         """Frees the variables; nothing may be running."""
+        self._callables.clear()
         self._session.close()
 
     def _warm_up(self, directory: Path) -> None:
@@ -116,7 +144,11 @@ class SavedModel:
             inputs = {name: _zeros(tensor) for name, tensor in default.inputs.items()}
             # Zeros need not be an input that the model takes.
             with contextlib.suppress(tf.errors.OpError):
-                self.run(default, inputs, default.outputs, timeout=60)
+                self.run(default, inputs, default.outputs, self._timeout)
+
+
+def _time_limit(seconds: float) -> Any:
+    return v1.RunOptions(timeout_in_ms=max(1, round(seconds * 1000)))
 
 
 def _load(session: Any, directory: Path) -> _Loaded:

@@ -35,6 +35,7 @@ class Servables:
             sub-directory with a version is a model, served in its latest version.
         poll_interval: Seconds between two looks at the directory.
         batching: How to batch requests, if at all.
+        timeout: Seconds that a request usually may take.
 
     Raises:
         UserError: If the config file is not usable.
@@ -46,11 +47,13 @@ class Servables:
         config_file: Path | None = None,
         poll_interval: float = 1.0,
         batching: BatchingParameters | None = None,
+        timeout: float = 30.0,
     ) -> None:
         self._base = base
         self._config_file = config_file
         self._poll_interval = poll_interval
         self._batching = batching
+        self._timeout = timeout
         self._configs: Mapping[str, ModelConfig] = {}
         self._versions: dict[str, dict[int, Version]] = {}
         self._leaving: list[Version] = []
@@ -226,7 +229,7 @@ class Servables:
     def _load(self, version: Version) -> None:
         if self._stopping:
             return
-        version.load(self._base, self._batching)
+        version.load(self._base, self._batching, self._timeout)
         if version.error is not None:
             _logger.warning(
                 "Version %d of %s cannot be served: %s",

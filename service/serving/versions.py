@@ -61,18 +61,24 @@ class Version:
         """Whether it could not be loaded."""
         return self.error is not None
 
-    def load(self, base: Path, batching: BatchingParameters | None) -> None:
+    def load(
+        self,
+        base: Path,
+        batching: BatchingParameters | None = None,
+        timeout: float = 30.0,
+    ) -> None:
         """Loads it, which makes it available or ends it with an error.
 
         Args:
             base: The directory that all its files must lie under.
             batching: How to batch requests, if at all.
+            timeout: Seconds that a request usually may take.
         """
         self.state = State.LOADING
         self.files = fingerprint(self.directory)
         try:
             check_files(self.directory, base)
-            self._model = SavedModel(self.directory, batching)
+            self._model = SavedModel(self.directory, batching, timeout)
         except Exception as error:
             # Whatever a damaged or hostile file makes TensorFlow raise is reported.
             self.error = of_runtime(as_op_error(error))

@@ -1,0 +1,76 @@
+"""HTTP by uvicorn and httptools, with limits to heads and without offers of HTTP/2."""
+
+import asyncio
+import re
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_OFFER = re.compile(rb"\r\nupgrade:[ \t]*h2c", re.IGNORECASE)
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """A connection that is closed if a request's head is too long or too slow.
+
+    Attributes:
+        most_bytes: Of the request line and the headers.
+        seconds: For them to arrive; a new connection has as long to begin.
+    """
+
+    most_bytes = 2**16
+    seconds = 60.0
+
+    _bytes = 0
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begins to wait for a head."""
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Takes bytes, and counts them if they are of a head."""
+        if b"h2c" in data and not (self.cycle and self.cycle.more_body):
+            data = _without_offer(data)
+        super().data_received(data)
+        if self._deadline is not None:
+            self._bytes += len(data)
+            if self._bytes > self.most_bytes:
+                self._end_waiting()
+                self.send_400_response(
+                    f"The head of a request has at most {self.most_bytes} bytes."
+                )
+
+    def on_message_begin(self) -> None:
+        """Begins a head."""
+        super().on_message_begin()
+        self._wait()
+
+    def on_headers_complete(self) -> None:
+        """Ends it."""
+        self._end_waiting()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Waits no longer."""
+        self._end_waiting()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        if self._deadline is None:
+            self._bytes = 0
+            self._deadline = self.loop.call_later(self.seconds, self.transport.close)
+
+    def _end_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def _without_offer(data: bytes) -> bytes:
+    """A head that does not offer to go on with HTTP/2.
+
+    Java's client does so, and httptools would take the offer for an agreement and the
+    request's body for HTTP/2.
+    """
+    head, blank, rest = data.partition(b"\r\n\r\n")
+    return _OFFER.sub(b"\r\nx-upgrade: h2c", head) + blank + rest
