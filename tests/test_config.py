@@ -86,6 +86,13 @@ def test_paths_are_kept_absolute(
     ("arguments", "complaint"),
     [
         ("--epochs 0", "`--epochs` must be greater than or equal to 1. Received: 0."),
+        ("--epochs 99999999999999999999", "`--epochs` must be less than 2147483648."),
+        ("--batch-size 3000000000", "`--batch-size` must be less than 2147483648."),
+        (
+            "--dataset folder:~nobody-of-that-name/x",
+            "`--dataset` is not usable: ~nobody-of-that-name/x: there is no such user. "
+            "Received: folder:",
+        ),
         ("--batch-size -3", "`--batch-size` must be .* Received: -3."),
         ("--batch-size x", "`--batch-size` must be a valid integer.* Received: x."),
         ("--learning-rate 0", "`--learning-rate` must be greater than 0.* 0."),

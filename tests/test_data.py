@@ -6,6 +6,7 @@ import shutil
 import struct
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from filelock import FileLock
 from PIL import Image
 
 from tests.conftest import ARCHIVES, Run
@@ -22,6 +24,7 @@ from training import archives
 from training.config import TrainConfig
 from training.data import Data, load, resize
 from training.errors import UserError
+from training.sources import LOCK
 
 Split = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
@@ -111,6 +114,21 @@ def test_a_corrupt_archive_is_named_and_nothing_is_prepared(tmp_path: Path) -> N
         load(config)
     assert "\n" not in str(e.value)
     assert not list((tmp_path / "data").rglob("dataset_info.json"))
+
+
+def test_who_comes_while_another_process_prepares_waits_and_reads_what_it_made(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(tfds.core.DatasetBuilder, "download_and_prepare")
+    place = tmp_path / "fashion_mnist"
+    place.mkdir()
+    with ThreadPoolExecutor() as pool:
+        with FileLock(place / LOCK):
+            future = pool.submit(load, TrainConfig(data_dir=tmp_path))
+            assert not wait([future], timeout=3).done
+            prepared = finished.data_dir / "fashion_mnist"
+            shutil.copytree(prepared, place, dirs_exist_ok=True)
+        assert sum(future.result(timeout=120).sizes.values()) == 70_000
 
 
 def test_archives_must_be_those_of_the_dataset(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import kerasnorm  # noqa: F401  (registers the layers)
 from tests.conftest import Run, resume_hint
-from training import report
+from training import evaluation, report
 
 Split = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
@@ -192,6 +193,14 @@ def test_the_worst_mistakes_are_the_most_confident_ones() -> None:
     assert report.worst_mistakes(true, probabilities).tolist() == [2, 1, 3]
     counts = report.confusion_matrix(true, probabilities.argmax(axis=1), 3)
     assert counts.tolist() == [[1, 1, 0], [1, 0, 0], [0, 1, 0]]
+
+
+def test_images_are_picked_by_their_index() -> None:
+    images = np.arange(10)[:, None] * np.ones((1, 3), np.uint8)
+    batches = tf.data.Dataset.from_tensor_slices((images, np.zeros(10))).batch(4)
+    for indices in ([9, 0, 4, 3], []):
+        picked = evaluation._pick(batches, np.array(indices, int))
+        assert [image.tolist() for image in picked] == [[i] * 3 for i in indices]
 
 
 def test_pictures_are_drawn_for_a_hundred_classes_and_for_no_mistake(

@@ -217,6 +217,9 @@ def describe(error: ValidationError) -> str:
     field = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         return f"`{field}` is not an option.{_nearest(field, TrainConfig.model_fields)}"
+    if first["type"] == "value_error":  # of a validator of ours
+        said = first["msg"].removeprefix("Value error, ").rstrip(".")
+        return f"`{option(field)}` is not usable: {said}. Received: {first['input']}."
     expected = first["msg"].replace("Input should", "must")
     expected = expected.replace("String should", "must")
     message = f"`{option(field)}` {expected}. Received: {first['input']}."

@@ -63,8 +63,12 @@ class TrainConfig(BaseModel):
         description="fraction of the training images kept for validation where the "
         "dataset has no validation split; the same for a missing test split",
     )
-    epochs: int = Field(4, ge=1, description="passes over the training images")
-    batch_size: int = Field(128, ge=1, description="images in a training step")
+    epochs: int = Field(
+        4, ge=1, lt=2**31, description="passes over the training images"
+    )
+    batch_size: int = Field(
+        128, ge=1, lt=2**31, description="images in a training step"
+    )
     learning_rate: float = Field(
         4e-3,
         gt=0,

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import requests
 import tensorflow_datasets as tfds
+from filelock import FileLock
 from PIL import Image
 
 from training import archives
 from training.config import TrainConfig
 from training.errors import UserError, first_line
 from training.files import check_writable
+
+LOCK = ".lock"  # beside a dataset's versions: one process at a time prepares it
 
 _NETWORK_TIMEOUT_SECONDS = 10
 
@@ -55,6 +58,7 @@ def _open_tfds(config: TrainConfig) -> Source:
     }
     if not builder.is_prepared():
         _prepare(builder, config, checksums)
+        builder = _builder(config)  # which knows what has been prepared, by whomever
     return Source(builder, config.dataset, str(builder.version), checksums)
 
 
@@ -157,8 +161,10 @@ def _download_and_prepare(
             manual_dir=directory, extract_dir=extracted
         )
         # TFDS announces a download of unknown size, also where there is none.
-        with contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare(download_config=download_config)
+        with FileLock(place / LOCK), contextlib.redirect_stdout(io.StringIO()):
+            # Another process may have prepared it in the meantime.
+            if not builder.is_prepared():
+                builder.download_and_prepare(download_config=download_config)
 
 
 def _check_network(builder: tfds.core.DatasetBuilder, config: TrainConfig) -> None:

@@ -51,7 +51,8 @@ def fold(
     Alg. 2, line 11). Where the layer before it is linear, feeds nothing else and has
     no activation, or the only layer after it is, it becomes part of that layer's
     kernel and bias; elsewhere it becomes one multiply-add. Dropout is left out (all
-    of Keras's and of this package's). The predictions are those of `model` but for
+    of Keras's and of this package's). What is inside of another layer, such as
+    `TimeDistributed`, stays as it is. The predictions are those of `model` but for
     rounding.
 
     Before it: `Dense`, `Conv1D`, `2D`, `3D` and their transposes, `DepthwiseConv1D`,
