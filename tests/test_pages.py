@@ -1,0 +1,158 @@
+"""What the pages name exists; the site builds. Their Python runs by conftest.py."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import kerasnorm
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page, *languages):
+    found = FENCE.findall(page.read_text(encoding="utf-8"))
+    return [block for language, block in found if language in languages]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_a_page_exist(page):
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    for block in blocks(page, "console", "sh", "bash", "shell"):
+        command = block.replace("\\\n", " ")
+        for line in re.findall(r"^\$ (.*)$", command, re.MULTILINE):
+            line = line.partition("#")[0]
+            if match := re.search(r"(?:^|&& )make ((?:[a-z-]+ ?)+)", line):
+                assert set(match[1].split()) <= targets, line
+            for module in re.findall(r"python -m ([\w.]+)", line):
+                path = ROOT / module.replace(".", "/")
+                package, file = path / "__main__.py", path.with_suffix(".py")
+                assert package.is_file() or file.is_file(), line
+            for script in re.findall(r"python (\S+\.py)", line):
+                assert (ROOT / script).is_file(), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_links_of_a_page_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if not re.match(r"https?://|#", target):
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+def test_no_block_of_python_is_left_out():
+    """Sybil sees `python`; a block of another name would not be run."""
+    for page in PAGES:
+        assert not blocks(page, "py", "pycon", "python3"), page
+
+
+def test_the_table_of_equations():
+    text = (ROOT / "docs" / "math.md").read_text()
+    rows = re.findall(r"^\| .* \| (.*) \| (`test_.*) \|$", text, re.MULTILINE)
+    assert len(rows) > 15
+    for functions, tests in rows:
+        for name in re.findall(r"`([\w.]+)`", functions):
+            room = kerasnorm if "." in name else kerasnorm.functional
+            assert callable(getattr(room, name.removeprefix("kerasnorm.")))
+        for file, test in re.findall(r"`(\w+)::(\w+)`", tests):
+            source = (ROOT / "tests" / f"{file}.py").read_text()
+            assert f"\ndef {test}(" in source, test
+
+
+def test_every_equation_is_in_the_table():
+    table = (ROOT / "docs" / "math.md").read_text().partition("## Which p?")[0]
+    helpers = {"widen", "widened"}
+    functions = {
+        name
+        for name, value in vars(kerasnorm.functional).items()
+        if getattr(value, "__module__", "") == "kerasnorm.functional"
+        and not name.startswith("_")
+        and not isinstance(value, type)
+    }
+    missing = {name for name in functions - helpers if f"`{name}`" not in table}
+    assert not missing
+
+
+def test_the_numbers_of_pytorch():
+    """docs/migrate.md's `from_torch`, over steps of training, affine or not."""
+    torch = pytest.importorskip("torch")
+    source = next(
+        block
+        for block in blocks(ROOT / "docs" / "migrate.md", "python")
+        if "def from_torch" in block
+    )
+    namespace = {"kerasnorm": kerasnorm}
+    exec(re.sub(r"^(>>>|\.\.\.) ?", "", source, flags=re.MULTILINE), namespace)
+    rng = np.random.default_rng(0)
+    for affine in (True, False):
+        theirs = torch.nn.BatchNorm1d(3, momentum=0.3, eps=1e-4, affine=affine)
+        theirs.running_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
+        theirs.running_var.copy_(torch.tensor([0.5, 1.5, 2.5]))
+        if affine:
+            with torch.no_grad():
+                theirs.weight.copy_(torch.tensor([0.5, 1.0, 2.0]))
+                theirs.bias.copy_(torch.tensor([1.0, 0.0, -1.0]))
+        ours = namespace["from_torch"](theirs, input_shape=(None, 3))
+        for training in (False, True, True, False):
+            theirs.train(training)
+            x = rng.normal(3, 2, (5, 3)).astype("float32")
+            np.testing.assert_allclose(
+                keras.ops.convert_to_numpy(ours(x, training=training)),
+                theirs(torch.tensor(x)).detach().numpy(),
+                atol=1e-5,
+            )
+        for a, b in (
+            (ours.moving_mean, theirs.running_mean),
+            (ours.moving_variance, theirs.running_var),
+        ):
+            np.testing.assert_allclose(
+                keras.ops.convert_to_numpy(a), b.numpy(), rtol=1e-5
+            )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    pytest.importorskip("mkdocs")
+    output = tmp_path_factory.mktemp("site")
+    process = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", output],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    return output
+
+
+def test_the_site_needs_no_network(site):
+    """Nothing that a browser loads by itself is elsewhere."""
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 20
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r'<(?:script|img|iframe|source)[^>]* src="([^"]+)"', text)
+        for link in re.findall(r"<link [^>]*>", text):
+            if re.search(r'rel="?(stylesheet|icon|preload|preconnect)', link):
+                loaded += re.findall(r'href="([^"]+)"', link)
+        assert not [url for url in loaded if re.match(r"(https?:)?//", url)], page
+        for url in loaded:
+            assert (page.parent / url.partition("?")[0]).exists(), url
+    for sheet in site.rglob("*.css"):
+        urls = re.findall(r"url\(([^)]+)\)", sheet.read_text(encoding="utf-8"))
+        assert not [url for url in urls if "//" in url and "data:" not in url], sheet
+
+
+def test_formulae_need_no_script(site):
+    text = (site / "guide" / "6-training.html").read_text(encoding="utf-8")
+    assert text.count("<math") >= 5
+    assert "arithmatex" not in text
