@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from experiments.figures import dropout, inputs, layer, order, shift
+from experiments.figures import dropout, ensemble, inputs, layer, order, shift
 from experiments.figures.drawing import DPI
 
 OUTPUT = Path(__file__).resolve().parents[2] / "docs" / "figures" / "guide"
@@ -16,8 +16,8 @@ FIGURES: dict[str, Callable[[], tuple[Figure, dict[str, float]]]] = {
     "co-adaptation": dropout.co_adaptation,
     "thinned": dropout.thinned,
     "unit": dropout.unit,
-    "ensemble": dropout.ensemble,
-    "monte-carlo": dropout.monte_carlo,
+    "ensemble": ensemble.ensemble,
+    "monte-carlo": ensemble.monte_carlo,
     "input-normalisation": inputs.input_normalisation,
     "bn-layer": layer.parameters,
     "bn-computation": layer.computation,
@@ -41,7 +41,8 @@ def main(output: Path = OUTPUT, names: list[str] | None = None) -> None:
     path = output / "numbers.json"
     numbers = json.loads(path.read_text()) if path.is_file() else {}
     for name in names or FIGURES:
-        figure, numbers[name] = FIGURES[name]()
+        figure, found = FIGURES[name]()
+        numbers[name] = {key: float(f"{value:.5g}") for key, value in found.items()}
         figure.savefig(output / f"{name}.png", dpi=DPI)
         path.write_text(json.dumps(numbers, indent=2, sort_keys=True) + "\n")
         print(f"{output / name}.png")

@@ -49,12 +49,13 @@ def network(
     """Units as circles, their weights as lines; what is dropped has none."""
     heights = [1 - (np.arange(len(k)) + 0.5) / len(k) for k in kept]
     for x, matrix in enumerate(weights):
+        left, right = heights[x : x + 2]
         scale = np.abs(matrix).max()
         ends = [
             (i, j) for i, j in np.ndindex(matrix.shape) if kept[x][i] and kept[x + 1][j]
         ]
         lines = LineCollection(
-            [[(x, heights[x][i]), (x + 1, heights[x + 1][j])] for i, j in ends],
+            [np.array([(x, left[i]), (x + 1, right[j])]) for i, j in ends],
             colors=[BLUE if matrix[end] > 0 else ORANGE for end in ends],
             linewidths=[2.0 * abs(matrix[end]) / scale for end in ends],
         )

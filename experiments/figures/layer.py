@@ -17,7 +17,7 @@ UNITS, SHOWN, BATCH = 64, 3, 6
 
 
 @functools.cache
-def trained(moving_average: str) -> tuple[keras.Model, list[dict[str, np.ndarray]]]:
+def trained(moving_average: str) -> tuple[keras.Model, list[dict[str, Any]]]:
     """784-64-10 with batch normalization; what its layer held every ten steps.
 
     `mean` and `variance` are those of its inputs over 2,000 training images, with the
