@@ -36,7 +36,7 @@ BACKEND_TESTS := bad_input batch_norm convert dropout fold mask_statistics monit
 test-backends: $(VENV)/.ready  ## the tests of layers and transforms on JAX and PyTorch
 	$(BIN)/pip install --quiet --editable '.[backends]'
 	for backend in jax torch; do export KERAS_BACKEND=$$backend; \
-		$(BIN)/python -m pytest tests/test_backends.py docs/migrate.md $(ARGS) \
+		$(BIN)/python -m pytest tests/test_backends.py tests/test_migrate.py docs/migrate.md $(ARGS) \
 		&& JAX_ENABLE_X64=1 $(BIN)/python -m pytest $(IN_PARALLEL) $(BACKEND_TESTS:%=tests/test_%.py) $(ARGS) \
 		|| exit; done
 
