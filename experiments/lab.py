@@ -67,6 +67,12 @@ class Lab:
         other = Lab(name, self.directory.parent, self._archives, self._report)
         return self._stack.enter_context(other)
 
+    def weights(self, name: str) -> Path:
+        """Where the weights of a network are kept."""
+        directory = self.directory / "weights"
+        directory.mkdir(exist_ok=True)
+        return directory / f"{name.replace(' ', '')}.weights.h5"
+
     def data(self, dataset: str) -> Splits:
         """All images of a dataset."""
         return load_splits(dataset, self._archives)

@@ -4,5 +4,8 @@ from experiments.experiment import Experiment
 from experiments.r1_bn_is_faster import R1
 from experiments.r2_steadier_inputs import R2
 from experiments.r3_high_rates import R3
+from experiments.r5_max_norm_and_dropout import R5
+from experiments.r8_monte_carlo import R8
+from experiments.r9_gaussian import R9
 
-EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (R1, R2, R3)}
+EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (R1, R2, R3, R5, R8, R9)}
