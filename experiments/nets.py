@@ -74,6 +74,6 @@ def mlp(
     return keras.Model(images, dense(10, len(widths) + 1)(x))
 
 
-def batch_norm() -> keras.layers.Layer:
+def batch_norm(**options: Any) -> keras.layers.Layer:
     """Batch normalization whose moving statistics are right from the first step on."""
-    return kerasnorm.KBatchNorm(moving_average="debiased")
+    return kerasnorm.KBatchNorm(moving_average="debiased", **options)

@@ -223,7 +223,7 @@ def plot(measured: dict[str, Any], figure: Figure) -> None:
         axes.fill_between(steps, curves.min(axis=0), curves.max(axis=0), alpha=0.2)
     axes.axhline(TARGET, color="grey", linewidth=0.5)
     axes.set(ylim=(0.7, 1), xlabel="steps", ylabel="validation accuracy", xscale="log")
-    axes.legend()
+    axes.legend(loc="lower right")
 
 
 R1 = Experiment(

@@ -49,7 +49,7 @@ def plot(measured: dict[str, Any], figure: Figure) -> None:
         steps = measured["every"] * np.arange(1, len(unit) + 1)
         axes.plot(steps, unit, linewidth=0.8, label=["15 %", "50 %", "85 %"])
         axes.set(title=f"{arm} BN", xlabel="steps", ylabel="input of one sigmoid")
-        axes.legend()
+        axes.legend(loc="lower right")
 
 
 R2 = Experiment(
