@@ -39,11 +39,11 @@ class Config:
     sizes: tuple[int, ...] = (100, 500, 1_000, 5_000, 10_000)
     headlines: tuple[int, ...] = (5_000, 10_000)
     widths: tuple[int, ...] = (512, 512)
-    steps: int = 2_000
+    steps: int = 1_500
     batch_size: int = 100
     tuning_steps: int = 500
     every: int = 500
-    rates: tuple[float, ...] = (0.03, 0.1, 0.3)
+    rates: tuple[float, ...] = (0.03, 0.1)
     seeds: tuple[int, ...] = SEEDS
 
 
