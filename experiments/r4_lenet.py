@@ -164,8 +164,8 @@ R4 = Experiment(
     claim="Batch normalization makes a network of saturating nonlinearities trainable.",
     source="Ioffe & Szegedy 2015, section 1; Zhang et al., Dive into Deep Learning, "
     "sections 7.6 and 8.5",
-    criterion="The interval of (accuracy with minus accuracy without) lies above 0, and "
-    "the mean gain is at least 3 points.",
+    criterion="The interval of (accuracy with minus accuracy without) lies above 0, "
+    "and the mean gain is at least 3 points.",
     full=Config(),
     quick=QUICK,
     run=run,

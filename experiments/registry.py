@@ -11,8 +11,9 @@ from experiments.r7_size_of_the_data import R7
 from experiments.r8_monte_carlo import R8
 from experiments.r9_gaussian import R9
 from experiments.r10_sparse_features import R10
+from experiments.r11_identities import R11
 from experiments.r12_order import R12
 
 EXPERIMENTS: dict[str, Experiment] = {
-    e.name: e for e in (R1, R2, R3, R4, R5, R6, R7, R8, R9, R10, R12)
+    e.name: e for e in (R1, R2, R3, R4, R5, R6, R7, R8, R9, R10, R11, R12)
 }
