@@ -14,6 +14,7 @@ from training.quiet import start_tensorflow
 
 STORES = REPOSITORY / "runs" / "experiments"
 RESULTS = REPOSITORY / "docs" / "results"
+PAGE = REPOSITORY / "docs" / "results.md"
 
 
 def main() -> int:
@@ -62,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
         f"{STORES.relative_to(REPOSITORY)}/quick/results with --quick)",
     )
     run.set_defaults(command=_run)
+    report = commands.add_parser(
+        "report", help="make docs/results.md of the results of full runs"
+    )
+    report.set_defaults(command=_report)
     return parser
 
 
@@ -96,6 +101,15 @@ def _run(arguments: argparse.Namespace) -> None:
             ),
             flush=True,
         )
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    start_tensorflow()
+    from experiments.registry import EXPERIMENTS
+    from experiments.report import page, read_results
+
+    PAGE.write_text(page(EXPERIMENTS, read_results(RESULTS)), encoding="utf-8")
+    print(PAGE.relative_to(REPOSITORY))
 
 
 if __name__ == "__main__":
