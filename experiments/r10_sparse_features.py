@@ -45,7 +45,7 @@ class Config:
     """The sizes."""
 
     units: int = 256
-    steps: int = 5_000
+    steps: int = 3_000
     batch_size: int = 100
     tuning_steps: int = 1_000
     every: int = 500

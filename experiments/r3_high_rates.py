@@ -27,7 +27,7 @@ class Config:
     """The sizes."""
 
     tuning: r1.Config = r1.FULL
-    steps: int = 10_000
+    steps: int = 5_000
 
 
 def run(lab: Lab, config: Config) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Config:
     retained: tuple[float, ...] = (0.1, 0.3, 0.5, 0.8, 1.0)
     subset: int = 5_000
     widths: tuple[int, ...] = (256, 256, 256)
-    steps: int = 3_000
+    steps: int = 2_000
     batch_size: int = 100
     tuning_steps: int = 1_000
     every: int = 500
