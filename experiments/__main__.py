@@ -20,6 +20,7 @@ PAGE = REPOSITORY / "docs" / "results.md"
 def main() -> int:
     """Does what the command line says; returns the exit status."""
     arguments = _parser().parse_args()
+    start_tensorflow()
     try:
         arguments.command(arguments)
     except UserError as error:
@@ -78,7 +79,6 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    start_tensorflow()
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -104,7 +104,6 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    start_tensorflow()
     from experiments.registry import EXPERIMENTS
     from experiments.report import page, read_results
 

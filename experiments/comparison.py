@@ -172,7 +172,8 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
     """The difference of the accuracies on each dataset, and the ratio of the times."""
     differences = {
         dataset: paired_difference(
-            *(column(result[arm], "test_accuracy") for arm in ARMS)
+            column(result["kerasnorm"], "test_accuracy"),
+            column(result["Keras"], "test_accuracy"),
         )
         for dataset, result in measured.items()
     }

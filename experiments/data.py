@@ -54,12 +54,12 @@ def load_splits(dataset: str, archives: Path | None) -> Splits:
         archives: A directory with MNIST's original archives, or `None` to have TFDS
             fetch them. Fashion-MNIST's lie in the repository.
     """
-    config = TrainConfig(
-        dataset=dataset,
-        validation_split=VALIDATION_SHARE,
-        archives=archives if dataset == "mnist" else None,
-    )
-    data = load(config)
+    options = {
+        "dataset": dataset,
+        "validation_split": VALIDATION_SHARE,
+        "archives": archives if dataset == "mnist" else None,
+    }
+    data = load(TrainConfig.model_validate(options))
     return Splits(*(_in_memory(data.splits[name].batch(10_000)) for name in SPLITS))
 
 

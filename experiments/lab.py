@@ -118,15 +118,11 @@ class Lab:
             choices: The settings to choose from.
             measure: Trains with one of them, with a seed kept for tuning.
         """
-        scores = [
-            (
-                self.once({"tuning": True, **arm, **c}, lambda c=c: measure(c))[
-                    "score"
-                ],  # type: ignore[misc]
-                dict(c),
-            )
-            for c in choices
-        ]
+        scores = []
+        for choice in map(dict, choices):
+            key = {"tuning": True, **arm, **choice}
+            measured = self.once(key, functools.partial(measure, choice))
+            scores.append((measured["score"], choice))
         return max(scores, key=lambda score: score[0])[1]
 
 

@@ -96,7 +96,7 @@ def relu(x: np.ndarray) -> np.ndarray:
 
 
 # Mean and variance for standard normal inputs.
-MOMENTS = {
+MOMENTS: dict[Callable[[np.ndarray], np.ndarray], tuple[float, float]] = {
     identity: (0.0, 1.0),
     relu: (1 / math.sqrt(2 * math.pi), 0.5 - 1 / (2 * math.pi)),
 }

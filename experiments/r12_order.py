@@ -186,7 +186,7 @@ def plot(measured: dict[str, Any], figure: Figure) -> None:
     """The variance at inference over the moving one, unit by unit."""
     axes = figure.subplots()
     ratios = {arm: np.concatenate(column(measured[arm], "ratios")) for arm in ARMS}
-    bins = np.linspace(0, 1.5, 61)
+    bins = np.linspace(0, 1.5, 61).tolist()
     for arm, values in ratios.items():
         axes.hist(values, bins, alpha=0.6, label=f"dropout {arm} the last BN")
     axes.axvline(1, color="k", linewidth=0.8)

@@ -62,8 +62,8 @@ QUICK = Config(
 @cache
 def trainer(widths: tuple[int, ...], arm: str) -> Trainer:
     """Trains the figure's network, with or without dropout."""
-    rates = {"rate": 0.5 * ARMS[arm], "input_rate": 0.2 * ARMS[arm]}
-    build = partial(mlp, widths=widths, **rates)
+    factor = ARMS[arm]
+    build = partial(mlp, widths=widths, rate=0.5 * factor, input_rate=0.2 * factor)
     return Trainer(build, keras.optimizers.SGD(0.1, momentum=0.9))
 
 

@@ -45,16 +45,14 @@ def paired_difference(
     values = np.subtract(first, second, dtype="float64")
     if len(values) < 2:
         raise ValueError(f"At least two pairs are needed. Received: {len(values)}.")
-    mean, error = values.mean(), stats.sem(values)
+    mean, error = float(values.mean()), float(stats.sem(values))
     if error == 0:  # the same difference in every pair
         p = 1.0 if mean == 0 else 0.0
-        return Difference(*map(float, (mean, mean, mean, p)), tuple(values.tolist()))
+        return Difference(mean, mean, mean, p, tuple(values.tolist()))
     freedom = len(values) - 1
-    margin = stats.t.ppf((1 + confidence) / 2, freedom) * error
-    p = 2 * stats.t.sf(abs(mean) / error, freedom)
-    return Difference(
-        *map(float, (mean, mean - margin, mean + margin, p)), tuple(values.tolist())
-    )
+    margin = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    p = 2 * float(stats.t.sf(abs(mean) / error, freedom))
+    return Difference(mean, mean - margin, mean + margin, p, tuple(values.tolist()))
 
 
 def sign_test(values: Sequence[float]) -> float:
