@@ -270,8 +270,8 @@ def _explored(results: list[dict[str, Any]]) -> str:
         )
     return (
         "Tried after this result, and no part of the criterion: steps to 95 % from "
-        "the other standard deviations of the initial weights, each arm at the rate that is "
-        "best for it there. " + "; ".join(lines) + "."
+        "the other standard deviations of the initial weights, each arm at the rate "
+        "that is best for it there. " + "; ".join(lines) + "."
     )
 
 

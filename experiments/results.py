@@ -113,4 +113,6 @@ def _write_table(records: list[Measurement], path: Path) -> None:
 
 
 def _dump(result: dict[str, Any]) -> str:
-    return json.dumps(result, indent=1) + "\n"
+    """One key in a line: the measurements are too long for more."""
+    lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in result.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
