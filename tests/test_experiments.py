@@ -214,6 +214,7 @@ def holds_r3(with_norm, without=(90, 50, 10)):
         return [of(accuracy=(a,) * 5, finite=(a is not None,) * 5) for a in accuracies]
 
     both = {"with": measured(with_norm), "without": measured(without), "base_rate": 1}
+    both["explored"] = {arm: measured((50, 50)) for arm in r1.ARMS}
     return r3.analyse(both, r3.Config()).holds
 
 
