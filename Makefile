@@ -15,7 +15,7 @@ help:  ## this list
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is %d.%d. Name another with: make PYTHON=python3.12 ..." % v)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[train,serve,grpc,page,test,docs,dev]'
+	$(BIN)/pip install --quiet --editable '.[train,serve,grpc,page,experiments,test,docs,dev]'
 	touch $@
 
 train: $(VENV)/.ready  ## train the default CNN on Fashion-MNIST and export it (options: ARGS="--epochs 1")
@@ -27,7 +27,7 @@ serve: $(VENV)/.ready  ## the service, at http://localhost:8501 (options: ARGS="
 test: $(VENV)/.ready  ## every test (options: ARGS="-k dropout")
 	$(BIN)/python -m pytest $(IN_PARALLEL) $(ARGS)
 
-test-slow: $(VENV)/.ready  ## the large models of keras.applications
+test-slow: $(VENV)/.ready  ## the large models of keras.applications; every experiment in small
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 # Whatever needs neither tf.function nor GradientTape. JAX has float64 only when told.
