@@ -15,7 +15,7 @@ help:  ## this list
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is %d.%d. Name another with: make PYTHON=python3.12 ..." % v)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[train,serve,grpc,page,test,dev]'
+	$(BIN)/pip install --quiet --editable '.[train,serve,grpc,page,experiments,test,docs,dev]'
 	touch $@
 
 train: $(VENV)/.ready  ## train the default CNN on Fashion-MNIST and export it (options: ARGS="--epochs 1")
@@ -27,7 +27,7 @@ serve: $(VENV)/.ready  ## the service, at http://localhost:8501 (options: ARGS="
 test: $(VENV)/.ready  ## every test (options: ARGS="-k dropout")
 	$(BIN)/python -m pytest $(IN_PARALLEL) $(ARGS)
 
-test-slow: $(VENV)/.ready  ## the large models of keras.applications
+test-slow: $(VENV)/.ready  ## the large models of keras.applications; every experiment in small
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 # Whatever needs neither tf.function nor GradientTape. JAX has float64 only when told.
@@ -36,7 +36,7 @@ BACKEND_TESTS := bad_input batch_norm convert dropout fold mask_statistics monit
 test-backends: $(VENV)/.ready  ## the tests of layers and transforms on JAX and PyTorch
 	$(BIN)/pip install --quiet --editable '.[backends]'
 	for backend in jax torch; do export KERAS_BACKEND=$$backend; \
-		$(BIN)/python -m pytest tests/test_backends.py $(ARGS) \
+		$(BIN)/python -m pytest tests/test_backends.py tests/test_migrate.py docs/migrate.md $(ARGS) \
 		&& JAX_ENABLE_X64=1 $(BIN)/python -m pytest $(IN_PARALLEL) $(BACKEND_TESTS:%=tests/test_%.py) $(ARGS) \
 		|| exit; done
 
@@ -72,9 +72,8 @@ bench: $(VENV)/.ready  ## timings beside Keras and, where it is installed, PyTor
 	for what in layers models inference scaling; do \
 		$(BIN)/python -m benchmarks $$what --output build/benchmarks $(ARGS) || exit; done
 
-docs: $(VENV)/.ready  ## run the code of docs/math.md; the docstrings as pages: build/docs
-	$(BIN)/python -m doctest docs/math.md
-	$(BIN)/pdoc kerasnorm --math --docformat google --output-directory build/docs
+docs: $(VENV)/.ready  ## the site, which needs no network: build/docs/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 clean:  ## what make has made; datasets, runs and saved models stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

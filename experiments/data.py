@@ -1,0 +1,68 @@
+"""MNIST and Fashion-MNIST as arrays in memory."""
+
+import functools
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from training.config import TrainConfig
+from training.data import SPLITS, load
+
+VALIDATION_SHARE = 1 / 6  # 10,000 of the 60,000 training images
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images, uint8 of shape (samples, 28, 28, 1), and labels, int32."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, size: int, seed: int) -> "Split":
+        """`size` examples chosen at random; the same seed chooses the same."""
+        chosen = np.random.default_rng((seed, 1)).permutation(len(self))[:size]
+        return Split(self.images[chosen], self.labels[chosen])
+
+    def first(self, size: int) -> "Split":
+        """The first `size` examples."""
+        return Split(self.images[:size], self.labels[:size])
+
+    def binarized(self) -> "Split":
+        """Black and white: every pixel above the middle 255, the others 0."""
+        return replace(self, images=np.uint8(255) * (self.images > 127))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three parts of a dataset."""
+
+    train: Split
+    validation: Split
+    test: Split
+
+
+@functools.lru_cache(maxsize=2)
+def load_splits(dataset: str, archives: Path | None) -> Splits:
+    """All of a dataset: 50,000, 10,000 and 10,000 images.
+
+    Args:
+        dataset: `"mnist"` or `"fashion_mnist"`.
+        archives: A directory with MNIST's original archives, or `None` to have TFDS
+            fetch them. Fashion-MNIST's lie in the repository.
+    """
+    options = {
+        "dataset": dataset,
+        "validation_split": VALIDATION_SHARE,
+        "archives": archives if dataset == "mnist" else None,
+    }
+    data = load(TrainConfig.model_validate(options))
+    return Splits(*(_in_memory(data.splits[name].batch(10_000)) for name in SPLITS))
+
+
+def _in_memory(batches: object) -> Split:
+    images, labels = zip(*batches.as_numpy_iterator(), strict=True)  # type: ignore[attr-defined]
+    return Split(np.concatenate(images), np.concatenate(labels).astype("int32"))

@@ -1,0 +1,119 @@
+"""Data and the small trainings that the figures are drawn from."""
+
+import functools
+import gzip
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+import kerasnorm
+from training.archives import own_directory
+
+CLASSES = (
+    "T-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "boot",
+)
+SEED = 0
+FEW = 1000
+"""Training images of the networks that are to overfit."""
+
+UNSEEN = 2000
+"""Test images by which a network is judged."""
+
+HIDDEN = 256
+INPUT_RATE, HIDDEN_RATE = 0.2, 0.5
+
+
+@functools.cache
+def fashion_mnist(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first images (count, 784) in [0, 1] and labels of "train" or "t10k"."""
+    archives = own_directory("fashion_mnist")
+    with gzip.open(archives / f"{split}-images-idx3-ubyte.gz") as file:
+        pixels = np.frombuffer(file.read(16 + 784 * count), np.uint8, offset=16)
+    with gzip.open(archives / f"{split}-labels-idx1-ubyte.gz") as file:
+        labels = np.frombuffer(file.read(8 + count), np.uint8, offset=8)
+    return pixels.reshape(-1, 784).astype("float32") / 255, labels.astype("int32")
+
+
+class AfterSteps(keras.callbacks.Callback):
+    """Calls `look` with the number of steps made, before the first and at intervals."""
+
+    def __init__(self, look: Callable[[int], Any], every: int) -> None:
+        super().__init__()
+        self.look, self.every, self.step = look, every, 0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Look before the first step."""
+        self.look(0)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count the step and look, if it is time."""
+        self.step += 1
+        if self.step % self.every == 0:
+            self.look(self.step)
+
+
+def compiled(layers: list[Any], optimizer: Any) -> keras.Model:
+    """A classifier of those layers, with logits."""
+    model = keras.Sequential(layers)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"])
+    return model
+
+
+def judged(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray
+) -> tuple[float, float]:
+    """Loss and accuracy at inference."""
+    logits = model(images, training=False)
+    losses = keras.losses.sparse_categorical_crossentropy(
+        labels, logits, from_logits=True
+    )
+    is_right = ops.convert_to_numpy(logits).argmax(-1) == labels
+    return float(ops.mean(losses)), float(is_right.mean())
+
+
+@functools.cache
+def overfitted(has_dropout: bool) -> tuple[keras.Model, list[dict[str, float]]]:
+    """784-256-256-10, ReLU, Adam, 60 epochs of 1,000 images; and its history.
+
+    Loss and accuracy are those of inference, before training and after each epoch.
+    """
+    keras.utils.set_random_seed(SEED)
+    images, labels = fashion_mnist("train", FEW)
+    unseen = fashion_mnist("t10k", UNSEEN)
+    layers: list[Any] = [keras.Input((784,))]
+    for rate in (INPUT_RATE, HIDDEN_RATE):
+        layers += [kerasnorm.KDropout(rate)] if has_dropout else []
+        layers += [keras.layers.Dense(HIDDEN, activation="relu")]
+    layers += [kerasnorm.KDropout(HIDDEN_RATE)] if has_dropout else []
+    model = compiled([*layers, keras.layers.Dense(10)], keras.optimizers.Adam(1e-3))
+    history = []
+
+    def look(step: int) -> None:
+        row: dict[str, float] = {"step": step}
+        for name, data in (("training", (images, labels)), ("unseen", unseen)):
+            loss, accuracy = judged(model, *data)
+            row |= {f"{name} loss": loss, f"{name} accuracy": accuracy}
+        history.append(row)
+
+    model.fit(
+        images,
+        labels,
+        batch_size=100,
+        epochs=60,
+        callbacks=[AfterSteps(look, FEW // 100)],
+        verbose=0,
+    )
+    return model, history

@@ -1,0 +1,190 @@
+"""What an experiment works with: its data, and a store of all it has measured.
+
+Every measurement is appended to a file as soon as it ends, so that a stopped
+experiment goes on where it stopped.
+"""
+
+import contextlib
+import datetime
+import functools
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+from experiments.data import Splits, load_splits
+from training.claim import claim
+from training.config import REPOSITORY
+
+Measurement = dict[str, Any]
+
+PACKAGES = ("kerasnorm", "keras", "tensorflow", "numpy", "scipy")
+
+
+class Lab:
+    """One experiment's store, in `directory/name`; no other process may use it.
+
+    Args:
+        name: The experiment's.
+        directory: Where the experiments' stores are.
+        archives: MNIST's archives, if TFDS is not to fetch them.
+        report: Told in a line what has been measured.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        archives: Path | None = None,
+        report: Callable[[str], None] = print,
+    ) -> None:
+        self.name = name
+        self.directory = directory / name
+        self._archives, self._report = archives, report
+        self._stack = contextlib.ExitStack()
+        self.records: list[Measurement] = []
+
+    def __enter__(self) -> Self:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._stack.enter_context(claim(self.directory))
+        self.records = _read(self._path)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    @property
+    def _path(self) -> Path:
+        return self.directory / "measurements.jsonl"
+
+    def of(self, name: str) -> "Lab":
+        """The lab of another experiment, whose measurements this one needs."""
+        other = Lab(name, self.directory.parent, self._archives, self._report)
+        return self._stack.enter_context(other)
+
+    def weights(self, name: str) -> Path:
+        """Where the weights of a network are kept."""
+        directory = self.directory / "weights"
+        directory.mkdir(exist_ok=True)
+        return directory / f"{name.replace(' ', '')}.weights.h5"
+
+    def data(self, dataset: str) -> Splits:
+        """All images of a dataset."""
+        return load_splits(dataset, self._archives)
+
+    def once(
+        self, key: Mapping[str, Any], measure: Callable[[], Measurement]
+    ) -> Measurement:
+        """What `measure` returns, called only if the store does not have it yet.
+
+        Args:
+            key: All that determines the measurement.
+            measure: Returns what JSON can hold.
+        """
+        known = json.loads(json.dumps(key))  # tuples become lists
+        for record in self.records:
+            if record["key"] == known:
+                return record["value"]
+        wall, cpu = time.perf_counter(), time.process_time()
+        value = measure()
+        record = {
+            "key": known,
+            "value": json.loads(json.dumps(value)),
+            "seconds": round(time.perf_counter() - wall, 2),
+            "cpu_seconds": round(time.process_time() - cpu, 2),
+            **circumstances(),
+        }
+        _append(self._path, record)
+        self.records.append(record)
+        scalars = {k: v for k, v in value.items() if isinstance(v, (int, float))}
+        self._report(f"{self.name} {known} -> {scalars} ({record['seconds']} s)")
+        return record["value"]
+
+    def tune(
+        self,
+        arm: Mapping[str, Any],
+        choices: Iterable[Mapping[str, Any]],
+        measure: Callable[[Mapping[str, Any]], Measurement],
+    ) -> dict[str, Any]:
+        """The choice with the highest `"score"`, which is taken on validation data.
+
+        Args:
+            arm: What is being tuned, and all else that determines the scores.
+            choices: The settings to choose from.
+            measure: Trains with one of them, with a seed kept for tuning.
+        """
+        scores = []
+        for choice in map(dict, choices):
+            key = {"tuning": True, **arm, **choice}
+            measured = self.once(key, functools.partial(measure, choice))
+            scores.append((measured["score"], choice))
+        return max(scores, key=lambda score: score[0])[1]
+
+
+def circumstances() -> dict[str, Any]:
+    """When, on what and of which commit a measurement was made."""
+    now = datetime.datetime.now(datetime.UTC)
+    return {
+        "date": now.isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": machine(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
+    }
+
+
+@functools.cache
+def commit() -> str:
+    """The commit this process runs; with a + if files differ from it."""
+    try:
+        head = _git("rev-parse", "--short=10", "HEAD")
+        changed = _git("status", "--porcelain", "--", "experiments", "kerasnorm")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+" if changed else "")
+
+
+@functools.cache
+def machine() -> str:
+    """The processor and how many cores of it this process may use."""
+    name = platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(REPOSITORY), *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+
+
+def _read(path: Path) -> list[Measurement]:
+    """All whole records; a process that was killed may have left half of one."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        path.write_text(whole, encoding="utf-8")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def _append(path: Path, record: Measurement) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+        file.flush()
+        os.fsync(file.fileno())

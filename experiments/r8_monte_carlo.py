@@ -1,0 +1,159 @@
+"""R8: averaging over thinned networks, and weight scaling instead.
+
+Srivastava et al. (2014), section 7.5, figure 11: the test error when the predictions of
+k sampled networks are averaged reaches that of weight scaling at about k = 50 and is
+slightly better from there. Ma et al. (2017) found 1.04 % with k = 100 beside 1.19 %.
+The networks are those of R5 with dropout and max-norm. Of 100 draws for each image
+those of one k are averaged in 100 // k groups; the error is the mean over the groups.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
+
+import kerasnorm
+from experiments import r5_max_norm_and_dropout as r5
+from experiments.data import Split
+from experiments.experiment import Experiment, Finding, Number, column, mean_and_range
+from experiments.lab import Lab, Measurement
+from experiments.statistics import paired_difference
+from experiments.trainer import FORWARD_BATCH, Trainer
+
+MARGIN = 0.15  # points
+
+
+@dataclass(frozen=True)
+class Config:
+    """The sizes."""
+
+    nets: r5.Config = r5.FULL
+    draws: int = 100
+    averaged: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
+    compared: int = 50
+
+
+def run(lab: Lab, config: Config) -> dict[str, Any]:
+    """Draws for every network of R5."""
+    nets = lab.of("r5")
+    data = lab.data("mnist").test
+
+    def measure(seed: int) -> Measurement:
+        trainer = r5.kept(nets, r5.BEST, seed, config.nets)
+        draws = sample(trainer, data, config.draws)
+        return {"errors": [group_error(draws, data, k) for k in config.averaged]}
+
+    key = {"draws": config.draws, "averaged": config.averaged}
+    steps = {"steps": config.nets.steps, "subset": config.nets.subset}
+    return {
+        "sampled": [
+            lab.once({**key, **steps, "seed": seed}, partial(measure, seed))
+            for seed in config.nets.seeds
+        ],
+        "scaled": [
+            r5.trained(nets, r5.BEST, seed, config.nets) for seed in config.nets.seeds
+        ],
+    }
+
+
+def sample(trainer: Trainer, data: Split, draws: int) -> np.ndarray:
+    """Probabilities of thinned networks, of shape (draws, images, classes)."""
+    model = trainer.model
+    dropouts = [x for x in model.layers if isinstance(x, kerasnorm.KDropout)]
+
+    @tf.function(jit_compile=True)
+    def draw(images: tf.Tensor) -> tf.Tensor:
+        x = tf.cast(images, tf.float32) / 255
+        return tf.nn.softmax(model(x, training=False))
+
+    batches = [
+        tf.constant(data.images[i : i + FORWARD_BATCH])
+        for i in range(0, len(data), FORWARD_BATCH)
+    ]
+    for layer in dropouts:
+        layer.monte_carlo = True
+    try:
+        return np.stack(
+            [np.concatenate([draw(batch) for batch in batches]) for _ in range(draws)]
+        )
+    finally:
+        for layer in dropouts:
+            layer.monte_carlo = False
+
+
+def group_error(draws: np.ndarray, data: Split, averaged: int) -> float:
+    """The error in percent of means of so many draws, averaged over the groups."""
+    groups = len(draws) // averaged
+    means = draws[: groups * averaged].reshape(groups, averaged, *draws.shape[1:])
+    answers = means.mean(axis=1).argmax(axis=-1)
+    return float(100 * np.mean(answers != data.labels))
+
+
+def analyse(measured: dict[str, Any], config: Config) -> Finding:
+    """One draw, and fifty, against weight scaling."""
+    errors = np.array(column(measured["sampled"], "errors"))
+    scaled = np.array(column(measured["scaled"], "test_error"))
+    one = errors[:, config.averaged.index(1)]
+    worse = int(np.sum(one > scaled))
+    compared = config.averaged.index(config.compared)
+    fifty = paired_difference(errors[:, compared].tolist(), scaled.tolist())
+    return Finding(
+        holds=worse == len(scaled) and -MARGIN <= fifty.lower <= fifty.upper <= MARGIN,
+        measured=f"one draw is worse with {worse} of {len(scaled)} seeds; "
+        f"{config.compared} draws minus weight scaling: {fifty} points",
+        numbers=[
+            Number(
+                "test error, weight scaling, %",
+                mean_and_range(scaled.tolist()),
+                "1.19 (Ma et al.)",
+            ),
+            *(
+                Number(
+                    f"test error, mean of {k} draws, %",
+                    mean_and_range(errors[:, i].tolist()),
+                    "1.04 (Ma et al.)" if k == 100 else "",
+                )
+                for i, k in enumerate(config.averaged)
+            ),
+        ],
+    )
+
+
+def plot(measured: dict[str, Any], figure: Figure) -> None:
+    """Figure 11: the error over the number of draws."""
+    axes = figure.subplots()
+    errors = np.array(column(measured["sampled"], "errors"))
+    scaled = np.mean(column(measured["scaled"], "test_error"))
+    mean = errors.mean(axis=0)
+    k = Config.averaged[: len(mean)]
+    axes.errorbar(
+        k,
+        mean,
+        errors.std(axis=0, ddof=1),
+        fmt="o-",
+        capsize=3,
+        label="mean of k draws",
+    )
+    axes.axhline(scaled, color="C1", label="weight scaling")
+    axes.set(xscale="log", xlabel="k", ylabel="test error, %")
+    axes.legend()
+
+
+R8 = Experiment(
+    name="r8",
+    title="Monte Carlo averaging and weight scaling",
+    claim="Weight scaling is a good approximation of averaging over thinned networks.",
+    source="Srivastava et al. 2014, section 7.5, figure 11",
+    criterion="One draw is worse than weight scaling with every seed, and the interval "
+    "of (error of 50 draws minus error of weight scaling) lies within "
+    f"±{MARGIN} points.",
+    full=Config(),
+    quick=Config(nets=r5.QUICK, draws=4, averaged=(1, 2, 4), compared=4),
+    run=run,
+    analyse=analyse,
+    plot=plot,
+    needs=("r5",),
+)

@@ -1,0 +1,132 @@
+"""`docs/results.md`, made of the stored results alone."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.experiment import Experiment
+from experiments.statistics import holm
+
+Result = Mapping[str, Any]
+
+INTRODUCTION = """\
+# The papers' claims, run
+
+Made by `python -m experiments report` from the files in `results/`; not written by
+hand. Every experiment is one short file in `experiments/`: the claim, its source, the
+configuration and the criterion, which was fixed and committed before the run. A claim
+that does not hold is printed so.
+
+- Five seeds, unless said otherwise. The arms of an experiment share initial weights,
+  images and their order, seed by seed.
+- Learning rates are tuned for each arm on validation images, with a seed of its own.
+- Training ends at a step fixed before; the test images are used once, after it.
+- `a [b, c]` is the mean of the paired differences with its 95 % interval by Student's
+  t; `a (b to c)` are the mean, the smallest and the largest value over the seeds.
+- The networks are smaller than the papers' and so are the data: what is tested is the
+  order and the size of effects, not the errors themselves.
+"""
+
+
+def read_results(directory: Path) -> dict[str, Result]:
+    """All results of full runs, by name; quick ones are none."""
+    results = {}
+    for path in sorted(directory.glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if result.get("mode") == "full":
+            results[result["name"]] = result
+    return results
+
+
+def page(experiments: Mapping[str, Experiment], results: Mapping[str, Result]) -> str:
+    """The page."""
+    present = [results[name] for name in experiments if name in results]
+    parts = [INTRODUCTION, _verdicts(experiments, results)]
+    if headlines := {r["name"]: r["p"] for r in present if r["p"] is not None}:
+        parts.append(_holm_table(headlines))
+    parts += [_section(result) for result in present]
+    return "\n".join(parts)
+
+
+def _verdicts(
+    experiments: Mapping[str, Experiment], results: Mapping[str, Result]
+) -> str:
+    """One line for each claim, whether it has been run or not."""
+    rows = [
+        (f"[{name}](#{_anchor(results[name])})", e.claim, _verdict(results[name]))
+        if name in results
+        else (name, e.claim, "not run")
+        for name, e in experiments.items()
+    ]
+    return "## Verdicts\n\n" + _table(("", "claim", "verdict"), rows)
+
+
+def _verdict(result: Result) -> str:
+    return "holds" if result["holds"] else "**does not hold**"
+
+
+def _holm_table(headlines: Mapping[str, float]) -> str:
+    adjusted = holm(headlines)
+    rows = [
+        (name, f"{p:.2g}", f"{adjusted[name]:.2g}") for name, p in headlines.items()
+    ]
+    return (
+        "## The headlines together\n\nSo many tests find something by chance; Holm's "
+        f"correction for all {len(rows)} that have a p-value. With five seeds a sign "
+        "test cannot go below 1/32, so that none of those can pass it: read them as "
+        "5 of 5, not as proofs.\n\n" + _table(("", "p", "p, adjusted"), rows)
+    )
+
+
+def _section(result: Result) -> str:
+    numbers = _table(
+        ("", "ours", "paper"),
+        [(n["what"], n["ours"], n["paper"]) for n in result["numbers"]],
+    )
+    name = result["name"]
+    lines = [
+        f"## {_heading(result)}\n",
+        f"**Claim.** {result['claim']} ({result['source']})\n",
+        f"**Criterion.** {result['criterion']}\n",
+        f"**Measured.** {result['measured']}. The claim {_verdict(result)}.\n",
+    ]
+    if result["remark"]:
+        lines.append(f"{result['remark']}\n")
+    lines += [
+        numbers,
+        f"![{result['title']}](results/{name}.png)\n",
+        _circumstances(result),
+    ]
+    return "\n".join(lines)
+
+
+def _circumstances(result: Result) -> str:
+    versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
+    first, last = result["dates"]
+    name = result["name"]
+    return (
+        f"`{result['command']}`: {result['trainings']} measurements, "
+        f"{result['cpu_seconds'] / 60:.0f} minutes of one core "
+        f"({result['seconds'] / 60:.0f} by the clock), {first} to {last}, commits "
+        f"{', '.join(result['commits'])}. {'; '.join(result['machine'])}; {versions}. "
+        f"[Every measurement](results/{name}.csv), [all of it](results/{name}.json).\n"
+    )
+
+
+def _heading(result: Result) -> str:
+    return f"{result['name'].upper()}: {result['title']}"
+
+
+def _anchor(result: Result) -> str:
+    """GitHub's and Python-Markdown's anchor of the section."""
+    kept = [c for c in _heading(result).lower() if c.isalnum() or c in " -_"]
+    return "".join(kept).replace(" ", "-")
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n"
+        for line in lines
+    )

@@ -1,0 +1,118 @@
+"""An experiment carried out and written down: JSON, CSV, a picture and one line."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from experiments.experiment import Experiment, Finding
+from experiments.lab import Lab, Measurement
+
+
+def carry_out(
+    experiment: Experiment,
+    quick: bool,
+    archives: Path | None,
+    stores: Path,
+    output: Path,
+) -> str:
+    """Runs what has not been run yet, and writes the results.
+
+    Args:
+        experiment: What to run.
+        quick: Whether in its small form.
+        archives: MNIST's archives.
+        stores: Where the measurements are kept.
+        output: Where the results go.
+
+    Returns:
+        The line that says what came out.
+    """
+    config = experiment.quick if quick else experiment.full
+    with Lab(experiment.name, stores, archives) as lab:
+        measured = experiment.run(lab, config)
+        records = lab.records
+    finding = experiment.analyse(measured, config)
+    result = {
+        **_described(experiment),
+        "mode": "quick" if quick else "full",
+        "config": dataclasses.asdict(config),
+        **dataclasses.asdict(finding),
+        "command": _command(experiment, archives),
+        **_summary(records),
+        "measured_values": measured,
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / experiment.name
+    path.with_suffix(".json").write_text(_dump(result), encoding="utf-8")
+    _write_table(records, path.with_suffix(".csv"))
+    draw(experiment, measured, path.with_suffix(".png"))
+    return verdict(experiment, finding)
+
+
+def verdict(experiment: Experiment, finding: Finding) -> str:
+    """Claim, criterion, measured, holds or does not hold."""
+    return (
+        f"{experiment.name}: {experiment.claim} | Criterion: {experiment.criterion} | "
+        f"Measured: {finding.measured} | "
+        f"{'HOLDS' if finding.holds else 'DOES NOT HOLD'}"
+    )
+
+
+def draw(experiment: Experiment, measured: dict[str, Any], path: Path) -> None:
+    """The experiment's picture."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    experiment.plot(measured, figure)
+    figure.suptitle(experiment.title)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _described(experiment: Experiment) -> dict[str, str]:
+    names = ("name", "title", "claim", "source", "criterion")
+    return {name: getattr(experiment, name) for name in names}
+
+
+def _command(experiment: Experiment, archives: Path | None) -> str:
+    command = f"python -m experiments run {experiment.name}"
+    return command + (" --archives DIR" if archives else "")
+
+
+def _summary(records: list[Measurement]) -> dict[str, Any]:
+    """What the measurements took and where they were made."""
+    return {
+        "trainings": len(records),
+        "seconds": round(sum(r["seconds"] for r in records), 1),
+        "cpu_seconds": round(sum(r["cpu_seconds"] for r in records), 1),
+        "dates": [f(r["date"] for r in records) for f in (min, max)] if records else [],
+        "commits": list(dict.fromkeys(r["commit"] for r in records)),
+        "machine": sorted({r["machine"] for r in records}),
+        "versions": records[-1]["versions"] if records else {},
+    }
+
+
+def _write_table(records: list[Measurement], path: Path) -> None:
+    """A row for each measurement, without its curves."""
+    rows = [
+        {
+            **record["key"],
+            **{k: v for k, v in record["value"].items() if not isinstance(v, list)},
+            **{k: record[k] for k in ("seconds", "cpu_seconds", "date", "commit")},
+        }
+        for record in records
+    ]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _dump(result: dict[str, Any]) -> str:
+    """One key in a line: the measurements are too long for more."""
+    lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in result.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"

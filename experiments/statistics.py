@@ -1,0 +1,76 @@
+"""What may be said from a few paired runs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean of paired differences, its t interval and two-sided p-value."""
+
+    mean: float
+    lower: float
+    upper: float
+    p: float
+    values: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3g} [{self.lower:+.3g}, {self.upper:+.3g}]"
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies on one side of 0."""
+        return self.lower > 0 or self.upper < 0
+
+    @property
+    def positive(self) -> int:
+        """How many of the differences are above 0."""
+        return sum(value > 0 for value in self.values)
+
+
+def paired_difference(
+    first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE
+) -> Difference:
+    """`first - second`, pair by pair, by Student's t.
+
+    Args:
+        first, second: One value for each seed, in the same order; at least two.
+        confidence: That of the interval. Defaults to 0.95.
+    """
+    values = np.subtract(first, second, dtype="float64")
+    if len(values) < 2:
+        raise ValueError(f"At least two pairs are needed. Received: {len(values)}.")
+    mean, error = float(values.mean()), float(stats.sem(values))
+    if error == 0:  # the same difference in every pair
+        p = 1.0 if mean == 0 else 0.0
+        return Difference(mean, mean, mean, p, tuple(values.tolist()))
+    freedom = len(values) - 1
+    margin = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    p = 2 * float(stats.t.sf(abs(mean) / error, freedom))
+    return Difference(mean, mean - margin, mean + margin, p, tuple(values.tolist()))
+
+
+def sign_test(values: Sequence[float]) -> float:
+    """One-sided p-value of as many positive values; those that are 0 say nothing."""
+    positive = sum(value > 0 for value in values)
+    negative = sum(value < 0 for value in values)
+    if positive + negative == 0:
+        return 1.0
+    return float(
+        stats.binomtest(positive, positive + negative, alternative="greater").pvalue
+    )
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Adjusts p-values for their number: Holm 1979, step down."""
+    adjusted: dict[str, float] = {}
+    largest = 0.0
+    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        largest = max(largest, (len(p_values) - rank) * p_values[name])
+        adjusted[name] = min(1.0, largest)
+    return adjusted

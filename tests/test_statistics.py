@@ -1,0 +1,78 @@
+"""The experiments' statistics, against closed forms, tables and scipy's own tests."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from experiments.statistics import holm, paired_difference, sign_test
+
+VALUES = st.lists(
+    st.tuples(st.floats(-10, 10), st.floats(-10, 10)), min_size=3, max_size=8
+)
+
+
+def test_the_interval_of_five_pairs_uses_the_tables_value_of_t():
+    difference = paired_difference([2, 3, 4, 5, 6], [1, 1, 1, 1, 1])
+    margin = 2.776 * math.sqrt(2.5 / 5)  # 2.5: the variance of 1, 2, 3, 4, 5
+    assert difference.mean == 3
+    assert difference.lower == pytest.approx(3 - margin, abs=1e-3)
+    assert difference.upper == pytest.approx(3 + margin, abs=1e-3)
+    assert difference.excludes_zero
+    assert difference.positive == 5
+
+
+@given(VALUES)
+def test_interval_and_p_are_those_of_the_paired_t_test(pairs):
+    first, second = zip(*pairs, strict=True)
+    if len({a - b for a, b in pairs}) == 1:
+        return
+    ours = paired_difference(first, second)
+    theirs = stats.ttest_rel(first, second)
+    interval = theirs.confidence_interval(0.95)
+    assert ours.p == pytest.approx(theirs.pvalue, rel=1e-6, abs=1e-12)
+    assert ours.lower == pytest.approx(interval.low, rel=1e-6, abs=1e-9)
+    assert ours.upper == pytest.approx(interval.high, rel=1e-6, abs=1e-9)
+    assert ours.excludes_zero == (ours.p < 0.05)
+
+
+def test_equal_differences_have_an_interval_of_no_width():
+    assert paired_difference([2, 3], [1, 2]).p == 0
+    same = paired_difference([2, 3], [2, 3])
+    assert (same.lower, same.upper, same.p) == (0, 0, 1)
+    assert not same.excludes_zero
+
+
+def test_one_pair_is_too_few():
+    with pytest.raises(ValueError, match="two pairs are needed"):
+        paired_difference([1], [2])
+
+
+@pytest.mark.parametrize(
+    ("values", "p"),
+    [
+        ([1, 1, 1, 1, 1], 1 / 32),
+        ([1, 1, 1, 1, -1], 6 / 32),
+        ([-1, -1, -1], 1),
+        ([1, 1, 0], 1 / 4),
+        ([0, 0], 1),
+    ],
+)
+def test_sign_test(values, p):
+    assert sign_test(values) == pytest.approx(p)
+
+
+def test_holm_on_a_worked_example():
+    adjusted = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    assert adjusted == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
+    assert holm({"a": 0.9, "b": 0.8}) == {"a": 1, "b": 1}
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_lies_between_no_correction_and_bonferronis(p_values):
+    named = {str(i): p for i, p in enumerate(p_values)}
+    adjusted = holm(named)
+    for name, p in named.items():
+        assert p <= adjusted[name] <= min(1, len(named) * p) + 1e-12
