@@ -48,6 +48,7 @@ class Lab:
         self._archives, self._report = archives, report
         self._stack = contextlib.ExitStack()
         self.records: list[Measurement] = []
+        self.others: list[Lab] = []  # those that `of` has opened
 
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -65,7 +66,8 @@ class Lab:
     def of(self, name: str) -> "Lab":
         """The lab of another experiment, whose measurements this one needs."""
         other = Lab(name, self.directory.parent, self._archives, self._report)
-        return self._stack.enter_context(other)
+        self.others.append(self._stack.enter_context(other))
+        return other
 
     def weights(self, name: str) -> Path:
         """Where the weights of a network are kept."""

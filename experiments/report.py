@@ -81,7 +81,7 @@ def _holm_table(headlines: Mapping[str, float]) -> str:
 
 def _section(result: Result) -> str:
     numbers = _table(
-        ("", "ours", "paper"),
+        ("", "ours", "paper, or exact"),
         [(n["what"], n["ours"], n["paper"]) for n in result["numbers"]],
     )
     name = result["name"]
@@ -89,7 +89,8 @@ def _section(result: Result) -> str:
         f"## {_heading(result)}\n",
         f"**Claim.** {result['claim']} ({result['source']})\n",
         f"**Criterion.** {result['criterion']}\n",
-        f"**Measured.** {result['measured']}. The claim {_verdict(result)}.\n",
+        f"**Measured.** {_capitalized(result['measured'])}. The claim "
+        f"{_verdict(result)}.\n",
     ]
     if result["remark"]:
         lines.append(f"{result['remark']}\n")
@@ -103,12 +104,12 @@ def _section(result: Result) -> str:
 
 def _circumstances(result: Result) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
-    first, last = result["dates"]
     name = result["name"]
     return (
         f"`{result['command']}`: {result['trainings']} measurements, "
-        f"{result['cpu_seconds'] / 60:.0f} minutes of one core "
-        f"({result['seconds'] / 60:.0f} by the clock), {first} to {last}, commits "
+        f"{result['cpu_seconds'] / 60:.1f} minutes of one core "
+        f"({result['seconds'] / 60:.1f} by the clock), {' to '.join(result['dates'])}, "
+        f"commits "
         f"{', '.join(result['commits'])}. {'; '.join(result['machine'])}; {versions}. "
         f"[Every measurement](results/{name}.csv), [all of it](results/{name}.json).\n"
     )
@@ -116,6 +117,10 @@ def _circumstances(result: Result) -> str:
 
 def _heading(result: Result) -> str:
     return f"{result['name'].upper()}: {result['title']}"
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _anchor(result: Result) -> str:

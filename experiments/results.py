@@ -35,7 +35,8 @@ def carry_out(
     config = experiment.quick if quick else experiment.full
     with Lab(experiment.name, stores, archives) as lab:
         measured = experiment.run(lab, config)
-        records = lab.records
+        # An experiment on another's runs alone shows those.
+        records = lab.records or [r for other in lab.others for r in other.records]
     finding = experiment.analyse(measured, config)
     result = {
         **_described(experiment),
