@@ -28,7 +28,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from service.jobs import answers
 from service.jobs.answers import Artifact, JobDetail, JobPage, Sweep
-from service.jobs.runs import LOG, history
+from service.jobs.runs import LOG, Metric, history
 from service.jobs.store import RESUMABLE, Job, State, Store
 from service.jobs.submission import BODY_SCHEMA, configs_of, values_of
 
@@ -101,8 +101,8 @@ def get_job(job: Found) -> JobDetail:
 
 
 @routes.get("/v1/jobs/{job_id}/metrics")
-def get_metrics(job: Found) -> list[dict[str, float]]:
-    """The metrics of each finished epoch."""
+def get_metrics(job: Found) -> list[dict[str, Metric]]:
+    """The metrics of each finished epoch; null where they are not finite."""
     return history(job.directory)
 
 
@@ -123,7 +123,7 @@ def get_logs(
         return EventSourceResponse(_follow(request, job.id, last_event_id))
     try:
         return _file(job.directory / LOG)
-    except FileNotFoundError:
+    except OSError:
         return PlainTextResponse("")
 
 
@@ -153,13 +153,15 @@ def resume(job: Found, store: Stored) -> JobDetail:
 def list_artifacts(job: Found) -> list[Artifact]:
     """The files of the run."""
     found = []
-    for path in sorted(job.directory.rglob("*")):
-        name = path.relative_to(job.directory)
-        # A run that goes on replaces its files.
-        with contextlib.suppress(FileNotFoundError):
-            if path.is_file() and not _is_hidden(name):
-                found.append(Artifact(path=name.as_posix(), size=path.stat().st_size))
-    return found
+    # Not by `rglob`, which fails where a run that goes on removes a directory.
+    for directory, _, names in os.walk(job.directory):
+        for path in (Path(directory, name) for name in names):
+            own = path.relative_to(job.directory)
+            with contextlib.suppress(OSError):
+                if path.is_file() and not _is_hidden(own):
+                    size = path.stat().st_size
+                    found.append(Artifact(path=own.as_posix(), size=size))
+    return sorted(found, key=lambda artifact: artifact.path)
 
 
 @routes.get("/v1/jobs/{job_id}/artifacts/{path:path}")
@@ -168,7 +170,8 @@ def get_artifact(job: Found, path: str) -> Response:
     directory = job.directory.resolve()
     try:
         file = (directory / path).resolve(strict=True)
-        if not _is_hidden(file.relative_to(directory)):
+        # Opening a pipe would wait for someone to write.
+        if file.is_file() and not _is_hidden(file.relative_to(directory)):
             return _file(file)
     except (OSError, RuntimeError, ValueError):  # no file, no possible name, outside
         pass
@@ -225,7 +228,7 @@ def _read_on(store: Store, number: int, place: int) -> tuple[str, list[bytes]]:
         with (job.directory / LOG).open("rb") as file:
             file.seek(place)
             text = file.read(_BYTES_AT_A_TIME)
-    except FileNotFoundError:
+    except OSError:
         return job.state, []
     goes_on = is_open or len(text) == _BYTES_AT_A_TIME
     is_endless = len(text) == _BYTES_AT_A_TIME and b"\n" not in text
