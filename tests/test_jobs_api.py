@@ -6,6 +6,8 @@ import math
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +24,7 @@ from service.app import Settings, create_app
 from service.jobs import runner
 from service.jobs.queue import Queue, QueueConfig
 from service.jobs.store import State, Store
-from service.jobs.trainers import End
+from service.jobs.trainers import End, command, processes
 from service.serving.config import ServingConfig
 from service.serving.http import Serving
 from tests.services import wait_until
@@ -85,6 +87,10 @@ def test_a_job_is_queued_with_the_services_directories(
         ({"dropout_rate": 1.5}, "dropout_rate", "less than 1"),
         ({"learning_rate": "fast"}, "learning_rate", "valid number"),
         ({"name": "../evil"}, "name", "pattern"),
+        ({"dataset": "a\nb"}, "dataset", "pattern"),
+        ({"batch_size": 2**62}, "batch_size", "less than or equal to 1000000"),
+        ({"learning_rate": 1e300}, "learning_rate", "less than or equal to 1000000"),
+        ({"replicas": 10**9}, "replicas", "less than or equal to 256"),
         ({"name": ".hidden"}, "name", "pattern"),
         ({"epochs": []}, "epochs", "must not be empty"),
         ({"epochs": [1, 0]}, "epochs", "greater than or equal to 1"),
@@ -316,7 +322,15 @@ def test_artifacts_are_listed_and_given_out(artifacts: TestClient) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        *("nothing", "logs", ".pid", "pipe", "..%2f..%2fsecret", "%2e%2e/secret"),
+        *(
+            "nothing",
+            "a%0ab%0a",
+            "logs",
+            ".pid",
+            "pipe",
+            "..%2f..%2fsecret",
+            "%2e%2e/secret",
+        ),
         *("/etc/hostname", "%2fetc%2fhostname", "out", "a%00b", "x" * 5000, ""),
     ],
 )
@@ -464,7 +478,7 @@ def test_files_may_go_while_they_are_listed(
     with ThreadPoolExecutor() as pool:
         going = pool.submit(come_and_go)
         try:
-            for _ in range(1000):
+            for _ in range(500):
                 files = artifacts.get("/v1/jobs/1/artifacts").json()
                 assert {"path": "history.csv", "size": 24} in files
         finally:
@@ -655,3 +669,19 @@ def test_the_api_describes_itself(client: TestClient) -> None:
     )
     assert client.get("/docs").status_code == 200
     json.dumps(api)
+
+
+def test_a_trainer_is_known_by_whatever_name_python_has(tmp_path: Path) -> None:
+    """A service may be started as `python`, the next one as `python3`."""
+    python = tmp_path / "another-python"
+    python.symlink_to(sys.executable)
+    _, *words = command(tmp_path / "runs" / "1")
+    sleep = "import time; time.sleep(600)"
+    with subprocess.Popen([str(python), "-c", sleep, *words]) as process:
+        try:
+            wait_until(lambda: processes(tmp_path / "runs" / "1"))
+            (found,) = processes(tmp_path / "runs" / "1")
+            assert found.pid == process.pid
+            assert processes(tmp_path / "runs" / "11") == []
+        finally:
+            process.kill()

@@ -23,7 +23,7 @@ def _schema() -> dict[str, Any]:
     for name, field in schema["properties"].items():
         values = {"type": "array", "items": field, "minItems": 1}
         schema["properties"][name] = {"anyOf": [field, values]}
-    return {"content": {"application/json": {"schema": schema}}}
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
 BODY_SCHEMA = _schema()
