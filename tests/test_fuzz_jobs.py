@@ -18,9 +18,9 @@ from schemathesis import BaseSchema, GenerationMode
 from schemathesis.specs.openapi import checks
 
 from service.app import Settings, create_app
+from service.http_protocol import HttpProtocol
 from service.jobs import routes
 from service.jobs.queue import Queue, QueueConfig
-from service.protocol import LimitedHead
 from service.serving.config import ServingConfig
 from service.serving.http import Serving
 from training.config import TrainConfig
@@ -71,7 +71,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         (job.directory / "history.csv").write_text("epoch,loss\n1,nan\n")
     queue.store.add_sweep(["seed"], [settings_of(queue, seed) for seed in (4, 5)], 0)
     config = uvicorn.Config(
-        app, port=0, lifespan="off", http=LimitedHead, log_level="critical"
+        app, port=0, lifespan="off", http=HttpProtocol, log_level="critical"
     )
     server = uvicorn.Server(config)
     thread = Thread(target=server.run)
