@@ -78,7 +78,9 @@ class Guard:
         else:
             status, reason = refusal
             body = {"detail" if is_job else "error": reason}
-            await JSONResponse(body, status)(scope, receive, send)
+            is_unknown = status is HTTPStatus.UNAUTHORIZED
+            challenge = {"WWW-Authenticate": "Bearer"} if is_unknown else None
+            await JSONResponse(body, status, challenge)(scope, receive, send)
 
     def _refusal(self, headers: Headers, is_job: bool) -> tuple[HTTPStatus, str] | None:
         host = headers.get("host", "")
@@ -100,7 +102,8 @@ class Guard:
             if not hmac.compare_digest(given, expected):
                 return (
                     HTTPStatus.UNAUTHORIZED,
-                    "Job calls need the header Authorization: Bearer TOKEN.",
+                    "Job calls need the header Authorization: Bearer TOKEN; "
+                    "train.py --submit takes TOKEN from KERASNORM_TOKEN.",
                 )
         return None
 

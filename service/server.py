@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import signal
 import socket
 import sys
@@ -41,20 +42,23 @@ def serve(options: argparse.Namespace, token: str | None) -> None:
         token=token,
     )
     serving = Serving(settings.serving)
-    # Before any job is started.
+    app = create_app(settings, serving, lambda: server.should_exit)
+    config = uvicorn.Config(
+        app,
+        http=HttpProtocol,
+        access_log=False,
+        timeout_keep_alive=_IDLE_SECONDS,
+        # Every prediction has its time, but somebody may have stopped reading.
+        timeout_graceful_shutdown=math.ceil(options.timeout + _GRACE_SECONDS),
+    )
+    server = uvicorn.Server(config)
+    _add_page(app, serving, token)
+    # After the page, whose import takes seconds: whoever can connect is answered at
+    # once. Before any job is started.
     with (
         _listen(options.host, options.port) as listener,
         _grpc(serving, options.host, options.grpc_port),
     ):
-        app = create_app(settings, serving, lambda: server.should_exit)
-        config = uvicorn.Config(
-            app,
-            http=HttpProtocol,
-            access_log=False,
-            timeout_keep_alive=_IDLE_SECONDS,
-        )
-        server = uvicorn.Server(config)
-        _add_page(app, serving, token)
         # uvicorn raises the signal that has stopped it once more.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)

@@ -208,6 +208,7 @@ def test_what_was_tried_is_said_where_there_is_no_network(
         ("a:b:c", "a:b:c is not known to TFDS"),
         ("emnist/leters", "Did you mean emnist/letters"),
         ("mnist:9.9.9", "mnist:9.9.9 is not known to TFDS"),
+        ("mnist/data_dir=/etc", "mnist/data_dir=/etc is not known to TFDS"),
         ("imdb_reviews", "must be an image classification set.*imdb_reviews"),
         ("coco", "must be an image classification set.*coco"),
         ("folder:/no/such", "must name a directory. Received: /no/such"),

@@ -1,20 +1,33 @@
 """The HTTP API of the jobs, on a queue that no runner takes from."""
 
+import asyncio
 import json
+import math
+import os
+import shutil
 import sqlite3
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from service import security
 from service.app import Settings, create_app
-from service.jobs.queue import QueueConfig
+from service.jobs import runner
+from service.jobs.queue import Queue, QueueConfig
 from service.jobs.store import State, Store
+from service.jobs.trainers import End, command, processes
 from service.serving.config import ServingConfig
 from service.serving.http import Serving
+from tests.services import wait_until
 from training.config import TrainConfig
 from training.errors import UserError
 
@@ -74,6 +87,10 @@ def test_a_job_is_queued_with_the_services_directories(
         ({"dropout_rate": 1.5}, "dropout_rate", "less than 1"),
         ({"learning_rate": "fast"}, "learning_rate", "valid number"),
         ({"name": "../evil"}, "name", "pattern"),
+        ({"dataset": "a\nb"}, "dataset", "pattern"),
+        ({"batch_size": 2**62}, "batch_size", "less than or equal to 1000000"),
+        ({"learning_rate": 1e300}, "learning_rate", "less than or equal to 1000000"),
+        ({"replicas": 10**9}, "replicas", "less than or equal to 256"),
         ({"name": ".hidden"}, "name", "pattern"),
         ({"epochs": []}, "epochs", "must not be empty"),
         ({"epochs": [1, 0]}, "epochs", "greater than or equal to 1"),
@@ -274,7 +291,7 @@ def test_what_a_state_allows(client: TestClient, store: Store) -> None:
 
 
 @pytest.fixture
-def artifacts(client: TestClient, settings: Settings) -> TestClient:
+def artifacts(client: TestClient, settings: Settings) -> Iterator[TestClient]:
     client.post("/v1/jobs", json={})
     run = settings.jobs.state_dir / "runs" / "1"
     (run / "logs").mkdir(parents=True)
@@ -282,8 +299,12 @@ def artifacts(client: TestClient, settings: Settings) -> TestClient:
     (run / "logs" / "events").write_bytes(b"\0\1")
     (run / ".pid").write_text("1")
     (run / "out").symlink_to("/etc/hostname")
+    os.mkfifo(run / "pipe")
     (settings.jobs.state_dir / "secret").write_text("secret")
-    return client
+    # Somebody holds the pipe open, so that nobody waits for that.
+    pipe = os.open(run / "pipe", os.O_RDWR)
+    yield client
+    os.close(pipe)
 
 
 def test_artifacts_are_listed_and_given_out(artifacts: TestClient) -> None:
@@ -301,7 +322,15 @@ def test_artifacts_are_listed_and_given_out(artifacts: TestClient) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        *("nothing", "logs", ".pid", "..%2f..%2fsecret", "%2e%2e/secret"),
+        *(
+            "nothing",
+            "a%0ab%0a",
+            "logs",
+            ".pid",
+            "pipe",
+            "..%2f..%2fsecret",
+            "%2e%2e/secret",
+        ),
         *("/etc/hostname", "%2fetc%2fhostname", "out", "a%00b", "x" * 5000, ""),
     ],
 )
@@ -387,15 +416,89 @@ def test_a_file_that_grows_or_goes_while_it_is_read(
     assert artifacts.get("/v1/jobs/1/artifacts/gone").status_code == 404
 
 
+DAMAGED = [
+    *("", "{}", "[]", "a,b\n1", "{", "\x00", "[" * 100_000, "epoch,loss\n1,0.5\n"),
+    '{"export": "/"}',
+    '{"epoch": 1, "epochs": 1, "step": 0, "steps": 0}',
+]
+
+
 @pytest.mark.parametrize("name", ["history.csv", "progress.json", "result.json"])
-@pytest.mark.parametrize("text", ["", "{}", "[]", "a,b\n1", "{", "\x00"])
+@pytest.mark.parametrize("text", DAMAGED, ids=range(len(DAMAGED)))
 def test_a_damaged_file_of_a_run_counts_as_not_there(
-    artifacts: TestClient, settings: Settings, name: str, text: str
+    client: TestClient, settings: Settings, name: str, text: str
 ) -> None:
-    (settings.jobs.state_dir / "runs" / "1" / name).write_text(text)
-    answer = artifacts.get("/v1/jobs/1")
-    assert answer.status_code == 200
-    assert answer.json()["result"] is answer.json()["progress"] is None
+    client.post("/v1/jobs", json={"seed": [1]})
+    run = settings.jobs.state_dir / "runs" / "1"
+    run.mkdir(parents=True)
+    (run / name).write_text(text)
+    job = client.get("/v1/jobs/1").json()
+    assert job["result"] is job["progress"] is None
+    (row,) = client.get("/v1/sweeps/1").json()["rows"]
+    assert row["validation"] is None
+
+
+def test_figures_that_are_not_finite_are_null(
+    client: TestClient, settings: Settings
+) -> None:
+    """As train.py writes them where a learning rate was too high."""
+    client.post("/v1/jobs", json={"seed": [1]})
+    run = settings.jobs.state_dir / "runs" / "1"
+    run.mkdir(parents=True)
+    history = "epoch,loss,val_loss,val_accuracy\n1,inf,nan,0.125\n"
+    (run / "history.csv").write_text(history)
+    row = {"epoch": 1, "loss": None, "val_loss": None, "val_accuracy": 0.125}
+    assert client.get("/v1/jobs/1/metrics").json() == [row]
+    assert client.get("/v1/jobs/1").json()["metrics"] == row
+    scores = {"loss": math.nan, "accuracy": 0.125}
+    result = {"directory": str(run), "export": str(run), "epochs": 1}
+    result |= {"training_seconds": 2.5}
+    result |= {"metrics": dict.fromkeys(("train", "validation", "test"), scores)}
+    for text in ("", json.dumps(result)):
+        (run / "result.json").write_text(text)
+        (row,) = client.get("/v1/sweeps/1").json()["rows"]
+        assert row["validation"] == {"loss": None, "accuracy": 0.125}
+    scores["loss"] = None
+    assert client.get("/v1/jobs/1").json()["result"] == result
+
+
+def test_files_may_go_while_they_are_listed(
+    artifacts: TestClient, settings: Settings
+) -> None:
+    """TensorFlow writes a checkpoint into a directory that it then removes."""
+    temporary = settings.jobs.state_dir / "runs" / "1" / "checkpoints" / "temporary"
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            temporary.mkdir(parents=True)
+            (temporary / "part").touch()
+            shutil.rmtree(temporary)
+
+    with ThreadPoolExecutor() as pool:
+        going = pool.submit(come_and_go)
+        try:
+            for _ in range(500):
+                files = artifacts.get("/v1/jobs/1/artifacts").json()
+                assert {"path": "history.csv", "size": 24} in files
+        finally:
+            ended.set()
+        going.result()
+
+
+def test_a_log_that_cannot_be_read_is_empty(
+    artifacts: TestClient, settings: Settings
+) -> None:
+    (settings.jobs.state_dir / "runs" / "1" / "log.txt").mkdir()
+    artifacts.post("/v1/jobs", json={})
+    (settings.jobs.state_dir / "runs" / "2").touch()
+    for job in (1, 2):
+        assert artifacts.get(f"/v1/jobs/{job}/logs").text == ""
+        artifacts.post(f"/v1/jobs/{job}/cancel")
+        events = artifacts.get(
+            f"/v1/jobs/{job}/logs", headers={"Accept": "text/event-stream"}
+        )
+        assert events.text == "event: end\ndata: cancelled\n\n"
 
 
 def test_a_body_that_is_too_large_is_refused(client: TestClient) -> None:
@@ -408,6 +511,45 @@ def test_a_body_that_is_too_large_is_refused(client: TestClient) -> None:
         answer = client.post("/v1/jobs", content=content, headers=headers)
         assert answer.status_code == 413
         assert answer.json()["detail"] == "The body must have at most 65,536 bytes."
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "reason"),
+    [
+        (None, 408, "The body must arrive within 0 seconds."),
+        ({"type": "http.disconnect"}, 400, "The client has gone."),
+    ],
+)
+def test_a_body_that_does_not_come(
+    client: TestClient,
+    monkeypatch: pytest.MonkeyPatch,
+    end: dict[str, str] | None,
+    status: int,
+    reason: str,
+) -> None:
+    """After its beginning nothing comes any more, or the end of the connection."""
+    monkeypatch.setattr(security, "_SECONDS_FOR_A_BODY", 0.2)
+    beginning = {"type": "http.request", "body": b"{", "more_body": True}
+    messages = [beginning, *([end] if end else [])]
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        if not messages:
+            await asyncio.Event().wait()
+        return messages.pop(0)
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {
+        **{"type": "http", "method": "POST", "path": "/v1/jobs", "headers": headers},
+        **{"query_string": b"", "http_version": "1.1", "server": ("localhost", 80)},
+    }
+    asyncio.run(client.app(scope, receive, send))
+    assert sent[0]["status"] == status
+    assert json.loads(sent[1]["body"]) == {"detail": reason}
+    assert client.get("/v1/jobs").json()["total"] == 0
 
 
 def test_one_service_uses_a_state_directory(
@@ -446,6 +588,77 @@ def test_a_full_disk_is_said(
         assert database.execute("SELECT count(*) FROM job").fetchone() == (before,)
 
 
+def test_a_table_that_is_removed_takes_no_jobs(
+    client: TestClient, settings: Settings
+) -> None:
+    """SQLite would write into the file that nobody can find any more."""
+    client.post("/v1/jobs", json={})
+    shutil.rmtree(settings.jobs.state_dir)
+    for _ in range(2):
+        for answer in (client.post("/v1/jobs", json={}), client.get("/v1/jobs")):
+            assert answer.status_code == 507
+            assert "jobs.sqlite has been removed" in answer.json()["detail"]
+        settings.jobs.state_dir.mkdir(exist_ok=True)
+        (settings.jobs.state_dir / "jobs.sqlite").touch()  # another one
+
+
+def test_a_new_table_does_not_go_on_with_old_runs(settings: Settings) -> None:
+    runs = settings.jobs.state_dir / "runs"
+    for name in ("7", "12", "name", "-20", "9" * 30):
+        (runs / name).mkdir(parents=True)
+    queue = Queue(settings.jobs)
+    assert [queue.store.add(TrainConfig(), 0).id for _ in range(2)] == [13, 14]
+
+
+class Trainers:
+    """Trainers that end at once with a mistake; `starting` is called before."""
+
+    def __init__(self, starting: Callable[[int], None]) -> None:
+        self._starting = starting
+
+    def start(self, directory: Path) -> None:
+        self._starting(int(directory.name))
+
+    def end(self, directory: Path) -> End:
+        return End(2)
+
+    def stop(self, directory: Path) -> None:
+        raise AssertionError
+
+
+def test_the_runner_starts_jobs_in_the_order_of_the_queue(settings: Settings) -> None:
+    started: list[int] = []
+    queue = Queue(replace(settings.jobs, trainers=Trainers(started.append)))
+    config = queue.roots.confine(TrainConfig())
+    for priority in (0, 5, 0, 1000, -1000, 5):
+        queue.store.add(config, priority)
+    queue.start()
+    wait_until(lambda: queue.store.count(State.FAILED) == 6)
+    queue.stop()
+    assert started == [4, 2, 6, 1, 3, 5]
+
+
+def test_a_job_that_is_cancelled_while_it_cannot_be_started_ends(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the queue goes on."""
+    monkeypatch.setattr(runner, "_SECONDS_AFTER_AN_ERROR", 0.01)
+
+    def starting(job: int) -> None:
+        if job == 1:
+            assert queue.store.cancel(job)
+            raise OSError("no room")
+
+    queue = Queue(replace(settings.jobs, trainers=Trainers(starting)))
+    for _ in range(2):
+        queue.store.add(queue.roots.confine(TrainConfig()), 0)
+    queue.start()
+    wait_until(lambda: queue.store.count(State.FAILED))
+    (cancelled,) = queue.store.page(State.CANCELLED, 9, 0)
+    queue.stop()
+    assert cancelled.id == 1
+
+
 def test_the_api_describes_itself(client: TestClient) -> None:
     api = client.get("/openapi.json").json()
     body = api["paths"]["/v1/jobs"]["post"]["requestBody"]
@@ -456,3 +669,19 @@ def test_the_api_describes_itself(client: TestClient) -> None:
     )
     assert client.get("/docs").status_code == 200
     json.dumps(api)
+
+
+def test_a_trainer_is_known_by_whatever_name_python_has(tmp_path: Path) -> None:
+    """A service may be started as `python`, the next one as `python3`."""
+    python = tmp_path / "another-python"
+    python.symlink_to(sys.executable)
+    _, *words = command(tmp_path / "runs" / "1")
+    sleep = "import time; time.sleep(600)"
+    with subprocess.Popen([str(python), "-c", sleep, *words]) as process:
+        try:
+            wait_until(lambda: processes(tmp_path / "runs" / "1"))
+            (found,) = processes(tmp_path / "runs" / "1")
+            assert found.pid == process.pid
+            assert processes(tmp_path / "runs" / "11") == []
+        finally:
+            process.kill()

@@ -1,6 +1,8 @@
 """The repository's layout: what is packaged, which room may import which, the docs."""
 
 import ast
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -130,3 +132,36 @@ def test_the_wheel_holds_kerasnorm_whole_and_nothing_else(wheel):
     }
     assert wheel - metadata == expected
     assert any(name.endswith("licenses/LICENSE") for name in metadata)
+
+
+def test_the_slurm_script_of_the_docs_makes_a_tf_config(tmp_path):
+    """With stand-ins for SLURM's commands and for Python, which shows what it gets."""
+    text = (ROOT / "docs" / "distributed.md").read_text()
+    (script,) = re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    programs = {
+        "bin/scontrol": "test $3 = 'node[1-2]' && printf 'node1\\nnode2\\n'",
+        "bin/srun": 'for i in 0 1; do SLURM_NODEID=$i "$@"; done',
+        ".venv/bin/python": 'echo "$TF_CONFIG"; echo "$*" >&2',
+    }
+    for name, line in programs.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{line}\n")
+        path.chmod(0o755)
+    ended = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env={
+            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+            "SLURM_JOB_NODELIST": "node[1-2]",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    cluster = {"worker": ["node1:12345", "node2:12345"]}
+    assert [json.loads(line) for line in ended.stdout.splitlines()] == [
+        {"cluster": cluster, "task": {"type": "worker", "index": index}}
+        for index in (0, 1)
+    ]
+    assert "train.py --distribute multiworker" in ended.stderr

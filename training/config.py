@@ -45,6 +45,7 @@ class TrainConfig(BaseModel):
         "fashion_mnist",
         min_length=1,
         max_length=1000,
+        pattern=r"^[^\x00-\x1f\x7f]*$",
         description="a TFDS image classification set (mnist, cifar10, "
         "emnist/letters) or folder:PATH, a folder of pictures by class: "
         "PATH/CLASS/*.png or PATH/SPLIT/CLASS/*.png",
@@ -72,6 +73,7 @@ class TrainConfig(BaseModel):
     learning_rate: float = Field(
         4e-3,
         gt=0,
+        le=1e6,
         allow_inf_nan=False,
         description="AdamW's highest learning rate, reached after a linear warm-up "
         "and followed by a cosine decay to 0",
@@ -79,6 +81,7 @@ class TrainConfig(BaseModel):
     weight_decay: float = Field(
         0.05,
         ge=0,
+        le=1e6,
         allow_inf_nan=False,
         description="AdamW's weight decay; biases, gamma and beta are not decayed",
     )
@@ -94,6 +97,7 @@ class TrainConfig(BaseModel):
     max_norm: float | None = Field(
         None,
         gt=0,
+        le=1e6,
         allow_inf_nan=False,
         description="upper bound of the norm of each unit's incoming weights "
         "(3 to 4 in the dropout paper); default: no bound",
@@ -101,12 +105,14 @@ class TrainConfig(BaseModel):
     patience: int | None = Field(
         None,
         ge=1,
+        lt=2**31,
         description="stop after N epochs without a lower validation loss and keep "
         "the best epoch's weights; default: train every epoch",
     )
     recalibrate: int | None = Field(
         None,
         ge=1,
+        lt=2**31,
         description="after training, set the moving statistics of batch normalization "
         "to those of N training images, with dropout off; default: keep the moving "
         "averages",
@@ -120,6 +126,7 @@ class TrainConfig(BaseModel):
     monte_carlo: int | None = Field(
         None,
         ge=2,
+        lt=2**31,
         description="also predict with N random dropout masks: adds the signature "
         "monte_carlo to the export and the picture certainty.png to the run",
     )
@@ -138,6 +145,7 @@ class TrainConfig(BaseModel):
     replicas: int | None = Field(
         None,
         ge=1,
+        le=256,
         description="with --distribute mirrored: the first N GPUs, or N parts of the "
         "CPU where there is no GPU; default: all GPUs",
     )

@@ -77,7 +77,7 @@ def _builder(config: TrainConfig) -> tfds.core.DatasetBuilder:
         raise UserError(
             f"`--dataset` {name} needs a package that is not installed: {error}."
         ) from error
-    except (ValueError, AssertionError) as error:
+    except (ValueError, TypeError, AssertionError) as error:
         raise UserError(
             f"`--dataset` {name} is not known to TFDS in this configuration or "
             f"version.{_near_configurations(name)}"

@@ -1,6 +1,7 @@
 """`train.py --submit URL`: the job runs at a service, and is followed from here."""
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,7 +54,13 @@ def submit(url: str, config: TrainConfig) -> bool:
         ) from error
     if not answer.ok:
         raise UserError(f"{url} does not take the job: {_complaint(answer)}")
-    job = f"{jobs}/{answer.json()['id']}"
+    try:
+        job = f"{jobs}/{int(answer.json()['id'])}"
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            "`--submit` must be the address of this project's service. "
+            f"Received: {url}, where something else answers."
+        ) from error
     print(f"Submitted. Ctrl-C leaves it running; to stop it: curl -X POST {job}/cancel")
     state = _follow(session, job)
     print(f"The job: {state}.")
@@ -63,15 +70,22 @@ def submit(url: str, config: TrainConfig) -> bool:
 def _follow(session: requests.Session, job: str) -> str:
     """Prints the log, from where it broke off, until the state of the end arrives."""
     last = "0"
+    is_reached = True
     while True:
         try:
             for event in _events(session, f"{job}/logs", last):
+                is_reached = True
                 if event.name == "end":
                     return event.data
                 print(event.data, flush=True)
                 last = event.id
-        except requests.RequestException:
-            pass  # the service may be starting again
+        except requests.RequestException as error:
+            if is_reached:  # until now; it may be starting again
+                print(
+                    f"{job} does not answer ({type(error).__name__}); asking again.",
+                    file=sys.stderr,
+                )
+            is_reached = False
         time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
@@ -80,8 +94,8 @@ def _events(session: requests.Session, url: str, last: str) -> Iterator[_Event]:
     with session.get(
         url, headers=headers, stream=True, timeout=_SECONDS_TO_ANSWER
     ) as answer:
-        if answer.status_code == HTTPStatus.NOT_FOUND:
-            raise UserError(f"The job is gone: {_complaint(answer)}")
+        if HTTPStatus.BAD_REQUEST <= answer.status_code < 500:
+            raise UserError(f"{url} cannot be followed: {_complaint(answer)}")
         answer.raise_for_status()
         fields: dict[str, str] = {}
         for line in map(bytes.decode, answer.iter_lines()):
@@ -103,10 +117,10 @@ def _complaint(answer: requests.Response) -> str:
     """What a service says against a request, in one line."""
     try:
         detail = answer.json()["detail"]
-    except (ValueError, KeyError):
+        if isinstance(detail, str):
+            return detail
+        first = detail[0]
+        field = ".".join(map(str, first["loc"][1:]))
+        return f"{field}: {first['msg']}" if field else first["msg"]
+    except (ValueError, TypeError, LookupError):  # some other server's
         return f"{answer.status_code} {answer.reason}."
-    if isinstance(detail, str):
-        return detail
-    first = detail[0]
-    field = ".".join(map(str, first["loc"][1:]))
-    return f"{field}: {first['msg']}" if field else first["msg"]

@@ -5,7 +5,17 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from service.jobs.runs import Progress, epochs_finished, history, progress, result
+from service.jobs.runs import (
+    Metric,
+    Progress,
+    Result,
+    Scores,
+    epochs_finished,
+    history,
+    progress,
+    result,
+    validation,
+)
 from service.jobs.store import Job, State
 from training.config import TrainConfig
 
@@ -29,10 +39,10 @@ class JobDetail(JobSummary):
 
     config: TrainConfig
     progress: Progress | None
-    metrics: dict[str, float] | None = Field(description="of the last finished epoch")
-    result: dict[str, Any] | None = Field(
-        description="metrics of every split, and where everything lies"
+    metrics: dict[str, Metric] | None = Field(
+        description="of the last finished epoch; null where they are not finite"
     )
+    result: Result | None
     directory: Path = Field(description="the directory of the run")
 
 
@@ -50,7 +60,7 @@ class SweepRow(BaseModel):
     state: State
     values: dict[str, Any]
     epochs: int
-    validation: dict[str, float] | None = Field(description="loss and accuracy")
+    validation: Scores | None
 
 
 class Sweep(BaseModel):
@@ -102,23 +112,12 @@ def sweep(number: int, fields: list[str], jobs: list[Job]) -> Sweep:
         for job in jobs
     ]
     accuracy = {
-        row.job: row.validation["accuracy"]
+        row.job: row.validation.accuracy
         for row in rows
         if row.state is State.SUCCEEDED and row.validation
     }
     best = max(accuracy, key=accuracy.__getitem__, default=None)
     return Sweep(id=number, fields=fields, rows=rows, best=best)
-
-
-def validation(directory: Path) -> dict[str, float] | None:
-    """Loss and accuracy of the finished run, else of its last epoch."""
-    finished = result(directory)
-    if finished:
-        return finished["metrics"]["validation"]
-    epochs = history(directory)
-    if not epochs:
-        return None
-    return {"loss": epochs[-1]["val_loss"], "accuracy": epochs[-1]["val_accuracy"]}
 
 
 def _columns(job: Job) -> dict[str, Any]:

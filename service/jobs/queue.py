@@ -1,5 +1,6 @@
 """The queue of jobs: its table, its runner, and the directory that is theirs."""
 
+import re
 import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,9 @@ from service.jobs.store import Store
 from service.jobs.trainers import LocalTrainers, Trainers
 from training.errors import UserError
 from training.files import check_writable
+
+RUNS = "runs"
+_NUMBER = re.compile("[1-9][0-9]{,17}")  # of a job, as the name of its directory
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,15 @@ class Queue:
             ) from error
         try:
             self.store = Store(config.state_dir / "jobs.sqlite")
+            # An earlier table may be gone and its runs still be here.
+            self.store.count_on_from(_highest_number(config.state_dir / RUNS))
         except sqlite3.DatabaseError as error:
             raise UserError(
                 "`--state-dir` must hold the jobs of an earlier service, or nothing. "
                 f"Received: {config.state_dir}: {error}."
             ) from error
         self.roots = Roots(
-            runs=config.state_dir / "runs",
+            runs=config.state_dir / RUNS,
             exports=config.exports,
             data=config.data_roots,
         )
@@ -81,3 +87,9 @@ class Queue:
         self._runner.stop()
         self.store.close()
         self._lock.release()
+
+
+def _highest_number(runs: Path) -> int:
+    """Of the jobs whose runs are in a directory."""
+    names = (path.name for path in runs.glob("*"))
+    return max((int(name) for name in names if _NUMBER.fullmatch(name)), default=0)

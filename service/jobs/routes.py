@@ -1,14 +1,7 @@
 """The jobs over HTTP."""
 
-import asyncio
-import contextlib
-import mimetypes
-import os
 import shutil
-import time
-from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
-from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 from fastapi import (
@@ -23,22 +16,57 @@ from fastapi import (
 from fastapi import (
     Path as PathParameter,
 )
-from fastapi.responses import PlainTextResponse, StreamingResponse
-from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from fastapi.responses import PlainTextResponse
+from fastapi.sse import EventSourceResponse
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from service.jobs import answers
 from service.jobs.answers import Artifact, JobDetail, JobPage, Sweep
-from service.jobs.runs import LOG, history
+from service.jobs.files import file_below, file_response, files_below
+from service.jobs.following import follow
+from service.jobs.runs import LOG, Metric, history
 from service.jobs.store import RESUMABLE, Job, State, Store
 from service.jobs.submission import BODY_SCHEMA, configs_of, values_of
 
 PATHS = ("/v1/jobs", "/v1/sweeps")
 
-_SECONDS_BETWEEN_LOOKS = 0.2
-_SECONDS_BETWEEN_SIGNS = 10.0  # of life, for whoever follows a quiet log
-_BYTES_AT_A_TIME = 2**20
 
-routes = APIRouter(tags=["jobs"])
+class _AnyPath(PathConvertor):
+    """A path whose names may hold line breaks, too."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("any", _AnyPath())
+
+
+def _refused(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """How the description of the API names what a call may be refused with."""
+    detail = {"type": "object", "properties": {"detail": {"type": "string"}}}
+    # As `content`: a `model` would be described in the media type of the right answer.
+    content = {"application/json": {"schema": {**detail, "required": ["detail"]}}}
+    return {
+        int(status): {"description": status.phrase, "content": content}
+        for status in statuses
+    }
+
+
+routes = APIRouter(
+    tags=["jobs"],
+    responses=_refused(
+        HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.INSUFFICIENT_STORAGE
+    ),
+)
+_NOT_FOUND = _refused(HTTPStatus.NOT_FOUND)
+_NOT_FOUND_OR_NOT_NOW = _refused(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+_BODY_REFUSED = _refused(
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+)
+_LOG = {"text/plain": {"schema": {"type": "string"}}, "text/event-stream": {}}
+_FILE = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 
 
 # SQLite counts from 1 in 63 bits.
@@ -63,6 +91,7 @@ Found = Annotated[Job, Depends(_job)]
 @routes.post(
     "/v1/jobs",
     status_code=HTTPStatus.CREATED,
+    responses=_BODY_REFUSED,
     openapi_extra={"requestBody": BODY_SCHEMA},
 )
 def submit(
@@ -94,19 +123,23 @@ def list_jobs(
     return JobPage(total=store.count(state), jobs=jobs)
 
 
-@routes.get("/v1/jobs/{job_id}")
+@routes.get("/v1/jobs/{job_id}", responses=_NOT_FOUND)
 def get_job(job: Found) -> JobDetail:
     """All that is known about a job."""
     return answers.detail(job)
 
 
-@routes.get("/v1/jobs/{job_id}/metrics")
-def get_metrics(job: Found) -> list[dict[str, float]]:
-    """The metrics of each finished epoch."""
+@routes.get("/v1/jobs/{job_id}/metrics", responses=_NOT_FOUND)
+def get_metrics(job: Found) -> list[dict[str, Metric]]:
+    """The metrics of each finished epoch; null where they are not finite."""
     return history(job.directory)
 
 
-@routes.get("/v1/jobs/{job_id}/logs", response_class=PlainTextResponse)
+@routes.get(
+    "/v1/jobs/{job_id}/logs",
+    response_class=PlainTextResponse,
+    responses={**_NOT_FOUND, 200: {"content": _LOG}},
+)
 def get_logs(
     request: Request,
     job: Found,
@@ -120,14 +153,18 @@ def get_logs(
     the place in the log where its line ends.
     """
     if "text/event-stream" in accept:
-        return EventSourceResponse(_follow(request, job.id, last_event_id))
+        return EventSourceResponse(
+            follow(
+                _store(request), job.id, last_event_id, request.app.state.is_stopping
+            )
+        )
     try:
-        return _file(job.directory / LOG)
-    except FileNotFoundError:
+        return file_response(job.directory / LOG)
+    except OSError:
         return PlainTextResponse("")
 
 
-@routes.post("/v1/jobs/{job_id}/cancel")
+@routes.post("/v1/jobs/{job_id}/cancel", responses=_NOT_FOUND_OR_NOT_NOW)
 def cancel(job: Found, store: Stored) -> JobDetail:
     """Take a job from the queue, or stop its trainer; what it has done stays."""
     if not store.cancel(job.id):
@@ -137,7 +174,7 @@ def cancel(job: Found, store: Stored) -> JobDetail:
     return answers.detail(store.get(job.id) or job)
 
 
-@routes.post("/v1/jobs/{job_id}/resume")
+@routes.post("/v1/jobs/{job_id}/resume", responses=_NOT_FOUND_OR_NOT_NOW)
 def resume(job: Found, store: Stored) -> JobDetail:
     """Queue a failed, cancelled or interrupted job again, from its checkpoint."""
     if not store.requeue(job.id, RESUMABLE):
@@ -149,33 +186,36 @@ def resume(job: Found, store: Stored) -> JobDetail:
     return answers.detail(store.get(job.id) or job)
 
 
-@routes.get("/v1/jobs/{job_id}/artifacts")
+@routes.get("/v1/jobs/{job_id}/artifacts", responses=_NOT_FOUND)
 def list_artifacts(job: Found) -> list[Artifact]:
     """The files of the run."""
-    found = []
-    for path in sorted(job.directory.rglob("*")):
-        name = path.relative_to(job.directory)
-        # A run that goes on replaces its files.
-        with contextlib.suppress(FileNotFoundError):
-            if path.is_file() and not _is_hidden(name):
-                found.append(Artifact(path=name.as_posix(), size=path.stat().st_size))
-    return found
+    files = [
+        Artifact(path=path.relative_to(job.directory).as_posix(), size=size)
+        for path, size in files_below(job.directory)
+    ]
+    return sorted(files, key=lambda file: file.path)
 
 
-@routes.get("/v1/jobs/{job_id}/artifacts/{path:path}")
+@routes.get(
+    "/v1/jobs/{job_id}/artifacts/{path:any}",
+    response_class=Response,
+    responses={**_NOT_FOUND, 200: {"content": _FILE}},
+)
 def get_artifact(job: Found, path: str) -> Response:
     """A file of the run."""
-    directory = job.directory.resolve()
     try:
-        file = (directory / path).resolve(strict=True)
-        if not _is_hidden(file.relative_to(directory)):
-            return _file(file)
-    except (OSError, RuntimeError, ValueError):  # no file, no possible name, outside
-        pass
-    raise HTTPException(HTTPStatus.NOT_FOUND, f"Job {job.id} has no file {path}.")
+        return file_response(file_below(job.directory, path))
+    except OSError as error:
+        raise HTTPException(
+            HTTPStatus.NOT_FOUND, f"Job {job.id} has no file {path}."
+        ) from error
 
 
-@routes.delete("/v1/jobs/{job_id}", status_code=HTTPStatus.NO_CONTENT)
+@routes.delete(
+    "/v1/jobs/{job_id}",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=_NOT_FOUND_OR_NOT_NOW,
+)
 def delete(job: Found, store: Stored) -> None:
     """Forget an ended job and remove its run; the model that it exported stays."""
     if not store.delete(job.id):
@@ -185,75 +225,10 @@ def delete(job: Found, store: Stored) -> None:
     shutil.rmtree(job.directory, ignore_errors=True)
 
 
-@routes.get("/v1/sweeps/{sweep_id}")
+@routes.get("/v1/sweeps/{sweep_id}", responses=_NOT_FOUND)
 def get_sweep(sweep_id: Number, store: Stored) -> Sweep:
     """The jobs of a sweep side by side."""
     fields = store.sweep_fields(sweep_id)
     if fields is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no sweep {sweep_id}.")
     return answers.sweep(sweep_id, fields, store.of_sweep(sweep_id))
-
-
-async def _follow(request: Request, job: int, place: int) -> AsyncIterator[bytes]:
-    """The log from a place on, line by line, until the job has ended."""
-    last_sign = time.monotonic()
-    while not request.app.state.is_stopping():
-        state, lines = await asyncio.to_thread(_read_on, _store(request), job, place)
-        for line in lines:
-            place += len(line)
-            text = line.decode(errors="replace").rstrip("\r\n")
-            yield format_sse_event(data_str=text, id=str(place))
-        if lines:
-            continue
-        if state not in (State.QUEUED, State.RUNNING):
-            yield format_sse_event(data_str=state, event="end")
-            return
-        if time.monotonic() > last_sign + _SECONDS_BETWEEN_SIGNS:
-            yield KEEPALIVE_COMMENT
-            last_sign = time.monotonic()
-        await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
-
-
-def _read_on(store: Store, number: int, place: int) -> tuple[str, list[bytes]]:
-    """The state of a job, and the lines that its log has had from a place on."""
-    job = store.get(number)
-    if job is None:
-        return "deleted", []
-    # The state was read before the log, so that nothing is missed at the end.
-    is_open = job.state in (State.QUEUED, State.RUNNING)
-    try:
-        with (job.directory / LOG).open("rb") as file:
-            file.seek(place)
-            text = file.read(_BYTES_AT_A_TIME)
-    except FileNotFoundError:
-        return job.state, []
-    goes_on = is_open or len(text) == _BYTES_AT_A_TIME
-    is_endless = len(text) == _BYTES_AT_A_TIME and b"\n" not in text
-    if goes_on and not is_endless:
-        text = text[: text.rfind(b"\n") + 1]  # the rest of the line comes next time
-    return job.state, text.splitlines(keepends=True)
-
-
-def _file(path: Path) -> Response:
-    """A file as it is now, also if it grows while it is sent.
-
-    Raises:
-        OSError: If it is no file that can be read.
-    """
-    file = path.open("rb")
-    size = os.fstat(file.fileno()).st_size
-
-    def parts() -> Iterator[bytes]:
-        with file:
-            left = size
-            while left and (part := file.read(min(left, _BYTES_AT_A_TIME))):
-                left -= len(part)
-                yield part
-
-    media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    headers = {"Content-Length": str(size)}
-    return StreamingResponse(parts(), media_type=media_type, headers=headers)
-
-
-def _is_hidden(path: PurePath) -> bool:
-    return any(part.startswith(".") for part in path.parts)

@@ -3,6 +3,7 @@
 import functools
 import logging
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -60,8 +61,12 @@ class Runner:
         self._stopping.set()
         self._thread.join()
         deadline = time.monotonic() + _SECONDS_TO_STOP
-        while self._stop_trainers() and time.monotonic() < deadline:
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        try:
+            while self._stop_trainers() and time.monotonic() < deadline:
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+        except (OSError, sqlite3.DatabaseError) as error:
+            # The next service adopts them.
+            _logger.error("Trainers may be left running: %s", error)
 
     def _run(self) -> None:
         self._try(self._store.requeue_interrupted)

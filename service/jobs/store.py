@@ -1,6 +1,7 @@
 """The jobs and their states, in SQLite, so that they outlive any process."""
 
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -82,20 +83,36 @@ class Store:
 
     Args:
         path: The database; made if it is not there.
+
+    Every method raises `sqlite3.DatabaseError` if the table cannot be used now.
     """
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
+        self._path = path
         self._connection = sqlite3.connect(path, check_same_thread=False)
         self._connection.row_factory = sqlite3.Row
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
         self._connection.executescript(_SCHEMA)
+        self._file = path.stat()
 
     def close(self) -> None:
         """Closes the database."""
         with self._lock:
             self._connection.close()
+
+    def count_on_from(self, number: int) -> None:
+        """Gives no later job this number or a lower one."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO sqlite_sequence (name, seq) SELECT 'job', 0 "
+                "WHERE NOT EXISTS (SELECT * FROM sqlite_sequence WHERE name = 'job')"
+            )
+            connection.execute(
+                "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'job'",
+                [number],
+            )
 
     def add(self, config: TrainConfig, priority: int) -> Job:
         """Queues a job."""
@@ -187,9 +204,15 @@ class Store:
         self._update(job, {**changes, "cancelling": 0}, {"state": State.RUNNING})
 
     def requeue(self, job: int, states: Iterable[State], message: str = "") -> bool:
-        """Puts a job that is in one of the states back in its place in the queue."""
+        """Puts a job that is in one of the states back in its place in the queue.
+
+        Not one that is being cancelled: that goes on to its end.
+        """
         changes = {"state": State.QUEUED, "message": message, "ended": None}
-        return any(self._update(job, changes, {"state": state}) for state in states)
+        return any(
+            self._update(job, changes, {"state": state, "cancelling": 0})
+            for state in states
+        )
 
     def requeue_interrupted(self) -> None:
         """Puts all jobs that were interrupted back in their places in the queue."""
@@ -221,12 +244,25 @@ class Store:
 
     def _read(self, query: str, values: Sequence[Any]) -> list[sqlite3.Row]:
         with self._lock:
+            self._check_file()
             return self._connection.execute(query, values).fetchall()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock, self._connection:
+            self._check_file()
             yield self._connection
+
+    def _check_file(self) -> None:
+        """SQLite goes on with a file that has been removed; the jobs would be lost."""
+        try:
+            is_there = os.path.samestat(self._path.stat(), self._file)
+        except OSError:
+            is_there = False
+        if not is_there:
+            raise sqlite3.OperationalError(
+                f"{self._path} has been removed; start the service again"
+            )
 
     def _update(
         self, job: int, changes: Mapping[str, Any], where: Mapping[str, Any]

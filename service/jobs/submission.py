@@ -10,6 +10,7 @@ import orjson
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 
 from service.jobs.paths import OutsideError, Roots
 from training.config import LONGEST_NAME, TrainConfig
@@ -22,7 +23,7 @@ def _schema() -> dict[str, Any]:
     for name, field in schema["properties"].items():
         values = {"type": "array", "items": field, "minItems": 1}
         schema["properties"][name] = {"anyOf": [field, values]}
-    return {"content": {"application/json": {"schema": schema}}}
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
 BODY_SCHEMA = _schema()
@@ -43,6 +44,8 @@ async def values_of(request: Request) -> dict[str, Any]:
     try:
         # Strict: no NaN, no infinity, no half of a surrogate pair.
         values = orjson.loads(await request.body())
+    except ClientDisconnect as error:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "The client has gone.") from error
     except orjson.JSONDecodeError as error:
         raise _refused("", f"The body must be JSON: {error}.") from error
     if not isinstance(values, dict):

@@ -109,7 +109,8 @@ class LocalTrainers:
 
 def processes(directory: Path) -> list[psutil.Process]:
     """The processes on this machine that train in the directory."""
-    own = command(directory)
+    # An earlier service may have run by another name of Python.
+    _, *own = command(directory)
     return [
         process
         for process in psutil.process_iter(["cmdline"])

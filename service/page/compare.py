@@ -5,8 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from service.jobs.answers import validation
-from service.jobs.runs import history
+from service.jobs.runs import history, validation
 from service.jobs.store import Job, Store
 from service.page.curves import comparison
 
@@ -110,10 +109,8 @@ def _table(
     rows = []
     for job, value, epochs in zip(jobs, values, histories, strict=True):
         reached = validation(job.directory)
-        accuracy = reached["accuracy"] if reached else 0.0
-        measures = (
-            [f"{reached['loss']:.4f}", f"{accuracy:.2%}"] if reached else ["", ""]
-        )
+        accuracy = reached.accuracy if reached else 0.0
+        measures = [f"{reached.loss:.4f}", f"{accuracy:.2%}"] if reached else ["", ""]
         cells = [job.id, *map(str, value.values()), len(epochs), *measures]
         rows.append((accuracy, cells))
     rows.sort(key=lambda row: -row[0])

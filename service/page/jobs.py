@@ -11,9 +11,15 @@ import gradio as gr
 from fastapi.exceptions import RequestValidationError
 from PIL import Image
 
-from service.jobs.answers import validation
 from service.jobs.paths import Roots
-from service.jobs.runs import epochs_finished, history, last_lines, progress, result
+from service.jobs.runs import (
+    epochs_finished,
+    history,
+    last_lines,
+    progress,
+    result,
+    validation,
+)
 from service.jobs.store import RESUMABLE, Job, State, Store
 from service.jobs.submission import configs_of
 from service.page.compare import Comparison
@@ -198,7 +204,7 @@ class JobsTab:
                 self._pictures: gr.Gallery(visible=False),
                 self._card: "The job has not finished yet.",
             }
-        card = Path(finished["export"]) / CARD
+        card = finished.export / CARD
         pictures = [
             (Image.open(p), p.stem) for p in sorted(job.directory.glob("*.png"))
         ]
@@ -212,7 +218,7 @@ class JobsTab:
 
 def _row(job: Job) -> tuple[Any, ...]:
     reached = validation(job.directory)
-    accuracy = f"{reached['accuracy']:.2%}" if reached else ""
+    accuracy = f"{reached.accuracy:.2%}" if reached else ""
     submitted = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.submitted))
     state = "cancelling" if job.cancelling else str(job.state)
     return (

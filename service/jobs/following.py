@@ -1,0 +1,66 @@
+"""The log of a job, followed as server-sent events."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+
+from service.jobs.runs import LOG
+from service.jobs.store import State, Store
+
+_SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_BETWEEN_SIGNS = 10.0  # of life, for whoever follows a quiet log
+_BYTES_AT_A_TIME = 2**20
+
+
+async def follow(
+    store: Store, job: int, place: int, is_stopping: Callable[[], bool]
+) -> AsyncIterator[bytes]:
+    """The log of a job line by line as server-sent events.
+
+    The last event is named `end` and holds the state of the job, or `deleted`.
+
+    Args:
+        store: The jobs.
+        job: Its number.
+        place: The byte of the log to begin with. The id of an event is the place
+            where its line ends.
+        is_stopping: Whether the server is about to stop; then it ends without `end`.
+    """
+    last_sign = time.monotonic()
+    while not is_stopping():
+        state, lines = await asyncio.to_thread(_read_on, store, job, place)
+        for line in lines:
+            place += len(line)
+            text = line.decode(errors="replace").rstrip("\r\n")
+            yield format_sse_event(data_str=text, id=str(place))
+        if lines:
+            continue
+        if state not in (State.QUEUED, State.RUNNING):
+            yield format_sse_event(data_str=state, event="end")
+            return
+        if time.monotonic() > last_sign + _SECONDS_BETWEEN_SIGNS:
+            yield KEEPALIVE_COMMENT
+            last_sign = time.monotonic()
+        await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _read_on(store: Store, number: int, place: int) -> tuple[str, list[bytes]]:
+    """The state of a job, and the lines that its log has had from a place on."""
+    job = store.get(number)
+    if job is None:
+        return "deleted", []
+    # The state was read before the log, so that nothing is missed at the end.
+    is_open = job.state in (State.QUEUED, State.RUNNING)
+    try:
+        with (job.directory / LOG).open("rb") as file:
+            file.seek(place)
+            text = file.read(_BYTES_AT_A_TIME)
+    except OSError:
+        return job.state, []
+    goes_on = is_open or len(text) == _BYTES_AT_A_TIME
+    is_endless = len(text) == _BYTES_AT_A_TIME and b"\n" not in text
+    if goes_on and not is_endless:
+        text = text[: text.rfind(b"\n") + 1]  # the rest of the line comes next time
+    return job.state, text.splitlines(keepends=True)
