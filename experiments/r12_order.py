@@ -11,6 +11,12 @@ the other 0.5 of the third, behind it. `kerasnorm.recalibrate` measures the real
 variance, with dropout off, on training images; how far the moving variance of the last
 normalization is from it is the mean over its units of max(real / moving, moving /
 real). The first network is then tested again with the real statistics.
+
+In the first full run the shift was as claimed, but with the real statistics the loss
+was higher, at the same accuracy. What was tried then, and is reported beside the
+verdict without changing it: whether that is a matter of the logits' scale. Both are
+compared again with logits divided by the temperature that is best on validation images
+(Guo et al. 2017, arXiv:1706.04599).
 """
 
 from dataclasses import dataclass
@@ -20,6 +26,7 @@ from typing import Any
 import keras
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.optimize import minimize_scalar
 
 import kerasnorm
 from experiments.experiment import (
@@ -115,12 +122,15 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
             f"loss_{name}": loss(logits, data.test.labels),
         }
 
+    def recalibrate(one: Trainer, seed: int) -> None:
+        images = data.train.subset(config.recalibration_images, seed).images
+        kerasnorm.recalibrate(one.model, images.astype("float32") / 255, verbose=0)
+
     def measure(arm: str, rate: float, seed: int) -> Measurement:
         one = train(arm, rate, seed, config.steps)
         variance = one.model.get_layer(LAST_NORM).moving_variance
         with_moving, moving = test(one, "moving"), variance.numpy()
-        images = data.train.subset(config.recalibration_images, seed).images
-        kerasnorm.recalibrate(one.model, images.astype("float32") / 255, verbose=0)
+        recalibrate(one, seed)
         real = variance.numpy()
         return {
             **with_moving,
@@ -129,17 +139,49 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
             "ratios": np.round(real / moving, 4).tolist(),
         }
 
-    def all_seeds(arm: str) -> list[Measurement]:
+    def at_best_temperature(one: Trainer, name: str) -> Measurement:
+        watched = one.outputs(data.validation.images)
+        found = minimize_scalar(
+            lambda log_t: loss(watched / np.exp(log_t), data.validation.labels),
+            bounds=(-3, 3),
+            method="bounded",
+        )
+        temperature = float(np.exp(found.x))
+        logits = one.outputs(data.test.images) / temperature
+        return {
+            f"temperature_{name}": temperature,
+            f"scaled_loss_{name}": loss(logits, data.test.labels),
+        }
+
+    def explore(rate: float, seed: int) -> Measurement:
+        one = train("before", rate, seed, config.steps)
+        moving = at_best_temperature(one, "moving")
+        recalibrate(one, seed)
+        return {**moving, **at_best_temperature(one, "real")}
+
+    def key_of(arm: str) -> dict[str, Any]:
         choices = [{"rate": rate} for rate in config.rates]
         tuning = {"arm": arm, "width": config.width, "steps": config.tuning_steps}
         rate = lab.tune(tuning, choices, partial(score, arm=arm))["rate"]
-        key = {"arm": arm, "width": config.width, "steps": config.steps, "rate": rate}
-        return [
-            lab.once({**key, "seed": seed}, partial(measure, arm, rate, seed))
-            for seed in config.seeds
-        ]
+        return {"arm": arm, "width": config.width, "steps": config.steps, "rate": rate}
 
-    return {arm: all_seeds(arm) for arm in ARMS}
+    keys = {arm: key_of(arm) for arm in ARMS}
+    rates = {arm: key["rate"] for arm, key in keys.items()}
+    arms = {
+        arm: [
+            lab.once({**keys[arm], "seed": s}, partial(measure, arm, rates[arm], s))
+            for s in config.seeds
+        ]
+        for arm in ARMS
+    }
+    explored = {"explored": True, **keys["before"]}
+    return {
+        **arms,
+        "explored": [
+            lab.once({**explored, "seed": s}, partial(explore, rates["before"], s))
+            for s in config.seeds
+        ],
+    }
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:
@@ -179,6 +221,25 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
             ),
         ],
         p=max(sign_test(larger.tolist()), sign_test(saved.tolist())),
+        remark=_explored(measured["explored"]),
+    )
+
+
+def _explored(measured: list[Measurement]) -> str:
+    """The losses at the best temperatures, in words."""
+    values = {
+        f"{what}_{statistics}": mean_and_range(
+            column(measured, f"{what}_{statistics}"), digits
+        )
+        for what, digits in (("temperature", 2), ("scaled_loss", 4))
+        for statistics in ("moving", "real")
+    }
+    return (
+        "Tried after this result, and no part of the criterion: logits divided by the "
+        "temperature that is best on validation images. Dropout in front, moving "
+        f"statistics: temperature {values['temperature_moving']}, test loss "
+        f"{values['scaled_loss_moving']}; real statistics: temperature "
+        f"{values['temperature_real']}, test loss {values['scaled_loss_real']}."
     )
 
 

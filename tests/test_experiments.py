@@ -294,6 +294,12 @@ def test_criterion_of_r12():
             {
                 "before": of(shift=shift, **moving, **real),
                 "after": of(shift=(1.1,) * 5, **moving, **real),
+                "explored": of(
+                    temperature_moving=(1.0,) * 5,
+                    temperature_real=(1.2,) * 5,
+                    scaled_loss_moving=(0.3,) * 5,
+                    scaled_loss_real=(0.3,) * 5,
+                ),
             },
             r12.Config(),
         ).holds
