@@ -143,16 +143,25 @@ def _multiply_by_noise(
     seed: Tensor,
     noise_shape: Shape | None = None,
 ) -> Tensor:
-    """y = r * x, compiled by XLA in every mode.
+    """y = r * x with r compiled by XLA in every mode.
 
     y is linear in x, so the backward pass is the same function of dy: it draws the
-    same noise again, which takes less time than to store and to read it.
+    same noise again, which takes less time than to store and to read it. Not so for
+    few elements, where starting a compiled function costs more than the noise. There
+    r = `function`(1) is drawn once, and as it waits for nothing but the seed, beside
+    what the layers before are computing.
     """
+    x = tf.convert_to_tensor(x)
     arguments = [seed]
     if tf.is_tensor(rate):
         arguments.append(rate)
         rate = None
-    compiled = _compile(function, rate, noise_shape, len(x.shape))
+    compiled = _compile(function, rate, noise_shape, x.shape.rank)
+    if x.shape.is_fully_defined() and x.shape.num_elements() <= SMALL:
+        wide = functional.widen(x)
+        noise = tf.stop_gradient(compiled(tf.ones(x.shape, wide.dtype), *arguments))
+        # What is dropped is 0, also where it is infinite or NaN.
+        return tf.cast(tf.math.multiply_no_nan(wide, noise), x.dtype)
 
     @tf.custom_gradient
     def multiply(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -194,12 +203,11 @@ def _normalize_rows(
 
     @tf.custom_gradient
     def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Any:
-        shift = _sum_rows(x[:1])
-        y, mean, variance = _forward(x, shift, gamma, beta, epsilon, count, _sum_rows)
+        rest, shift, mean, variance = _moments_around_mean(x, count, _sum_rows)
+        y = _normalize_rest(rest, mean, variance, gamma, beta, epsilon)
 
         def backward(dy: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
-            moments = (shift, mean, variance)
-            return _backward(dy, x, gamma, epsilon, count, moments, _sum_rows)
+            return _backward(dy, rest, mean, variance, gamma, epsilon, count, _sum_rows)
 
         return (y, shift + mean, variance), backward
 
@@ -216,22 +224,25 @@ def _normalize_many_rows(
         xla = _is_under_xla()
 
         def composed() -> tuple[Tensor, ...]:
-            shift = _sum_rows(x[:1])
-            results = _forward(x, shift, gamma, beta, epsilon, count, _sum_rows)
+            rest, *moments = _moments_around_sample(x, count, _sum_rows)
+            y = _normalize_rest(rest, *moments[1:], gamma, beta, epsilon)
             # Nothing is saved for the fused kernel, in the shapes that it saves.
             saved = (x, tf.zeros_like(gamma), tf.zeros_like(gamma), tf.zeros([0]))
-            return results[0], shift, *results[1:], *saved
+            return y, *moments, *saved
 
         def fused() -> tuple[Tensor, ...]:
             return _fused_forward(x, gamma, beta, epsilon, count)
 
         y, shift, mean, variance, *saved = _if(xla, composed, fused)
 
+        def composed_backward(dy: Tensor) -> tuple[Tensor, ...]:
+            rest, zero = x - shift - mean, tf.zeros_like(mean)
+            return _backward(dy, rest, zero, variance, gamma, epsilon, count, _sum_rows)
+
         def backward(dy: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
-            moments = (shift, mean, variance)
             return _if(
                 xla,
-                lambda: _backward(dy, x, gamma, epsilon, count, moments, _sum_rows),
+                lambda: composed_backward(dy),
                 lambda: _fused_backward(dy, gamma, epsilon, saved),
             )
 
@@ -259,73 +270,90 @@ def _normalize_axes(
 
     @tf.custom_gradient
     def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Any:
-        shift = total_of_valid(x) / tf.maximum(count, 1)
-        y, mean, variance = _forward(
-            x, shift, gamma, beta, epsilon, count, total_of_valid
-        )
-        moments = (shift, mean, variance)
+        rest, shift, mean, variance = _moments_around_mean(x, count, total_of_valid)
+        y = _normalize_rest(rest, mean, variance, gamma, beta, epsilon)
 
         def backward(dy: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
-            return _backward(dy, x, gamma, epsilon, count, moments, total, mask)
+            return _backward(
+                dy, rest, mean, variance, gamma, epsilon, count, total, mask
+            )
 
         return (y, shift + mean, variance), backward
 
     return normalize(x, gamma, beta)
 
 
-def _forward(
-    x: Tensor,
-    shift: Tensor,
+def _moments_around_mean(x: Tensor, count: Tensor, total: Sum) -> tuple[Tensor, ...]:
+    """BN, Alg. 1, lines 1 and 2; `total` sums over the valid samples.
+
+    A first mean, the shift, is subtracted before the rest is summed, since one float32
+    has not the digits of a mean that is large in standard deviations. What the rest
+    has of a mean is rounding, so its mean square less the square of its mean loses no
+    digits, and costs less than to subtract once more.
+
+    Returns:
+        x - shift, the shift, the mean of the rest, and the variance.
+    """
+    divisor = tf.maximum(count, 1)
+    shift = total(x) / divisor
+    rest = x - shift
+    mean = total(rest) / divisor
+    mean_square = total(tf.square(rest)) / divisor
+    return rest, shift, mean, tf.maximum(mean_square - tf.square(mean), 0)
+
+
+def _moments_around_sample(x: Tensor, count: Tensor, total: Sum) -> tuple[Tensor, ...]:
+    """The same with the first row as the shift.
+
+    It reads x once less, which under XLA outweighs the second subtraction.
+    """
+    shift = total(x[:1])
+    rest = x - shift
+    mean = total(rest) / tf.maximum(count, 1)
+    deviation = tf.math.squared_difference(rest, mean)
+    return rest, shift, mean, total(deviation) / tf.maximum(count, 1)
+
+
+def _normalize_rest(
+    rest: Tensor,
+    mean: Tensor,
+    variance: Tensor,
     gamma: Tensor,
     beta: Tensor,
     epsilon: float,
-    count: Tensor,
-    total: Sum,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """BN, Alg. 1, in composed operations; `total` sums over the valid samples.
-
-    `shift` is a first guess at the mean, a sample's value or better. It is subtracted
-    before anything is summed, since one float32 has not the digits of a mean that is
-    large in standard deviations.
-
-    Returns:
-        y, the mean less `shift`, and the variance.
-    """
-    divisor = tf.maximum(count, 1)
-    rest = x - shift
-    mean = total(rest) / divisor
-    variance = total(tf.math.squared_difference(rest, mean)) / divisor
+) -> Tensor:
+    """BN, Alg. 1, lines 3 and 4, as one multiply-add."""
     factor = gamma * tf.math.rsqrt(variance + epsilon)
-    return rest * factor + (beta - mean * factor), mean, variance
+    return rest * factor + (beta - mean * factor)
 
 
 def _backward(
     dy: Tensor,
-    x: Tensor,
+    rest: Tensor,
+    mean: Tensor,
+    variance: Tensor,
     gamma: Tensor,
     epsilon: float,
     count: Tensor,
-    moments: tuple[Tensor, Tensor, Tensor],
     total: Sum,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The chain rule of BN, section 3, collected; `total` sums over all samples.
 
-    With factor = 1 / sqrt(variance + epsilon) and x_hat = (x - mean) * factor,
+    With factor = 1 / sqrt(variance + epsilon) and x_hat = (rest - mean) * factor,
     dx = gamma * factor * (dy - dbeta / m - x_hat * dgamma / m). A sample that the mask
     leaves out is normalized like the others, so its dy counts, but neither the mean
     nor the variance depends on it.
     """
-    shift, mean, variance = moments
     factor = tf.math.rsqrt(variance + epsilon)
-    deviation = x - shift - mean
     dbeta = total(dy)
-    dgamma = total(dy * deviation) * factor
+    dgamma = (total(dy * rest) - mean * dbeta) * factor
     divisor = tf.maximum(count, 1)
-    through_moments = deviation * (dgamma * factor / divisor) + dbeta / divisor
+    slope = dgamma * factor / divisor
+    through_moments = rest * slope + (dbeta / divisor - mean * slope)
     if mask is not None:
         through_moments = tf.where(mask, through_moments, 0)
-    return gamma * factor * (dy - through_moments), dgamma, dbeta
+    return (dy - through_moments) * (gamma * factor), dgamma, dbeta
 
 
 def _fused_forward(

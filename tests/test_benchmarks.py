@@ -271,6 +271,17 @@ def test_dropout_draws_no_floats_and_is_compiled(known_batch):
     assert not hashes & found[""]
 
 
+@pytest.mark.parametrize(("shape", "starts"), [((128, 256), 1), (LARGE, 2)])
+def test_a_small_dropout_starts_one_compiled_function(shape, starts):
+    """Forward and backward; of a large one the backward pass draws the mask again."""
+    _, graph = operations(Case("dropout", shape))
+    compiled = {
+        f.signature.name for f in graph.library.function if f.attr["_XlaMustCompile"].b
+    }
+    called = [node.attr["f"].func.name for node in graph.node if "f" in node.attr]
+    assert len([name for name in called if name in compiled]) == starts
+
+
 def test_keras_dropout_does_draw_floats():
     """The test above could not fail if the search missed what it looks for."""
     case = Case("dropout", LARGE)

@@ -379,6 +379,30 @@ def test_jacobians_in_float32(shape, axes, location, mode):
     assert_close_in_float32(ours, jacobians(functional)(*exact))
 
 
+@MODE
+@pytest.mark.parametrize("shape", [(6, 5), (40, 4096)], ids=["few", "many"])
+def test_dropout_in_float32(shape, mode):
+    """The noise of few elements is stored, that of many is drawn again."""
+    rng = np.random.default_rng(5)
+    x, dy = (rng.normal(3, 2, shape).astype("float32") for _ in range(2))
+    mask = oracle.keep_mask(shape, 0.3, (2, 0))
+    for values in (x, dy):
+        values[~mask] = np.inf
+    layer = KDropout(0.3, seed=2)
+    layer.build(shape)
+
+    def output_and_gradient(x, dy):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        return y, tape.gradient(y, x, dy)
+
+    ours = in_mode(output_and_gradient, mode, [tf.constant(x), tf.constant(dy)])
+    for one, values in zip(ours, (x, dy), strict=True):
+        expected = oracle.inverted_dropout(np.where(mask, values, 0), mask, 0.3)
+        np.testing.assert_allclose(one, expected, rtol=3e-7)
+
+
 @pytest.mark.parametrize("mode", ["eager", "graph"])
 @pytest.mark.parametrize("frozen", [False, True])
 def test_inference_of_float32_images(frozen, mode):
