@@ -221,30 +221,20 @@ def _normalize_many_rows(
 
     @tf.custom_gradient
     def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Any:
-        xla = _is_under_xla()
-
         def composed() -> tuple[Tensor, ...]:
             rest, *moments = _moments_around_sample(x, count, _sum_rows)
-            y = _normalize_rest(rest, *moments[1:], gamma, beta, epsilon)
-            # Nothing is saved for the fused kernel, in the shapes that it saves.
-            saved = (x, tf.zeros_like(gamma), tf.zeros_like(gamma), tf.zeros([0]))
-            return y, *moments, *saved
+            _, mean, variance = moments
+            y = _normalize_rest(rest, mean, variance, gamma, beta, epsilon)
+            # What the fused kernel saves.
+            return y, *moments, rest, mean, variance, tf.zeros([0])
 
         def fused() -> tuple[Tensor, ...]:
             return _fused_forward(x, gamma, beta, epsilon, count)
 
-        y, shift, mean, variance, *saved = _if(xla, composed, fused)
-
-        def composed_backward(dy: Tensor) -> tuple[Tensor, ...]:
-            rest, zero = x - shift - mean, tf.zeros_like(mean)
-            return _backward(dy, rest, zero, variance, gamma, epsilon, count, _sum_rows)
+        y, shift, mean, variance, *saved = _if(_is_under_xla(), composed, fused)
 
         def backward(dy: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
-            return _if(
-                xla,
-                lambda: composed_backward(dy),
-                lambda: _fused_backward(dy, gamma, epsilon, saved),
-            )
+            return _fused_backward(dy, gamma, epsilon, saved)
 
         return (y, shift + mean, variance), backward
 
