@@ -88,7 +88,7 @@ def test_a_job_is_queued_with_the_services_directories(
         ({"learning_rate": "fast"}, "learning_rate", "valid number"),
         ({"name": "../evil"}, "name", "pattern"),
         ({"dataset": "a\nb"}, "dataset", "pattern"),
-        ({"batch_size": 2**62}, "batch_size", "less than or equal to 1000000"),
+        ({"batch_size": 2**62}, "batch_size", "less than 2147483648"),
         ({"learning_rate": 1e300}, "learning_rate", "less than or equal to 1000000"),
         ({"replicas": 10**9}, "replicas", "less than or equal to 256"),
         ({"name": ".hidden"}, "name", "pattern"),

@@ -21,6 +21,7 @@ pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from service.serving import dense
 from service.serving.config import ServingConfig
 from service.serving.http import Serving
 from tests.served import Client, half, save_all, serve
@@ -685,6 +686,22 @@ def test_a_model_that_train_py_has_exported(
         assert values == [row[name] for row in rows["predictions"]]
         np.testing.assert_allclose(values, expected[name].numpy(), atol=1e-5)
     assert len(rows["predictions"]) == 300
+
+
+@pytest.mark.parametrize(
+    "request_body",
+    [
+        {"instances": [{"x": [[1], [2]], "z": [5]}, {"x": [[3], [4]], "z": [6]}]},
+        {"inputs": {"z": [[5], [6]], "x": [[[1], [2]], [[3], [4]]]}},
+    ],
+)
+def test_numbers_by_name_are_read_in_bulk(request_body: dict[str, object]) -> None:
+    body = json.dumps(request_body).encode()
+    types = {"x": tf.uint8, "z": tf.int32}
+    tensors = dense.read(dense.parse(body), body, types)
+    assert tensors is not None  # else every number is read by itself
+    np.testing.assert_array_equal(tensors["x"], [[[1], [2]], [[3], [4]]])
+    np.testing.assert_array_equal(tensors["z"], [[5], [6]])
 
 
 def test_the_lines_of_the_documentation(client: Client) -> None:

@@ -121,15 +121,20 @@ def read(document: Any, body: bytes, types: Types) -> dict[str, np.ndarray] | No
 def _rows(values: Any, types: Types) -> tuple[list[dict[str, Any]], bool]:
     """The tensors by name, row for row, and whether the rows are a list."""
     if isinstance(values, simdjson.Object):
-        return [dict(values.items())], False
+        return [_members(values)], False
     if not isinstance(values, simdjson.Array) or not len(values):
         return [], False
     if not isinstance(values[0], simdjson.Object):
         return [dict.fromkeys(types, values)], False
-    rows = [dict(row.items()) for row in values if isinstance(row, simdjson.Object)]
+    rows = [_members(row) for row in values if isinstance(row, simdjson.Object)]
     names = list(rows[0])
     is_regular = len(rows) == len(values) and all(list(row) == names for row in rows)
     return (rows, True) if is_regular else ([], True)
+
+
+def _members(row: simdjson.Object) -> dict[str, Any]:
+    """The values by name; `items()` would make a Python object of every number."""
+    return {name: row[name] for name in row}
 
 
 def _outer_shape(values: Any) -> list[int]:
