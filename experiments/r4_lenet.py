@@ -141,7 +141,7 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
             )
             for arm in ARMS
         ],
-        p=gain.p,
+        p=gain.p_greater,
     )
 
 

@@ -247,7 +247,7 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
             Number(f"chosen for {arm}", _settings(measured["chosen"][arm]))
             for arm in PAPER
         ],
-        p=gain.p,
+        p=gain.p_greater,
         remark=f"Tried after this result, and no part of the criterion: "
         f"{config.explored_steps:,} steps instead of {config.steps:,}, with the same "
         "settings. "

@@ -28,6 +28,11 @@ class Difference:
         return self.lower > 0 or self.upper < 0
 
     @property
+    def p_greater(self) -> float:
+        """The one-sided p-value of a mean above 0."""
+        return self.p / 2 if self.mean > 0 else 1 - self.p / 2
+
+    @property
     def positive(self) -> int:
         """How many of the differences are above 0."""
         return sum(value > 0 for value in self.values)

@@ -33,6 +33,8 @@ def test_interval_and_p_are_those_of_the_paired_t_test(pairs):
     theirs = stats.ttest_rel(first, second)
     interval = theirs.confidence_interval(0.95)
     assert ours.p == pytest.approx(theirs.pvalue, rel=1e-6, abs=1e-12)
+    greater = stats.ttest_rel(first, second, alternative="greater")
+    assert ours.p_greater == pytest.approx(greater.pvalue, rel=1e-6, abs=1e-12)
     assert ours.lower == pytest.approx(interval.low, rel=1e-6, abs=1e-9)
     assert ours.upper == pytest.approx(interval.high, rel=1e-6, abs=1e-9)
     assert ours.excludes_zero == (ours.p < 0.05)
