@@ -356,11 +356,11 @@ def keep_mask(
     Returns:
         Boolean tensor of shape `shape`; `True` keeps.
     """
-    unit = ops.arange(math.prod(shape), dtype="int32")
-    words = random_words(ops.right_shift(unit, 1), seed)
-    is_odd = ops.bitwise_and(unit, 1)
-    draws = ops.bitwise_and(ops.right_shift(words, 16 * is_odd), 0xFFFF)
-    return ops.reshape(draws >= drop_threshold(rate), shape)
+    units = math.prod(shape)
+    words = random_words(ops.arange((units + 1) // 2, dtype="int32"), seed)
+    halves = ops.view(ops.expand_dims(words, -1), "int16")  # the low half first
+    draws = ops.bitwise_and(ops.cast(ops.reshape(halves, (-1,)), "int32"), 0xFFFF)
+    return ops.reshape(draws[:units] >= drop_threshold(rate), shape)
 
 
 def thin(x: Tensor, mask: Tensor) -> Tensor:

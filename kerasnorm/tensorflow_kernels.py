@@ -13,7 +13,7 @@ import tensorflow as tf
 from kerasnorm import functional
 from kerasnorm.functional import Moments, Shape, Tensor
 
-SMALL = 2**17
+SMALL = 100_000
 """Up to so many elements composed operations beat the start-up of the fused kernel."""
 
 UNKNOWN_BATCH = 64

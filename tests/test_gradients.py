@@ -289,7 +289,7 @@ def test_jacobians(mode):
 
 
 # Shapes, reduced axes and means; 2000 is a mean of 1000 standard deviations. 4096
-# features are above 2**17 elements also where the batch is unknown, and taken for 64.
+# features are above 100,000 elements also where the batch is unknown, and taken for 64.
 FLOAT32 = {
     "few elements, large mean": ((6, 5), (0,), 2000.0),
     "many elements": ((40, 4096), (0,), 0.0),
