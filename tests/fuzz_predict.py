@@ -96,7 +96,7 @@ def document(draw: random.Random) -> tuple[str, Any]:
                 for _ in range(draw.randint(0, 3))
             ]
             columns = {"a": [row["a"] for row in rows], "b": [row["b"] for row in rows]}
-            return "pair:predict", {form: rows if form == "instances" else columns}
+            return "pair:predict", {form: draw.choice([rows, columns])}
         case 4:
             method = draw.choice(["classify", "regress"])
             row = {"x": [draw.uniform(0, 1), 1.0], draw.choice("xn"): anything(draw, 2)}

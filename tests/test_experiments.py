@@ -229,7 +229,8 @@ def holds_r5(l2, best):
     arms = {arm: of(test_error=l2) for arm in r5.PAPER}
     arms[r5.BEST] = of(test_error=best)
     chosen = {arm: {"rate": 0.1} for arm in r5.PAPER}
-    return r5.analyse({"arms": arms, "chosen": chosen}, r5.FULL).holds
+    measured = {"arms": arms, "chosen": chosen, "explored": arms}
+    return r5.analyse(measured, r5.FULL).holds
 
 
 def test_criterion_of_r5():

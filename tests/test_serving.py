@@ -395,6 +395,7 @@ COLUMNS = [
     (E, named("int32", inputs=[[1, 2]]), 200, {"outputs": [[1, 2]]}),
     (P, {"inputs": {"a": [1, 2], "b": [[1, 2], [3, 4]]}}, 200, {"outputs": {"first": [1.0, 2.0], "sum": [[2.0, 3.0], [5.0, 6.0]]}}),
     (P, {"inputs": [1, 2]}, 400, Says("inputs is a plain value/list, but expecting an object as multiple input tensors required as per tensorinfo_map")),
+    (E, {"inputs": [{"x": 1}]}, 400, Matches(r"JSON Value: \{\n    \"x\": 1\n\} Type: Object is not of expected type: float")),
     (P, {"inputs": {"a": [1]}}, 400, Says("Missing named input: b in 'inputs' object.")),
     (P, named("uneven", inputs={"a": [1], "b": [[1, 2]]}), 200, {"outputs": {"a": [1.0], "b": [[1, 2], [1, 2]]}}),
     (P, named("scalar", inputs={"a": [1, 3], "b": [[1, 2], [1, 2]]}), 200, {"outputs": {"a": [1.0, 3.0], "mean": 2.0}}),

@@ -100,7 +100,8 @@ def read(document: Any, body: bytes, types: Types) -> dict[str, np.ndarray] | No
     lists = keys - {"signature_name"}
     if lists not in ({ROWS}, {COLUMNS}):
         return None
-    rows, is_list = _rows(document[lists.pop()], types)
+    (key,) = lists
+    rows, is_list = _rows(key, document[key], types)
     if not rows or rows[0].keys() != types.keys():
         return None
     shapes = {name: _outer_shape(values) for name, values in rows[0].items()}
@@ -118,14 +119,16 @@ def read(document: Any, body: bytes, types: Types) -> dict[str, np.ndarray] | No
     return arrays
 
 
-def _rows(values: Any, types: Types) -> tuple[list[dict[str, Any]], bool]:
+def _rows(key: str, values: Any, types: Types) -> tuple[list[dict[str, Any]], bool]:
     """The tensors by name, row for row, and whether the rows are a list."""
     if isinstance(values, simdjson.Object):
-        return [_members(values)], False
+        return ([_members(values)] if key == COLUMNS else []), False
     if not isinstance(values, simdjson.Array) or not len(values):
         return [], False
     if not isinstance(values[0], simdjson.Object):
         return [dict.fromkeys(types, values)], False
+    if key == COLUMNS:
+        return [], False
     rows = [_members(row) for row in values if isinstance(row, simdjson.Object)]
     names = list(rows[0])
     is_regular = len(rows) == len(values) and all(list(row) == names for row in rows)
