@@ -114,13 +114,11 @@ def _run_on(dataset: str, lab: Lab, config: Config) -> dict[str, Any]:
         return seconds_per_step(config, data)
 
     arms = {
-        arm: [
-            lab.once(
-                {**training, "arm": arm, "seed": seed},
-                partial(_train, config, dataset, data, arm, seed),
-            )
-            for seed in config.seeds
-        ]
+        arm: lab.with_seeds(
+            {**training, "arm": arm},
+            config.seeds,
+            partial(_train, config, dataset, data, arm),
+        )
         for arm in ARMS
     }
     return {**arms, "seconds_per_step": lab.once({**key, "timing": True}, timed)}

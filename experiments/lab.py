@@ -127,6 +127,28 @@ class Lab:
             scores.append((measured["score"], choice))
         return max(scores, key=lambda score: score[0])[1]
 
+    def tune_rate(
+        self,
+        arm: Mapping[str, Any],
+        rates: Iterable[float],
+        measure: Callable[[float], Measurement],
+    ) -> float:
+        """The learning rate with the highest `"score"`, as `tune`."""
+        choices = [{"rate": rate} for rate in rates]
+        return self.tune(arm, choices, lambda choice: measure(choice["rate"]))["rate"]
+
+    def with_seeds(
+        self,
+        key: Mapping[str, Any],
+        seeds: Iterable[int],
+        measure: Callable[[int], Measurement],
+    ) -> list[Measurement]:
+        """What `measure` returns for each seed, by `once`."""
+        return [
+            self.once({**key, "seed": seed}, functools.partial(measure, seed))
+            for seed in seeds
+        ]
+
 
 def circumstances() -> dict[str, Any]:
     """When, on what and of which commit a measurement was made."""

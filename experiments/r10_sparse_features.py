@@ -110,8 +110,8 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
         network.train_to_end(data.train, plan)
         return network
 
-    def score(chosen: Any, arm: str) -> Measurement:
-        network = train(arm, chosen["rate"], TUNING_SEED, config.tuning_steps)
+    def score(arm: str, rate: float) -> Measurement:
+        network = train(arm, rate, TUNING_SEED, config.tuning_steps)
         value = reconstruction_loss(network, data.validation.images)
         return {"score": -value if np.isfinite(value) else -1e9}
 
@@ -127,14 +127,10 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
         }
 
     def all_seeds(arm: str) -> list[Measurement]:
-        choices = [{"rate": rate} for rate in config.rates]
         tuning = {"arm": arm, "units": config.units, "steps": config.tuning_steps}
-        rate = lab.tune(tuning, choices, partial(score, arm=arm))["rate"]
+        rate = lab.tune_rate(tuning, config.rates, partial(score, arm))
         key = {"arm": arm, "units": config.units, "steps": config.steps, "rate": rate}
-        return [
-            lab.once({**key, "seed": seed}, partial(measure, arm, rate, seed))
-            for seed in config.seeds
-        ]
+        return lab.with_seeds(key, config.seeds, partial(measure, arm, rate))
 
     return {arm: all_seeds(arm) for arm in ARMS}
 

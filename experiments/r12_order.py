@@ -110,8 +110,8 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
         one.train_to_end(data.train, plan)
         return one
 
-    def score(chosen: Any, arm: str) -> Measurement:
-        one = train(arm, chosen["rate"], TUNING_SEED, config.tuning_steps)
+    def score(arm: str, rate: float) -> Measurement:
+        one = train(arm, rate, TUNING_SEED, config.tuning_steps)
         logits = one.outputs(data.validation.images)
         return {"score": accuracy(logits, data.validation.labels)}
 
@@ -160,28 +160,18 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
         return {**moving, **at_best_temperature(one, "real")}
 
     def key_of(arm: str) -> dict[str, Any]:
-        choices = [{"rate": rate} for rate in config.rates]
         tuning = {"arm": arm, "width": config.width, "steps": config.tuning_steps}
-        rate = lab.tune(tuning, choices, partial(score, arm=arm))["rate"]
+        rate = lab.tune_rate(tuning, config.rates, partial(score, arm))
         return {"arm": arm, "width": config.width, "steps": config.steps, "rate": rate}
 
     keys = {arm: key_of(arm) for arm in ARMS}
-    rates = {arm: key["rate"] for arm, key in keys.items()}
     arms = {
-        arm: [
-            lab.once({**keys[arm], "seed": s}, partial(measure, arm, rates[arm], s))
-            for s in config.seeds
-        ]
-        for arm in ARMS
+        arm: lab.with_seeds(key, config.seeds, partial(measure, arm, key["rate"]))
+        for arm, key in keys.items()
     }
     explored = {"explored": True, **keys["before"]}
-    return {
-        **arms,
-        "explored": [
-            lab.once({**explored, "seed": s}, partial(explore, rates["before"], s))
-            for s in config.seeds
-        ],
-    }
+    tried = partial(explore, explored["rate"])
+    return {**arms, "explored": lab.with_seeds(explored, config.seeds, tried)}
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:

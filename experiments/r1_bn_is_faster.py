@@ -162,10 +162,7 @@ def explore(lab: Lab, config: Config, known: float) -> list[dict[str, Any]]:
         rate = tune(lab, config, arm, stddev)["rate"]
         key = {"explored": True, "arm": arm, "stddev": stddev, "rate": rate}
         key["steps"] = config.explored_steps
-        return [
-            lab.once({**key, "seed": s}, partial(measure, arm, stddev, rate, s))
-            for s in config.seeds
-        ]
+        return lab.with_seeds(key, config.seeds, partial(measure, arm, stddev, rate))
 
     return [
         {"stddev": stddev, **{arm: all_seeds(arm, stddev) for arm in ARMS}}
@@ -191,22 +188,11 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
             "test_error": error_percent(network, data.test),
         }
 
-    arms = {
-        arm: [
-            lab.once(
-                {
-                    "arm": arm,
-                    "seed": seed,
-                    "steps": config.steps,
-                    "stddev": stddev,
-                    "rate": rates[arm],
-                },
-                partial(measure, arm, seed),
-            )
-            for seed in config.seeds
-        ]
-        for arm in ARMS
-    }
+    def all_seeds(arm: str) -> list[Measurement]:
+        key = {"arm": arm, "steps": config.steps, "stddev": stddev, "rate": rates[arm]}
+        return lab.with_seeds(key, config.seeds, partial(measure, arm))
+
+    arms = {arm: all_seeds(arm) for arm in ARMS}
     return {"stddev": stddev, "rates": rates, "every": config.every, **arms}
 
 

@@ -51,12 +51,10 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
         }
 
     def all_seeds(arm: str, factor: int) -> list[Measurement]:
-        key = {"arm": arm, "factor": factor, "stddev": stddev, "steps": config.steps}
         rate = factor * rates["without"]
-        return [
-            lab.once({**key, "rate": rate, "seed": s}, partial(measure, arm, rate, s))
-            for s in config.tuning.seeds
-        ]
+        key = {"arm": arm, "factor": factor, "stddev": stddev, "steps": config.steps}
+        key["rate"] = rate
+        return lab.with_seeds(key, config.tuning.seeds, partial(measure, arm, rate))
 
     def both_arms(factors: tuple[int, ...]) -> dict[str, Any]:
         return {arm: [all_seeds(arm, factor) for factor in factors] for arm in r1.ARMS}

@@ -101,8 +101,8 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
             for _ in network.train(train, plan)
         ]
 
-    def score(chosen: Any, arm: str) -> Measurement:
-        curve = watch(arm, chosen["rate"], TUNING_SEED, config.tuning_steps)
+    def score(arm: str, rate: float) -> Measurement:
+        curve = watch(arm, rate, TUNING_SEED, config.tuning_steps)
         return {"score": curve[-1], "curve": curve}
 
     def measure(arm: str, rate: float, seed: int) -> Measurement:
@@ -114,14 +114,10 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
         }
 
     def all_seeds(arm: str) -> list[Measurement]:
-        choices = [{"rate": rate} for rate in config.rates]
         tuning = {"arm": arm, "steps": config.tuning_steps}
-        rate = lab.tune(tuning, choices, partial(score, arm=arm))["rate"]
+        rate = lab.tune_rate(tuning, config.rates, partial(score, arm))
         key = {"arm": arm, "steps": config.steps, "rate": rate}
-        return [
-            lab.once({**key, "seed": seed}, partial(measure, arm, rate, seed))
-            for seed in config.seeds
-        ]
+        return lab.with_seeds(key, config.seeds, partial(measure, arm, rate))
 
     return {arm: all_seeds(arm) for arm in ARMS}
 

@@ -82,8 +82,8 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
         network.train_to_end(data.train.subset(config.subset, seed), plan)
         return network
 
-    def score(chosen: Any, p: float) -> Measurement:
-        network = train(p, chosen["rate"], TUNING_SEED, config.tuning_steps)
+    def score(p: float, rate: float) -> Measurement:
+        network = train(p, rate, TUNING_SEED, config.tuning_steps)
         logits = network.outputs(data.validation.images)
         return {"score": accuracy(logits, data.validation.labels)}
 
@@ -91,31 +91,22 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
         network = train(p, rate, seed, steps)
         return {"test_error": error_percent(network, data.test)}
 
-    def all_seeds(
-        key: dict[str, Any], steps: int, seeds: tuple[int, ...]
-    ) -> list[Measurement]:
-        p, rate = key["retained"], key["rate"]
-        key = {**key, "steps": steps}
-        return [
-            lab.once({**key, "seed": seed}, partial(measure, p, rate, steps, seed))
-            for seed in seeds
-        ]
-
-    results = []
-    for p in config.retained:
+    def at(p: float) -> dict[str, Any]:
         key = {"retained": p, "subset": config.subset}
-        choices = [{"rate": rate} for rate in config.rates]
         tuning = {**key, "steps": config.tuning_steps}
-        rate = lab.tune(tuning, choices, partial(score, p=p))["rate"]
-        key["rate"] = rate
+        rate = lab.tune_rate(tuning, config.rates, partial(score, p))
+
+        def trained(steps: int, seeds: tuple[int, ...]) -> list[Measurement]:
+            settings = {**key, "rate": rate, "steps": steps}
+            return lab.with_seeds(settings, seeds, partial(measure, p, rate, steps))
+
         result = {"retained": p, "rate": rate}
-        result["seeds"] = all_seeds(key, config.steps, config.seeds)
+        result["seeds"] = trained(config.steps, config.seeds)
         if p in EXPLORED:
-            result["explored"] = all_seeds(
-                key, config.explored_steps, config.explored_seeds
-            )
-        results.append(result)
-    return {"results": results}
+            result["explored"] = trained(config.explored_steps, config.explored_seeds)
+        return result
+
+    return {"results": [at(p) for p in config.retained]}
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:

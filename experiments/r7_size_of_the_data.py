@@ -79,8 +79,8 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
         network.train_to_end(data.train.subset(size, seed), plan)
         return network
 
-    def score(chosen: Any, arm: str, size: int) -> Measurement:
-        network = train(arm, size, chosen["rate"], TUNING_SEED, config.tuning_steps)
+    def score(arm: str, size: int, rate: float) -> Measurement:
+        network = train(arm, size, rate, TUNING_SEED, config.tuning_steps)
         logits = network.outputs(data.validation.images)
         return {"score": accuracy(logits, data.validation.labels)}
 
@@ -90,14 +90,10 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
 
     def all_seeds(arm: str, size: int) -> list[Measurement]:
         key = {"arm": arm, "size": size}
-        choices = [{"rate": rate} for rate in config.rates]
         tuning = {**key, "steps": config.tuning_steps}
-        rate = lab.tune(tuning, choices, partial(score, arm=arm, size=size))["rate"]
+        rate = lab.tune_rate(tuning, config.rates, partial(score, arm, size))
         key |= {"steps": config.steps, "rate": rate}
-        return [
-            lab.once({**key, "seed": seed}, partial(measure, arm, size, rate, seed))
-            for seed in config.seeds
-        ]
+        return lab.with_seeds(key, config.seeds, partial(measure, arm, size, rate))
 
     return {
         "results": [

@@ -8,7 +8,6 @@ those of one k are averaged in 100 // k groups; the error is the mean over the g
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,12 +46,9 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
         return {"errors": [group_error(draws, data, k) for k in config.averaged]}
 
     key = {"draws": config.draws, "averaged": config.averaged}
-    steps = {"steps": config.nets.steps, "subset": config.nets.subset}
+    key |= {"steps": config.nets.steps, "subset": config.nets.subset}
     return {
-        "sampled": [
-            lab.once({**key, **steps, "seed": seed}, partial(measure, seed))
-            for seed in config.nets.seeds
-        ],
+        "sampled": lab.with_seeds(key, config.nets.seeds, measure),
         "scaled": [
             r5.trained(nets, r5.BEST, seed, config.nets) for seed in config.nets.seeds
         ],

@@ -17,25 +17,14 @@ class Difference:
     lower: float
     upper: float
     p: float
-    values: tuple[float, ...]
 
     def __str__(self) -> str:
         return f"{self.mean:+.3g} [{self.lower:+.3g}, {self.upper:+.3g}]"
 
     @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of 0."""
-        return self.lower > 0 or self.upper < 0
-
-    @property
     def p_greater(self) -> float:
         """The one-sided p-value of a mean above 0."""
         return self.p / 2 if self.mean > 0 else 1 - self.p / 2
-
-    @property
-    def positive(self) -> int:
-        """How many of the differences are above 0."""
-        return sum(value > 0 for value in self.values)
 
 
 def paired_difference(
@@ -53,11 +42,11 @@ def paired_difference(
     mean, error = float(values.mean()), float(stats.sem(values))
     if error == 0:  # the same difference in every pair
         p = 1.0 if mean == 0 else 0.0
-        return Difference(mean, mean, mean, p, tuple(values.tolist()))
+        return Difference(mean, mean, mean, p)
     freedom = len(values) - 1
     margin = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
     p = 2 * float(stats.t.sf(abs(mean) / error, freedom))
-    return Difference(mean, mean - margin, mean + margin, p, tuple(values.tolist()))
+    return Difference(mean, mean - margin, mean + margin, p)
 
 
 def sign_test(values: Sequence[float]) -> float:
