@@ -100,7 +100,7 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
             settings = {**key, "rate": rate, "steps": steps}
             return lab.with_seeds(settings, seeds, partial(measure, p, rate, steps))
 
-        result = {"retained": p, "rate": rate}
+        result: dict[str, Any] = {"retained": p, "rate": rate}
         result["seeds"] = trained(config.steps, config.seeds)
         if p in EXPLORED:
             result["explored"] = trained(config.explored_steps, config.explored_seeds)
