@@ -1,6 +1,7 @@
 """Who may ask the service for what: hosts, origins, the token, the size of bodies."""
 
 import asyncio
+import functools
 import hmac
 import ipaddress
 import re
@@ -16,6 +17,7 @@ _SECONDS_FOR_A_BODY = 60.0
 _HOST = re.compile(r"([\w.-]+|\[[\da-fA-F:.]+\])(?::\d+)?", re.ASCII)
 
 
+@functools.lru_cache
 def is_loopback(host: str) -> bool:
     """Whether a host can only be reached from this machine."""
     if host == "localhost":

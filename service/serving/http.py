@@ -80,6 +80,11 @@ class Serving:
         self._workers.shutdown()
         self.servables.stop()
 
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request to /v1/, as an ASGI application."""
+        response = await self.answer(Request(scope, receive))
+        await response(scope, receive, send)
+
     async def answer(self, request: Request) -> Response:
         """Answers a request to /v1/."""
         start = time.monotonic()
@@ -231,8 +236,7 @@ class _RestRoute(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request."""
-        response = await self._serving.answer(Request(scope, receive))
-        await response(scope, receive, send)
+        await self._serving.handle(scope, receive, send)
 
 
 def _error(status: int, message: str) -> Response:
