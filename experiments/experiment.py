@@ -1,7 +1,7 @@
 """The form that every experiment has."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -55,7 +55,6 @@ class Experiment:
         run: Makes the measurements, each through `Lab.once`, and returns them.
         analyse: The criterion as code, on the measurements.
         plot: Draws the measurements.
-        needs: Experiments whose measurements this one uses.
     """
 
     name: str
@@ -68,7 +67,6 @@ class Experiment:
     run: Callable[[Lab, Any], dict[str, Any]]
     analyse: Callable[[dict[str, Any], Any], Finding]
     plot: Callable[[dict[str, Any], Figure], None]
-    needs: Sequence[str] = field(default=())
 
 
 def column(measurements: Sequence[dict[str, Any]], name: str) -> list[Any]:

@@ -20,6 +20,8 @@ from typing import Any, Self
 from experiments.data import Splits, load_splits
 from training.claim import claim
 from training.config import REPOSITORY
+from training.errors import UserError
+from training.files import write_atomically
 
 Measurement = dict[str, Any]
 
@@ -58,6 +60,25 @@ class Lab:
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Keeps the configuration, and refuses another one than the store's.
+
+        Not all of it is in the keys. Seeds are, and fields may be added.
+
+        Raises:
+            UserError: If a value has changed.
+        """
+        path = self.directory / "config.json"
+        new = json.loads(json.dumps(config))
+        old = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        common = (old.keys() & new.keys()) - {"seeds"}
+        if changed := sorted(name for name in common if old[name] != new[name]):
+            raise UserError(
+                f"{self.directory} was measured with another {', '.join(changed)}. "
+                "Move it away to measure anew."
+            )
+        write_atomically(path, json.dumps({**old, **new}))
 
     @property
     def _path(self) -> Path:

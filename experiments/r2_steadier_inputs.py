@@ -44,11 +44,12 @@ def analyse(measured: dict[str, Any], config: r1.Config) -> Finding:
 
 def plot(measured: dict[str, Any], figure: Figure) -> None:
     """Figures 1b and 1c: percentiles of one unit's inputs over the steps."""
-    for axes, arm in zip(figure.subplots(1, 2), r1.ARMS, strict=True):
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, arm in zip(panels, r1.ARMS, strict=True):
         unit = np.array(measured[arm][0]["unit"])
         steps = measured["every"] * np.arange(1, len(unit) + 1)
         axes.plot(steps, unit, linewidth=0.8, label=["15 %", "50 %", "85 %"])
-        axes.set(title=f"{arm} BN", xlabel="steps", ylabel="input of one sigmoid")
+        axes.set(title=f"{arm} BN", xlabel="steps", ylabel="input of the first unit")
         axes.legend(loc="lower right")
 
 
@@ -66,5 +67,4 @@ R2 = Experiment(
     run=run,
     analyse=analyse,
     plot=plot,
-    needs=("r1",),
 )

@@ -140,5 +140,4 @@ R3 = Experiment(
     run=run,
     analyse=analyse,
     plot=plot,
-    needs=("r1",),
 )

@@ -119,9 +119,9 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
     seeds = len(config.seeds)
     return Finding(
         holds=all(count == seeds for count in wins.values()),
-        measured=f"p = {BEST} beats "
+        measured=f"the error at p = {BEST} is lower than "
         + " and ".join(
-            f"p = {end} with {count} of {seeds} seeds" for end, count in wins.items()
+            f"at p = {end} with {count} of {seeds} seeds" for end, count in wins.items()
         ),
         numbers=[
             Number(
@@ -132,7 +132,8 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
         ],
         p=max(sign_test(gain.tolist()) for gain in gains.values()),
         remark="Tried after this result, and no part of the criterion: "
-        f"{config.explored_steps:,} steps instead of {config.steps:,}. "
+        f"{config.explored_steps:,} steps instead of {config.steps:,}, with "
+        f"{len(config.explored_seeds)} seeds. "
         + "; ".join(
             f"p = {result['retained']}: "
             f"{mean_and_range(column(result['explored'], 'test_error'))} %"
@@ -151,7 +152,7 @@ def plot(measured: dict[str, Any], figure: Figure) -> None:
     mean = np.mean(errors, axis=1)
     axes.errorbar(p, mean, np.std(errors, axis=1, ddof=1), fmt="o-", capsize=3)
     axes.axvspan(0.4, 0.8, color="C1", alpha=0.15, label="flat in the paper")
-    axes.set(xlabel="p, the fraction retained", ylabel="test error, %")
+    axes.set(xlabel="p, the fraction retained", ylabel="test error, %", yscale="log")
     axes.legend()
 
 

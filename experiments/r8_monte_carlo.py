@@ -48,6 +48,7 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
     key = {"draws": config.draws, "averaged": config.averaged}
     key |= {"steps": config.nets.steps, "subset": config.nets.subset}
     return {
+        "averaged": config.averaged,
         "sampled": lab.with_seeds(key, config.nets.seeds, measure),
         "scaled": [
             r5.trained(nets, r5.BEST, seed, config.nets) for seed in config.nets.seeds
@@ -108,7 +109,7 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
             ),
             *(
                 Number(
-                    f"test error, mean of {k} draws, %",
+                    f"test error, mean of {k} draws, %" if k > 1 else "of one draw, %",
                     mean_and_range(errors[:, i].tolist()),
                     "1.04 (Ma et al.)" if k == 100 else "",
                 )
@@ -124,16 +125,17 @@ def plot(measured: dict[str, Any], figure: Figure) -> None:
     errors = np.array(column(measured["sampled"], "errors"))
     scaled = np.mean(column(measured["scaled"], "test_error"))
     mean = errors.mean(axis=0)
-    k = Config.averaged[: len(mean)]
     axes.errorbar(
-        k,
+        measured["averaged"],
         mean,
         errors.std(axis=0, ddof=1),
         fmt="o-",
         capsize=3,
         label="mean of k draws",
     )
-    axes.axhline(scaled, color="C1", label="weight scaling")
+    axes.axhline(scaled, color="C0", linestyle="--", label="weight scaling")
+    axes.axhline(1.19, color="C1", linestyle="--", label="weight scaling, Ma et al.")
+    axes.plot(100, 1.04, "C1x", label="mean of 100 draws, Ma et al.")
     axes.set(xscale="log", xlabel="k", ylabel="test error, %")
     axes.legend()
 
@@ -151,5 +153,4 @@ R8 = Experiment(
     run=run,
     analyse=analyse,
     plot=plot,
-    needs=("r5",),
 )

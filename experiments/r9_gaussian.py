@@ -70,5 +70,4 @@ R9 = Experiment(
     run=run,
     analyse=analyse,
     plot=plot,
-    needs=("r5",),
 )

@@ -14,14 +14,17 @@ INTRODUCTION = """\
 # The papers' claims, run
 
 Made by `python -m experiments report` from the files in `results/`; not written by
-hand. Every experiment is one short file in `experiments/`: the claim, its source, the
-configuration and the criterion, which was fixed and committed before the run. A claim
-that does not hold is printed so.
+hand. Every experiment is a short file in `experiments/` (one for the last three): the
+claim, its source, the configuration and the criterion, which was fixed and committed
+before the run. A claim that does not hold is printed so.
 
-- Five seeds, unless said otherwise. The arms of an experiment share initial weights,
+- Five seeds, three where it says so. The arms of an experiment share initial weights,
   images and their order, seed by seed.
-- Learning rates are tuned for each arm on validation images, with a seed of its own.
-- Training ends at a step fixed before; the test images are used once, after it.
+- Learning rates are tuned for each arm on validation images, with a seed of its own;
+  but R3 takes multiples of R1's best rate without normalization, and C1 to C3 have fixed
+  ones.
+- Training ends at a step fixed before, and nothing that is judged is chosen on the test
+  images. What was tried after a result was measured on the same test images.
 - `a [b, c]` is the mean of the paired differences with its 95 % interval by Student's
   t; `a (b to c)` are the mean, the smallest and the largest value over the seeds.
 - The networks are smaller than the papers' and so are the data: what is tested is the
@@ -74,8 +77,9 @@ def _holm_table(headlines: Mapping[str, float]) -> str:
     return (
         "## The headlines together\n\nSo many tests find something by chance; Holm's "
         f"correction for all {len(rows)} that have a p-value. With five seeds a sign "
-        "test cannot go below 1/32, so that none of those can pass it: read them as "
-        "5 of 5, not as proofs.\n\n" + _table(("", "p", "p, adjusted"), rows)
+        "test cannot go below 1/32, so that no claim judged by one can stay below "
+        "0.05: read them as 5 of 5, not as proofs.\n\n"
+        + _table(("", "p", "p, adjusted"), rows)
     )
 
 
@@ -106,13 +110,21 @@ def _circumstances(result: Result) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
     name = result["name"]
     return (
-        f"`{result['command']}`: {result['trainings']} measurements, "
+        f"`{result['command']}`: {_seeds(result['config'])}"
+        f"{result['trainings']} measurements, "
         f"{result['cpu_seconds'] / 60:.1f} minutes of one core "
         f"({result['seconds'] / 60:.1f} by the clock), {' to '.join(result['dates'])}, "
         f"commits "
         f"{', '.join(result['commits'])}. {'; '.join(result['machine'])}; {versions}. "
         f"[Every measurement](results/{name}.csv), [all of it](results/{name}.json).\n"
     )
+
+
+def _seeds(config: Mapping[str, Any]) -> str:
+    """How many; R3 has those of R1's configuration, R8 those of R5's."""
+    parts = (config, config.get("tuning", {}), config.get("nets", {}))
+    found = [part["seeds"] for part in parts if "seeds" in part]
+    return f"{len(found[0])} seeds, " if found else ""
 
 
 def _heading(result: Result) -> str:

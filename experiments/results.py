@@ -34,6 +34,7 @@ def carry_out(
     """
     config = experiment.quick if quick else experiment.full
     with Lab(experiment.name, stores, archives) as lab:
+        lab.check(dataclasses.asdict(config))
         measured = experiment.run(lab, config)
         # An experiment on another's runs alone shows those.
         records = lab.records or [r for other in lab.others for r in other.records]

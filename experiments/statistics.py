@@ -35,8 +35,11 @@ def paired_difference(
     Args:
         first, second: One value for each seed, in the same order; at least two.
         confidence: That of the interval. Defaults to 0.95.
+
+    Raises:
+        ValueError: If there are fewer pairs, or not as many values in both.
     """
-    values = np.subtract(first, second, dtype="float64")
+    values = np.array([a - b for a, b in zip(first, second, strict=True)], "float64")
     if len(values) < 2:
         raise ValueError(f"At least two pairs are needed. Received: {len(values)}.")
     mean, error = float(values.mean()), float(stats.sem(values))

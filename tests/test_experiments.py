@@ -12,12 +12,18 @@ from scipy.special import log_softmax, softmax
 
 from experiments import comparison, results
 from experiments import r1_bn_is_faster as r1
+from experiments import r2_steadier_inputs as r2
 from experiments import r3_high_rates as r3
+from experiments import r4_lenet as r4
 from experiments import r5_max_norm_and_dropout as r5
+from experiments import r6_retention as r6
 from experiments import r7_size_of_the_data as r7
 from experiments import r8_monte_carlo as r8
 from experiments import r9_gaussian as r9
+from experiments import r10_sparse_features as r10
+from experiments import r11_identities as r11
 from experiments import r12_order as r12
+from experiments.__main__ import PAGE, RESULTS
 from experiments.data import Split, Splits, load_splits
 from experiments.lab import Lab
 from experiments.nets import mlp
@@ -209,6 +215,15 @@ def test_criterion_of_r1():
     assert not holds_r1(errors=(2.0, 2.0, 2.2, 2.2, 2.2))
 
 
+def test_criterion_of_r2():
+    def holds(*drifts):
+        measured = {"without": of(drift=(0.2,) * 5), "with": of(drift=drifts)}
+        return r2.analyse(measured, r1.FULL).holds
+
+    assert holds(0.1, 0.1, 0.1, 0.1, 0.19)
+    assert not holds(0.1, 0.1, 0.1, 0.1, 0.2)
+
+
 def holds_r3(with_norm, without=(90, 50, 10)):
     def measured(accuracies):
         return [of(accuracy=(a,) * 5, finite=(a is not None,) * 5) for a in accuracies]
@@ -223,6 +238,19 @@ def test_criterion_of_r3():
     assert not holds_r3((97, 95.9, 20))
     assert not holds_r3((97, 97, 10))
     assert not holds_r3((97, 97, None))
+
+
+def test_criterion_of_r4():
+    def holds(*gains):
+        measured = {
+            "without": of(test_accuracy=(80,) * 5),
+            "with": of(test_accuracy=tuple(80 + gain for gain in gains)),
+        }
+        return r4.analyse(measured, r4.Config()).holds
+
+    assert holds(3, 3, 3, 3, 3.1)
+    assert not holds(2.9, 2.9, 2.9, 2.9, 3)  # below 3 points
+    assert not holds(15, 15, 0, 0, 0)  # interval around 0
 
 
 def holds_r5(l2, best):
@@ -240,8 +268,22 @@ def test_criterion_of_r5():
     assert not holds_r5(l2, (0.5, 2.2, 0.5, 2.2, 2.2))  # interval around 0
 
 
+def test_criterion_of_r6():
+    def holds(middle, whole):
+        errors = {0.1: (9.0,) * 5, 0.5: middle, 1.0: whole}
+        results = [
+            {"retained": p, "rate": 0.1, "seeds": of(test_error=error)}
+            for p, error in errors.items()
+        ]
+        return r6.analyse({"results": results}, r6.Config()).holds
+
+    assert holds((4.0,) * 5, (4.1,) * 5)
+    assert not holds((4.0,) * 5, (4.1, 4.1, 4.1, 4.1, 4.0))
+    assert not holds((4.0, 4.0, 4.0, 4.0, 9.0), (9.5,) * 5)
+
+
 def test_criterion_of_r7():
-    def holds(middle, large):
+    def found(middle, large):
         def size(n, gains):
             without = of(test_error=(5.0,) * 5)
             return {
@@ -251,13 +293,18 @@ def test_criterion_of_r7():
             }
 
         sizes = [size(5_000, middle), size(10_000, large)]
-        return r7.analyse({"results": sizes}, r7.Config()).holds
+        return r7.analyse({"results": sizes}, r7.Config())
+
+    def holds(middle, large):
+        return found(middle, large).holds
 
     clear, nothing = (0.5, 0.6, 0.5, 0.6, 0.5), (0.1, -0.1, 0.1, -0.1, 0.0)
     assert holds(clear, nothing)
     assert holds(nothing, clear)
     assert not holds(nothing, nothing)
-    assert not holds(nothing, tuple(-g for g in clear))
+    harm = tuple(-g for g in clear)
+    assert not holds(nothing, harm)
+    assert found(harm, harm).p > 0.5
 
 
 def test_criterion_of_r8():
@@ -285,6 +332,31 @@ def test_criterion_of_r9():
     assert holds((1.5,) * 5)
     assert not holds((2.2,) * 5)
     assert not holds((2.4, 1.8, 2.4, 1.8, 2.1))  # too uncertain
+
+
+def test_criterion_of_r10():
+    def holds(*activations):
+        rest = {"near_zero": (0.5,) * 5, "test_loss": (60.0,) * 5}
+        measured = {
+            "without": of(mean_activation=(2.0,) * 5, **rest),
+            "with": of(mean_activation=activations, **rest),
+        }
+        return r10.analyse(measured, r10.Config()).holds
+
+    assert holds(*(1.2,) * 5)
+    assert not holds(1.2, 1.2, 1.2, 1.2, 1.21)
+
+
+def test_criterion_of_r11():
+    def holds(errors=4.0, error=1e-6):
+        mean = {"mean": 1, "expected": 1, "standard_errors": errors}
+        measured = {name: mean for name in r11.EXPECTATIONS}
+        measured |= {name: {"error": error} for name in r11.IDENTITIES}
+        return r11.analyse(measured, r11.Config()).holds
+
+    assert holds()
+    assert not holds(errors=4.1)
+    assert not holds(error=1.1e-6)
 
 
 def test_criterion_of_r12():
@@ -377,11 +449,21 @@ def test_a_stopped_run_goes_on_and_trains_nothing_twice(tmp_path, data):
     assert len(keys) == len(set(keys)) == number
 
 
-def test_a_changed_configuration_is_measured_anew(tmp_path):
+def test_a_changed_key_is_measured_anew(tmp_path):
     with Lab("any", tmp_path, report=lambda line: None) as lab:
         assert lab.once({"steps": 10, "widths": (1, 2)}, lambda: {"x": 1}) == {"x": 1}
         assert lab.once({"steps": 10, "widths": (1, 2)}, lambda: {"x": 2}) == {"x": 1}
         assert lab.once({"steps": 20, "widths": (1, 2)}, lambda: {"x": 3}) == {"x": 3}
+
+
+def test_a_store_refuses_another_configuration(tmp_path):
+    with Lab("any", tmp_path) as lab:
+        lab.check({"batch_size": 100, "seeds": (1, 2)})
+        lab.check({"batch_size": 100, "seeds": (1, 2, 3), "added": 1})
+        with pytest.raises(UserError, match=r"measured with another batch_size\. Move"):
+            lab.check({"batch_size": 60, "seeds": (1, 2)})
+        with pytest.raises(UserError, match="another added"):
+            lab.check({"batch_size": 100, "added": 2})
 
 
 def test_tuning_takes_the_highest_score(tmp_path):
@@ -402,6 +484,19 @@ def test_two_processes_do_not_share_a_store(tmp_path):
         Lab("any", tmp_path),
     ):
         pass
+
+
+# What is committed.
+
+
+def test_the_page_is_made_of_the_stored_results():
+    stored = read_results(RESULTS)
+    assert PAGE.read_text(encoding="utf-8") == page(EXPERIMENTS, stored)
+    for name, result in stored.items():
+        assert result["criterion"] == EXPERIMENTS[name].criterion  # never changed
+        assert result["claim"] == EXPERIMENTS[name].claim
+        assert result["trainings"] > 0
+        assert result["holds"] or result["remark"], name  # what was tried
 
 
 # All of them, in small.
