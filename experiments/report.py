@@ -21,8 +21,8 @@ before the run. A claim that does not hold is printed so.
 - Five seeds, three where it says so. The arms of an experiment share initial weights,
   images and their order, seed by seed.
 - Learning rates are tuned for each arm on validation images, with a seed of its own;
-  but R3 takes multiples of R1's best rate without normalization, and C1 to C3 have fixed
-  ones.
+  but R3 takes multiples of R1's best rate without normalization, and C1 to C3 have
+  fixed ones.
 - Training ends at a step fixed before, and nothing that is judged is chosen on the test
   images. What was tried after a result was measured on the same test images.
 - `a [b, c]` is the mean of the paired differences with its 95 % interval by Student's
