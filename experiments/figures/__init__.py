@@ -4,14 +4,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from experiments.figures import dropout, ensemble, inputs, layer, order, shift
-from experiments.figures.drawing import DPI
+from experiments.figures.drawing import DPI, Drawn
 
 OUTPUT = Path(__file__).resolve().parents[2] / "docs" / "figures" / "guide"
 
-FIGURES: dict[str, Callable[[], tuple[Figure, dict[str, float]]]] = {
+FIGURES: dict[str, Callable[[], Drawn]] = {
     "overfitting": dropout.overfitting,
     "co-adaptation": dropout.co_adaptation,
     "thinned": dropout.thinned,

@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+Drawn = tuple[Figure, dict[str, float]]  # a figure and the numbers it shows
 
 DPI = 110
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#999999"

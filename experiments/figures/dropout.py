@@ -10,19 +10,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import kerasnorm
-from experiments.figures.drawing import BLUE, GREY, ORANGE, network, signed
+from experiments.figures.drawing import BLUE, GREY, ORANGE, Drawn, network, signed
 from experiments.figures.runs import (
     HIDDEN,
     HIDDEN_RATE,
     INPUT_RATE,
     SEED,
+    UNSEEN,
     compiled,
     fashion_mnist,
     overfitted,
 )
 from kerasnorm import functional
 
-Drawn = tuple[Figure, dict[str, float]]
 ARMS = {"without dropout": False, "with dropout": True}
 
 
@@ -69,7 +69,7 @@ def co_adaptation() -> Drawn:
     """Accuracy of both networks while more and more hidden units are missing."""
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
-    x, labels = fashion_mnist("t10k", 2000)
+    x, labels = fashion_mnist("t10k", UNSEEN)
     rates = np.arange(0, 0.91, 0.1)
     numbers: dict[str, float] = {}
     for (arm, has_dropout), colour in zip(ARMS.items(), (BLUE, ORANGE), strict=True):

@@ -7,8 +7,8 @@ from keras import ops
 from matplotlib.figure import Figure
 
 import kerasnorm
-from experiments.figures.drawing import BLUE, GREEN, GREY, ORANGE
-from experiments.figures.dropout import Drawn, logits, masks
+from experiments.figures.drawing import BLUE, GREEN, GREY, ORANGE, Drawn
+from experiments.figures.dropout import logits, masks
 from experiments.figures.runs import (
     CLASSES,
     HIDDEN,
@@ -40,14 +40,14 @@ def thinned_probabilities(
 @functools.cache
 def probabilities_of_many() -> np.ndarray:
     """Of 100 thinned networks on 2,000 unseen images."""
-    x, _ = fashion_mnist("t10k", 2000)
+    x, _ = fashion_mnist("t10k", UNSEEN)
     return np.stack([thinned_probabilities(x, number) for number in range(100)])
 
 
 def ensemble() -> Drawn:
     """Errors of single thinned networks, of averages of them and of weight scaling."""
     model, _ = overfitted(True)
-    x, labels = fashion_mnist("t10k", 2000)
+    x, labels = fashion_mnist("t10k", UNSEEN)
     probabilities = probabilities_of_many()
     scaled = ops.convert_to_numpy(model(x, training=False)).argmax(-1)
     error_scaled = float((scaled != labels).mean())

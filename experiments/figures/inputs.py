@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.figures.drawing import BLUE, ORANGE
+from experiments.figures.drawing import BLUE, ORANGE, Drawn
 from experiments.figures.runs import fashion_mnist
 
 STEPS = 200
@@ -40,7 +40,7 @@ def losses(x: np.ndarray, y: np.ndarray, rate: float) -> np.ndarray:
     return np.array(found)
 
 
-def input_normalisation() -> tuple[Figure, dict[str, float]]:
+def input_normalisation() -> Drawn:
     """Two features before and after, and gradient descent on both."""
     x, y = features()
     normalised = (x - x.mean(0)) / x.std(0)

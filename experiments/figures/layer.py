@@ -9,10 +9,9 @@ from keras import ops
 from matplotlib.figure import Figure
 
 import kerasnorm
-from experiments.figures.drawing import BLUE, GREEN, GREY, ORANGE, table
-from experiments.figures.runs import SEED, AfterSteps, compiled, fashion_mnist
+from experiments.figures.drawing import BLUE, GREEN, GREY, ORANGE, Drawn, table
+from experiments.figures.runs import SEED, UNSEEN, AfterSteps, compiled, fashion_mnist
 
-Drawn = tuple[Figure, dict[str, float]]
 UNITS, SHOWN, BATCH = 64, 3, 6
 
 
@@ -177,7 +176,7 @@ def moving_average() -> Drawn:
 
 def inference() -> Drawn:
     """One image: the computation at inference, and its outputs in many batches."""
-    images, _ = fashion_mnist("t10k", 2000)
+    images, _ = fashion_mnist("t10k", UNSEEN)
     kernel, norm = copy_of_the_layer()
     z = images @ kernel
     mean, variance, gamma, beta = held(

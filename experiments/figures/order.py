@@ -9,7 +9,7 @@ from keras import ops
 from matplotlib.figure import Figure
 
 import kerasnorm
-from experiments.figures.drawing import BLUE, GREY, ORANGE
+from experiments.figures.drawing import BLUE, GREY, ORANGE, Drawn
 from experiments.figures.runs import SEED, UNSEEN, compiled, fashion_mnist, judged
 
 ARMS = {
@@ -51,7 +51,7 @@ def variance_ratios(model: keras.Model) -> np.ndarray:
     return inputs.var(0) / ops.convert_to_numpy(norm.moving_variance)
 
 
-def order() -> tuple[Figure, dict[str, float]]:
+def order() -> Drawn:
     """How far inference is from what training has learned, and recalibration."""
     images, _ = fashion_mnist("train", 10000)
     unseen = fashion_mnist("t10k", UNSEEN)

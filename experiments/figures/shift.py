@@ -8,10 +8,9 @@ from keras import ops
 from matplotlib.figure import Figure
 
 import kerasnorm
-from experiments.figures.drawing import BLUE, ORANGE
-from experiments.figures.runs import SEED, AfterSteps, compiled, fashion_mnist
+from experiments.figures.drawing import BLUE, ORANGE, Drawn
+from experiments.figures.runs import SEED, UNSEEN, AfterSteps, compiled, fashion_mnist
 
-Drawn = tuple[Figure, dict[str, float]]
 STEPS, BATCH, RATE, EVERY = 3000, 60, 0.5, 50
 ARMS = {"without batch normalization": False, "with batch normalization": True}
 
@@ -27,7 +26,7 @@ def trained(normalized: bool) -> tuple[list[int], np.ndarray, np.ndarray]:
     """
     keras.utils.set_random_seed(SEED)
     images, labels = fashion_mnist("train", 20000)
-    unseen, unseen_labels = fashion_mnist("t10k", 2000)
+    unseen, unseen_labels = fashion_mnist("t10k", UNSEEN)
     hidden: list[keras.layers.Layer] = []
     initializer = keras.initializers.RandomNormal(stddev=0.1, seed=SEED)
     for _ in range(3):
