@@ -17,7 +17,7 @@ from benchmarks.report import report
 from benchmarks.steps import Case
 from benchmarks.tables import TABLES, fastest_torch, milliseconds, render
 from benchmarks.timing import MOST_ROUNDS, WARM_UP, Timing, interleave
-from kerasnorm import KBatchNorm, KDropout
+from kerasnorm import KBatchNorm, KDropout, tensorflow_kernels
 
 IMAGES = (4, 6, 6, 8)
 LARGE = (64, 32, 32, 64)
@@ -280,6 +280,28 @@ def test_a_small_dropout_starts_one_compiled_function(shape, starts):
     }
     called = [node.attr["f"].func.name for node in graph.node if "f" in node.attr]
     assert len([name for name in called if name in compiled]) == starts
+
+
+@pytest.mark.parametrize(
+    ("shape", "known_batch", "in_rows"),
+    [
+        ((4096, 1024), True, True),
+        ((4096, 1024), False, True),
+        ((128, 256), True, True),
+        ((501, 1001), True, False),  # not a multiple of a row
+    ],
+)
+def test_dropout_is_drawn_in_short_rows(shape, known_batch, in_rows):
+    _, graph = operations(Case("dropout", shape, known_batch=known_batch))
+    shapes = {
+        tuple(size.size for size in argument.dim)
+        for function in graph.library.function
+        if function.attr["_XlaMustCompile"].b
+        for attributes in function.arg_attr.values()
+        for argument in attributes.attr["_output_shapes"].list.shape
+    }
+    rows = {shape for shape in shapes if shape and shape[-1] == tensorflow_kernels.ROW}
+    assert bool(rows) == in_rows
 
 
 def test_keras_dropout_does_draw_floats():
