@@ -24,6 +24,7 @@ from fastapi.testclient import TestClient
 from service.serving import dense
 from service.serving.config import ServingConfig
 from service.serving.http import Serving
+from service.serving.saved_model import SavedModel
 from tests.served import Client, half, save_all, serve
 
 
@@ -709,6 +710,23 @@ def test_numbers_by_name_are_read_in_bulk(request_body: dict[str, object]) -> No
     assert tensors is not None  # else every number is read by itself
     np.testing.assert_array_equal(tensors["x"], [[[1], [2]], [[3], [4]]])
     np.testing.assert_array_equal(tensors["z"], [[5], [6]])
+
+
+def test_every_order_of_names_is_run_by_one_callable(base: Path) -> None:
+    model = SavedModel(base / "pair" / "1")
+    inputs = {"a": np.float32([1]), "b": np.int32([[1, 2]])}
+    for names in (["a", "b"], ["b", "a"]):
+        for outputs in (["sum", "first"], ["first", "sum"]):
+            results = model.run(
+                model.signatures["serving_default"],
+                {name: inputs[name] for name in names},
+                outputs,
+                timeout=30,
+            )
+            np.testing.assert_array_equal(results["sum"], [[2, 3]])
+            np.testing.assert_array_equal(results["first"], [1])
+    assert len(model._callables) == 1
+    model.close()
 
 
 def test_the_lines_of_the_documentation(client: Client) -> None:
