@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 
-from service.app import Settings, create_app, models_first
+from service.app import Settings, create_app
 from service.http_protocol import HttpProtocol
 from service.jobs.queue import QueueConfig
 from service.jobs.trainers import LocalTrainers, Trainers
@@ -44,7 +44,7 @@ def serve(options: argparse.Namespace, token: str | None) -> None:
     serving = Serving(settings.serving)
     app = create_app(settings, serving, lambda: server.should_exit)
     config = uvicorn.Config(
-        models_first(app, serving, settings),
+        app,
         http=HttpProtocol,
         access_log=False,
         timeout_keep_alive=_IDLE_SECONDS,

@@ -522,6 +522,18 @@ def examples_cases() -> Iterator[Any]:
 
 
 TABLE = list(cases())
+# Method, path, headers, status: who may ask, and what the short way does not take.
+AROUND = [
+    ("GET", H, {}, 200),
+    ("GET", H, {"Host": "elsewhere.example"}, 403),
+    ("GET", H, {"Origin": "http://elsewhere.example"}, 403),
+    ("POST", f"{H}:predict", {"Host": "elsewhere.example"}, 403),
+    ("HEAD", H, {}, 400),
+    ("OPTIONS", H, {}, 400),
+    ("GET", "/V1/Models/half", {}, 200),
+    ("GET", "/V1/Models/half", {"Host": "elsewhere.example"}, 403),
+    ("GET", "/v1%2Fmodels/half", {}, 400),
+]
 
 
 @pytest.mark.parametrize(("method", "path", "body", "status", "expected"), TABLE)
@@ -544,6 +556,15 @@ def test_the_table(
             assert re.fullmatch(pattern, document["error"], re.DOTALL)
         case _:
             assert json.loads(text) == expected
+
+
+@pytest.mark.parametrize(("method", "path", "headers", "status"), AROUND)
+def test_requests_out_of_the_ordinary(
+    client: Client, method: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    received, answer = client.send(method, path, **headers)
+    assert received == status, answer
+    assert method == "HEAD" or ("error" in json.loads(answer)) == (status != 200)
 
 
 def test_metadata_is_the_signature_definitions(client: Client) -> None:
