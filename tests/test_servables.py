@@ -631,6 +631,8 @@ def test_a_wrong_batching_parameters_file_is_one_line(
         (["--timeout", "0"], "must be more than 0. Received: 0"),
         (["--timeout", "nan"], "must be more than 0. Received: nan"),
         (["--max-queue", "0"], "must be at least 1. Received: 0"),
+        (["--port", "65536"], "must be between 0 and 65535. Received: 65536"),
+        (["--grpc-port", "99999"], "must be between 0 and 65535. Received: 99999"),
     ],
 )
 def test_wrong_options(tmp_path: Path, options: list[str], complaint: str) -> None:
