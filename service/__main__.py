@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from service.command_line import add_serving_options, count, positive
+from service.command_line import add_serving_options, count, port, positive
 from service.security import is_loopback
 from training.command_line import TOKEN
 from training.config import REPOSITORY
@@ -63,8 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="listen here; default: 127.0.0.1")
-    add("--port", type=int, default=8501, help="of HTTP; default: 8501")
-    add("--grpc-port", type=int, default=8500, help="of gRPC; default: 8500")
+    add("--port", type=port, default=8501, help="of HTTP; default: 8501")
+    add("--grpc-port", type=port, default=8500, help="of gRPC; default: 8500")
     add(
         "--serve-only",
         action="store_true",

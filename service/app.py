@@ -3,10 +3,9 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -67,13 +66,14 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        serving.start()
-        if queue is not None:
-            queue.start()
-        yield
-        if queue is not None:
-            await asyncio.to_thread(queue.stop)
-        await asyncio.to_thread(serving.stop)
+        # Both are stopped whatever happens: their threads keep the process alive.
+        async with AsyncExitStack() as stack:
+            serving.start()
+            stack.push_async_callback(asyncio.to_thread, serving.stop)
+            if queue is not None:
+                queue.start()
+                stack.push_async_callback(asyncio.to_thread, queue.stop)
+            yield
 
     app = FastAPIOffline(
         title="kerasnorm", description=DESCRIPTION, lifespan=lifespan, redoc_url=None
@@ -85,32 +85,33 @@ def create_app(
         app.add_exception_handler(sqlite3.DatabaseError, _cannot_be_kept)
     # Last: they take what is left of /v1/.
     app.router.routes.extend(serving.routes)
-    app.add_middleware(Guard, **_limits(settings))
+    app.add_middleware(_ModelsFirst, serving=serving)
+    # Last, and so before all others.
+    app.add_middleware(
+        Guard,
+        loopback=is_loopback(settings.host),
+        token=settings.token,
+        jobs=routes.PATHS,
+        max_job_bytes=_MAX_JOB_BYTES,
+        max_page_bytes=_MAX_PAGE_BYTES,
+    )
     return app
 
 
-def models_first(app: FastAPI, serving: Serving, settings: Settings) -> ASGIApp:
-    """The application with a short way to the models.
+class _ModelsFirst:
+    """The short way to the models.
 
-    FastAPI's middleware and routes take as long as all the rest of a small prediction.
+    FastAPI's routes take as long as all the rest of a small prediction.
     """
-    models = Guard(serving.handle, **_limits(settings))
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, app: ASGIApp, serving: Serving) -> None:
+        self._app = app
+        self._serving = serving
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_for_models = scope["type"] == "http" and scope["path"].startswith(_MODELS)
-        await (models if is_for_models else app)(scope, receive, send)
-
-    return answer
-
-
-def _limits(settings: Settings) -> dict[str, Any]:
-    return {
-        "loopback": is_loopback(settings.host),
-        "token": settings.token,
-        "jobs": routes.PATHS,
-        "max_job_bytes": _MAX_JOB_BYTES,
-        "max_page_bytes": _MAX_PAGE_BYTES,
-    }
+        answer = self._serving.handle if is_for_models else self._app
+        await answer(scope, receive, send)
 
 
 async def _cannot_be_kept(request: Request, error: Exception) -> JSONResponse:

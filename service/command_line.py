@@ -65,6 +65,16 @@ def positive(text: str) -> int:
     return _at_least(1, text)
 
 
+def port(text: str) -> int:
+    """The type of an option that is a port; 0 takes a free one."""
+    number = int(text)
+    if not 0 <= number < 2**16:
+        raise argparse.ArgumentTypeError(
+            f"must be between 0 and 65535. Received: {text}."
+        )
+    return number
+
+
 def _seconds(text: str) -> float:
     """The type of an option that is a time."""
     seconds = float(text)

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 
-from service.command_line import add_serving_options, positive
+from service.command_line import add_serving_options, port, positive
 from training.errors import UserError
 from training.quiet import start_tensorflow
 
@@ -27,15 +27,12 @@ def main() -> int:
         The exit status: 0, or 2 for a mistake of the user's.
     """
     options = _parser().parse_args()
-    if options.max_replicas < options.min_replicas:
-        message = "`--max-replicas` must be at least `--min-replicas`."
-        print(
-            f"error: {message} Received: {options.max_replicas}, "
-            f"{options.min_replicas}.",
-            file=sys.stderr,
-        )
-        return 2
     try:
+        if options.max_replicas < options.min_replicas:
+            raise UserError(
+                "`--max-replicas` must be at least `--min-replicas`. "
+                f"Received: {options.max_replicas}, {options.min_replicas}."
+            )
         # Here, so that --help answers without waiting for TensorFlow and Ray.
         start_tensorflow()
         _serve(options)
@@ -112,7 +109,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--host", default="127.0.0.1", help="listen here; default: 127.0.0.1")
     add(
-        "--port", type=int, default=8501, help="of HTTP, on each machine; default: 8501"
+        "--port",
+        type=port,
+        default=8501,
+        help="of HTTP, on each machine; default: 8501",
     )
     add("--min-replicas", type=positive, default=1, metavar="N", help="default: 1")
     add(

@@ -1,17 +1,19 @@
 """The server: from the options of the command line to HTTP and gRPC."""
 
 import argparse
+import asyncio
 import contextlib
 import math
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from fastapi import FastAPI
 
-from service.app import Settings, create_app, models_first
+from service.app import Settings, create_app
 from service.http_protocol import HttpProtocol
 from service.jobs.queue import QueueConfig
 from service.jobs.trainers import LocalTrainers, Trainers
@@ -22,6 +24,7 @@ from training.errors import UserError
 from training.files import check_writable
 
 _GRACE_SECONDS = 10.0
+_SECONDS_BETWEEN_LOOKS = 0.1
 _IDLE_SECONDS = 75  # clients of TensorFlow Serving keep their connections
 
 
@@ -44,25 +47,44 @@ def serve(options: argparse.Namespace, token: str | None) -> None:
     serving = Serving(settings.serving)
     app = create_app(settings, serving, lambda: server.should_exit)
     config = uvicorn.Config(
-        models_first(app, serving, settings),
+        app,
         http=HttpProtocol,
         access_log=False,
         timeout_keep_alive=_IDLE_SECONDS,
         # Every prediction has its time, but somebody may have stopped reading.
         timeout_graceful_shutdown=math.ceil(options.timeout + _GRACE_SECONDS),
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
     _add_page(app, serving, token)
     # After the page, whose import takes seconds: whoever can connect is answered at
     # once. Before any job is started.
     with (
         _listen(options.host, options.port) as listener,
-        _grpc(serving, options.host, options.grpc_port),
+        _grpc(serving, options.host, options.grpc_port) as server.end_grpc,
     ):
         # uvicorn raises the signal that has stopped it once more.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
         server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends gRPC before the application, whose end unloads the models.
+
+    Attributes:
+        end_grpc: Lets gRPC finish what has begun, and returns what is set then.
+    """
+
+    end_grpc: Callable[[], threading.Event]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes no more connections and finishes; a second Ctrl-C ends the waiting."""
+        for listener in self.servers:
+            listener.close()
+        ended = self.end_grpc()
+        while not ended.is_set() and not self.force_exit:
+            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
+        await super().shutdown(sockets)
 
 
 def serving_config(options: argparse.Namespace) -> ServingConfig:
@@ -137,7 +159,7 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise UserError(
             "`--host` and `--port` must be an address where this machine can listen. "
             f"Received: {host}, {port}: {error}."
@@ -145,19 +167,25 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _grpc(serving: Serving, host: str, port: int) -> Iterator[None]:
-    """The gRPC server, where its stubs are installed."""
+def _grpc(
+    serving: Serving, host: str, port: int
+) -> Iterator[Callable[[], threading.Event]]:
+    """Runs the gRPC server, where its stubs are installed; yields what ends it."""
     try:
         from service.serving.grpc_server import GrpcServer
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if error.name not in ("grpc", "tensorflow_serving"):
+            raise
         print("No gRPC: pip install '.[grpc]' brings it.", file=sys.stderr)
-        yield
+        ended = threading.Event()
+        ended.set()
+        yield lambda: ended
         return
     server = GrpcServer(
         serving, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     )
     server.start()
     try:
-        yield
+        yield lambda: server.stop(serving.config.timeout + _GRACE_SECONDS)
     finally:
-        server.stop(_GRACE_SECONDS)
+        server.stop(0).wait()

@@ -14,9 +14,10 @@ import numpy as np
 import tensorflow as tf
 import uvicorn
 
+from service.app import Settings, create_app
 from service.http_protocol import HttpProtocol
 from service.serving.config import ServingConfig
-from service.serving.http import Serving, create_app
+from service.serving.http import Serving
 
 v1 = tf.compat.v1
 ECHOED = (
@@ -281,7 +282,7 @@ def serve(base: Path, **options: Any) -> Iterator[tuple[Client, Serving]]:
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(serving),
+            create_app(Settings(serving.config), serving),
             http=HttpProtocol,
             log_level="warning",
             access_log=False,

@@ -1,9 +1,11 @@
 """The gRPC API, by TensorFlow Serving's own stubs."""
 
 import dataclasses
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,15 +20,18 @@ from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    input_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
 )
 
 from service.serving.config import ServingConfig
+from service.serving.examples import serialized
 from service.serving.grpc_server import GrpcServer
 from service.serving.http import Serving
-from tests.served import ECHOED, save_all, save_half_plus_two
+from tests.served import ECHOED, save_all, save_half_plus_two, save_troubles
+from tests.services import Service
 from training.errors import UserError
 
 
@@ -76,7 +81,7 @@ def stubs(serving: Serving) -> Iterator[Stubs]:
     stubs = Stubs(server.port)
     yield stubs
     stubs.channel.close()
-    server.stop(5)
+    server.stop(5).wait()
 
 
 def request(model: str, signature: str = "", **inputs: Any) -> Any:
@@ -306,7 +311,7 @@ def test_requests_that_never_arrive_keep_no_others_waiting(serving: Serving) -> 
     # Those who behave see nothing of it.
     assert stubs.predict(request("half", x=np.float32([1]))).outputs
     stubs.channel.close()
-    server.stop(5)
+    server.stop(5).wait()
     patient.stop()
 
 
@@ -344,10 +349,51 @@ def test_requests_are_counted(serving: Serving, stubs: Stubs) -> None:
     assert 'API="Predict",entrypoint="GRPC",model_name="half"' in page
 
 
+def test_a_context_for_too_many_examples_is_refused() -> None:
+    """It would be copied for each of them."""
+    message = input_pb2.Input()
+    together = message.example_list_with_context
+    together.context.features.feature["who"].bytes_list.value.append(b"a" * 10**6)
+    together.examples.extend([tf.train.Example()] * 60)
+    assert len(serialized(message)) == 60
+    together.examples.extend([tf.train.Example()] * 10)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at most 67108864 bytes"):
+        serialized(message)
+
+
+def test_options_beyond_grpc_s_own_are_its_largest(tmp_path: Path) -> None:
+    config = ServingConfig(tmp_path, timeout=2e6, max_body_bytes=3 * 10**9)
+    GrpcServer(Serving(config), "127.0.0.1:0").stop(0).wait()
+
+
+def test_what_waits_is_answered_by_a_service_that_stops(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    save_troubles(tmp_path / "models" / "troubles" / "1")
+    options = ("--serve-only", "--grpc-port", port)
+    service = Service(tmp_path, *options)
+    service.asked = "/readyz"
+    stubs = Stubs(port)
+    service.start()
+    try:
+        count = request("troubles", "count", n=np.int32([50_000]))
+        tasks = [stubs.predict.future(count, timeout=60) for _ in range(12)]
+        time.sleep(0.5)
+        service.process.terminate()
+        for task in tasks:
+            assert tf.make_ndarray(task.result().outputs["y"]) == [50_000]
+        service.process.communicate(timeout=60)
+        assert service.process.returncode == 0
+    finally:
+        stubs.channel.close()
+        if service.process.poll() is None:
+            service.kill()
+
+
 def test_a_port_in_use_is_one_line(serving: Serving) -> None:
     first = GrpcServer(serving, "127.0.0.1:0")
     try:
         with pytest.raises(UserError, match=f"`--grpc-port` .*{first.port}"):
             GrpcServer(serving, f"127.0.0.1:{first.port}")
     finally:
-        first.stop(0)
+        first.stop(0).wait()

@@ -659,6 +659,26 @@ def test_a_job_that_is_cancelled_while_it_cannot_be_started_ends(
     assert cancelled.id == 1
 
 
+def test_a_job_that_cannot_be_started_keeps_no_other_from_its_slot(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_SECONDS_AFTER_AN_ERROR", 0.01)
+
+    def starting(job: int) -> None:
+        if job == 1:
+            raise OSError("no room")
+
+    trainers = Trainers(starting)
+    queue = Queue(replace(settings.jobs, slots=2, trainers=trainers))
+    for _ in range(2):
+        queue.store.add(queue.roots.confine(TrainConfig()), 0)
+    queue.start()
+    wait_until(lambda: queue.store.count(State.FAILED))
+    (other,) = queue.store.page(State.FAILED, 9, 0)
+    queue.stop()
+    assert other.id == 2
+
+
 def test_the_api_describes_itself(client: TestClient) -> None:
     api = client.get("/openapi.json").json()
     body = api["paths"]["/v1/jobs"]["post"]["requestBody"]
@@ -685,3 +705,21 @@ def test_a_trainer_is_known_by_whatever_name_python_has(tmp_path: Path) -> None:
             assert processes(tmp_path / "runs" / "11") == []
         finally:
             process.kill()
+
+
+def test_models_are_unloaded_whatever_becomes_of_the_jobs(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their threads would keep the process alive."""
+    serving = Serving(settings.serving)
+    app = create_app(settings, serving)
+    queue = app.state.queue
+
+    def stop() -> None:
+        Queue.stop(queue)
+        raise OSError("no room")
+
+    monkeypatch.setattr(queue, "stop", stop)
+    with pytest.raises(OSError, match="no room"), TestClient(app, **OWN):
+        pass
+    assert not serving.servables._poller.is_alive()

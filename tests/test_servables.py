@@ -489,7 +489,7 @@ def test_time_limits_the_queue_and_its_room(tmp_path: Path) -> None:
 def test_bodies_that_are_too_long_too_many_or_too_slow(tmp_path: Path) -> None:
     save_half_plus_two(tmp_path / "m" / "1")
     options = {"max_body_bytes": 2000, "max_pending_bytes": 3000, "timeout": 1.5}
-    head = f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\nContent-Length: 1600\r\n\r\n"
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1600\r\n\r\n"
     with serve(tmp_path, **options) as (client, serving):
         path = PREDICT
         address = ("127.0.0.1", client.port)
@@ -504,9 +504,6 @@ def test_bodies_that_are_too_long_too_many_or_too_slow(tmp_path: Path) -> None:
                 for _ in range(2)
             ]
             for connection in waiting:
-                head = (
-                    f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 1600\r\n\r\n"
-                )
                 connection.sendall(head.encode() + b"1" * 1400)
             eventually(lambda: serving._pending_bytes == 2800)
             status, answer = send_once(client.port, path, b"1" * 300)
@@ -541,7 +538,9 @@ def test_heads_that_are_too_long_or_too_slow(
                 connection.sendall(head)
                 assert connection.recv(1000) == b""
         # One that has sent its head may take longer for the rest.
-        path = f"POST {PREDICT} HTTP/1.1\r\nContent-Length: 18\r\n\r\n"
+        path = (
+            f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18\r\n\r\n"
+        )
         with socket.create_connection(address, timeout=60) as connection:
             connection.sendall(path.encode() + b'{"instances"')
             time.sleep(0.6)
@@ -632,6 +631,8 @@ def test_a_wrong_batching_parameters_file_is_one_line(
         (["--timeout", "0"], "must be more than 0. Received: 0"),
         (["--timeout", "nan"], "must be more than 0. Received: nan"),
         (["--max-queue", "0"], "must be at least 1. Received: 0"),
+        (["--port", "65536"], "must be between 0 and 65535. Received: 65536"),
+        (["--grpc-port", "99999"], "must be between 0 and 65535. Received: 99999"),
     ],
 )
 def test_wrong_options(tmp_path: Path, options: list[str], complaint: str) -> None:

@@ -2,16 +2,19 @@
 
 import contextlib
 import socket
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import uvicorn
 
-from service import server
+from service import ray, server
 from service.__main__ import _parser
-from tests.services import Service
+from tests.services import Service, wait_until
 
 
 def free_port() -> int:
@@ -39,6 +42,47 @@ def test_nobody_can_connect_before_there_is_an_answer(
     options += ["--model-base-path", str(tmp_path)]
     server.serve(_parser().parse_args(options), None)
     assert could_connect == [False, True]
+
+
+def test_grpc_ends_before_the_application() -> None:
+    """Which unloads the models that gRPC still uses."""
+    ends = []
+    ended = threading.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        ends.append("application")
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def finish() -> None:
+        ends.append("gRPC")
+        ended.set()
+
+    def end_grpc() -> threading.Event:
+        threading.Timer(0.3, finish).start()
+        return ended
+
+    running = server._Server(uvicorn.Config(application, port=0, log_level="warning"))
+    running.end_grpc = end_grpc
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    wait_until(lambda: running.started)
+    running.should_exit = True
+    thread.join()
+    assert ends == ["gRPC", "application"]
+
+
+def test_fewer_replicas_at_most_than_at_least_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--min-replicas", "5", "--max-replicas", "4"]
+    monkeypatch.setattr(sys, "argv", ["service.ray", *options])
+    assert ray.main() == 2
+    assert capsys.readouterr().err == (
+        "error: `--max-replicas` must be at least `--min-replicas`. Received: 4, 5.\n"
+    )
 
 
 @pytest.fixture

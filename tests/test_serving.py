@@ -24,6 +24,7 @@ from fastapi.testclient import TestClient
 from service.serving import dense
 from service.serving.config import ServingConfig
 from service.serving.http import Serving
+from service.serving.saved_model import SavedModel
 from tests.served import Client, half, save_all, serve
 
 
@@ -350,7 +351,8 @@ ROWS = [
     (E, {"instances": [[[], [1]]]}, 400, row("Encountered list at unexpected size: 1 at level: 1 expected size: 0")),
     (E, {"instances": [[[1], []]]}, 400, row("Encountered list at unexpected size: 0 at level: 1 expected size: 1")),
     (H, {"instances": [[1]]}, 400, Says("Input x must have the shape (None,). Received: (1, 1).")),
-    (E, b'{"instances": ' + b"[" * 40 + b"1" + b"]" * 40 + b"}", 400, Matches("A tensor has at most 32 dimensions.*")),
+    (E, b'{"instances": ' + b"[" * 40 + b"1" + b"]" * 40 + b"}", 400, row("A tensor has at most 32 dimensions. Received: 39.")),
+    (E, b'{"signature_name": "string", "instances": ' + b"[" * 986 + b'"a"' + b"]" * 986 + b"}", 400, row("A tensor has at most 32 dimensions. Received: 985.")),
     # The form of the body.
     (E, {"instances": []}, 400, Matches(r"JSON Value: \{\n    \"instances\": \[\]\n\} No values in 'instances' array")),
     (E, {"instances": 5}, 400, Matches(r"JSON Value: \{\n    \"instances\": 5\n\} Excepting 'instances' to be an list/array")),
@@ -361,6 +363,9 @@ ROWS = [
     (E, {"instances": [1, {"x": 1}]}, 400, Says("Expecting value/list but got object at item 1 of input list")),
     (E, {"instances": [{"z": 1}]}, 400, Says("Failed to process element: 0 key: z of 'instances' list. Error: INVALID_ARGUMENT: JSON object: does not have named input: z")),
     (E, {"instances": [{"x": "a"}]}, 400, Matches("Failed to process element: 0 key: x of 'instances' list. Error: INVALID_ARGUMENT: JSON Value: \"a\" Type: String.*")),
+    # A string or a name with the brackets that a list would have.
+    (E, {"instances": [{"x": [1]}, {"x": "[]"}]}, 400, Says("Failed to process element: 1 key: x of 'instances' list. Error: INVALID_ARGUMENT: JSON Value: \"[]\" Type: String is not of expected type: float")),
+    (E, {"instances": [{"x": [1]}, {"x": {"[]": 1}}]}, 400, Says("Failed to process element: 1 key: x of 'instances' list. Error: INVALID_ARGUMENT: JSON Value: {\n    \"[]\": 1\n} Type: Object is not of expected type: float")),
     (E, {"instances": [{}]}, 400, Says("Failed to process element: 0 of 'instances' list. JSON object: {} keys must be equal to: x")),
     # Several inputs.
     (P, {"instances": [{"a": 1, "b": [1, 2]}, {"b": [3, 4], "a": 2}]}, 200, {"predictions": [{"first": 1.0, "sum": [2.0, 3.0]}, {"first": 2.0, "sum": [5.0, 6.0]}]}),
@@ -478,6 +483,8 @@ def examples_cases() -> Iterator[Any]:
         ({"examples": [{"x": {"a": 1}}]}, 400, Says("Feature: x has element with unexpected JSON type: Object")),
         ({"examples": [{"n": 2**63}]}, 400, Says("Feature: n has uint64 element. Only int64 is supported.")),
         ({"examples": [{"x": [1e39, 1.0]}]}, 400, Says(f"Cannot convert JSON value: 1e+39 to float {TOO_LARGE}")),
+        ({"examples": [{"x": [int("9" * 400), 1.0]}]}, 400, Says(f"Cannot convert JSON value: {'9' * 400} to float {TOO_LARGE}")),
+        ({"context": {"who": "a" * 600_000}, "examples": [x] * 200}, 400, Matches(r"The context times the number of examples has at most 67108864 bytes\. Received: 12\d{7}\.")),
         ({"examples": [{"n": 3}]}, 400, Matches("(?s).*Feature: x .*required but could not be found.*")),
         (named("regress", examples=[x]), 400, Says("Expected classification signature method_name to be tensorflow/serving/classify. Was: tensorflow/serving/regress")),
         (named("nope", examples=[x]), 400, Says("No signature was found with the name: nope")),
@@ -515,6 +522,18 @@ def examples_cases() -> Iterator[Any]:
 
 
 TABLE = list(cases())
+# Method, path, headers, status: who may ask, and what the short way does not take.
+AROUND = [
+    ("GET", H, {}, 200),
+    ("GET", H, {"Host": "elsewhere.example"}, 403),
+    ("GET", H, {"Origin": "http://elsewhere.example"}, 403),
+    ("POST", f"{H}:predict", {"Host": "elsewhere.example"}, 403),
+    ("HEAD", H, {}, 400),
+    ("OPTIONS", H, {}, 400),
+    ("GET", "/V1/Models/half", {}, 200),
+    ("GET", "/V1/Models/half", {"Host": "elsewhere.example"}, 403),
+    ("GET", "/v1%2Fmodels/half", {}, 400),
+]
 
 
 @pytest.mark.parametrize(("method", "path", "body", "status", "expected"), TABLE)
@@ -537,6 +556,15 @@ def test_the_table(
             assert re.fullmatch(pattern, document["error"], re.DOTALL)
         case _:
             assert json.loads(text) == expected
+
+
+@pytest.mark.parametrize(("method", "path", "headers", "status"), AROUND)
+def test_requests_out_of_the_ordinary(
+    client: Client, method: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    received, answer = client.send(method, path, **headers)
+    assert received == status, answer
+    assert method == "HEAD" or ("error" in json.loads(answer)) == (status != 200)
 
 
 def test_metadata_is_the_signature_definitions(client: Client) -> None:
@@ -703,6 +731,23 @@ def test_numbers_by_name_are_read_in_bulk(request_body: dict[str, object]) -> No
     assert tensors is not None  # else every number is read by itself
     np.testing.assert_array_equal(tensors["x"], [[[1], [2]], [[3], [4]]])
     np.testing.assert_array_equal(tensors["z"], [[5], [6]])
+
+
+def test_every_order_of_names_is_run_by_one_callable(base: Path) -> None:
+    model = SavedModel(base / "pair" / "1")
+    inputs = {"a": np.float32([1]), "b": np.int32([[1, 2]])}
+    for names in (["a", "b"], ["b", "a"]):
+        for outputs in (["sum", "first"], ["first", "sum"]):
+            results = model.run(
+                model.signatures["serving_default"],
+                {name: inputs[name] for name in names},
+                outputs,
+                timeout=30,
+            )
+            np.testing.assert_array_equal(results["sum"], [[2, 3]])
+            np.testing.assert_array_equal(results["first"], [1])
+    assert len(model._callables) == 1
+    model.close()
 
 
 def test_the_lines_of_the_documentation(client: Client) -> None:

@@ -40,6 +40,8 @@ class RayTrainers:
 
     def start(self, directory: Path) -> None:
         """Submits a Ray job whose output is added to log.txt."""
+        if self.end(directory) is None:  # submitted before, though no answer came
+            return
         submission = f"kerasnorm-{uuid.uuid4().hex}"
         # Before it is submitted, so that a service that is killed here can find it.
         write_atomically(directory / _SUBMISSION, submission)

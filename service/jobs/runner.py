@@ -80,8 +80,12 @@ class Runner:
         for job in self._store.running():
             self._try(functools.partial(self._look_after, job))
         free = self._slots - len(self._store.running())
-        for job in self._store.next(max(free, 0)):
-            self._start(job, attempts=1)
+        started = [
+            self._try(functools.partial(self._start, job, attempts=1))
+            for job in self._store.next(max(free, 0))
+        ]
+        if not all(started):
+            self._stopping.wait(_SECONDS_AFTER_AN_ERROR)
 
     def _try(self, action: Callable[[], None]) -> bool:
         """Whether an action went well.

@@ -115,7 +115,9 @@ def _end_with_the_server(app: FastAPI, page: Any) -> None:
     async def watched(app: FastAPI) -> AsyncIterator[Any]:
         async with lifespan(app) as state:
             watcher = asyncio.create_task(watch())
-            yield state
-            watcher.cancel()
+            try:
+                yield state
+            finally:
+                watcher.cancel()
 
     app.router.lifespan_context = watched

@@ -42,6 +42,7 @@ class Column:
         while isinstance(first, list):
             shape.append(len(first))
             first = first[0] if first else None
+        _check_dimensions(len(shape))  # before `_fill` calls itself as often
         before = len(self._values)
         self._fill(value, 0, shape)
         size = len(self._values) - before
@@ -56,12 +57,12 @@ class Column:
             )
 
     def array(self, shape: list[int]) -> np.ndarray:
-        """All values as an array."""
-        if len(shape) > MOST_DIMENSIONS:
-            raise invalid(
-                f"A tensor has at most {MOST_DIMENSIONS} dimensions. "
-                f"Received: {len(shape)}."
-            )
+        """All values as an array.
+
+        Raises:
+            tf.errors.OpError: If it has too many dimensions.
+        """
+        _check_dimensions(len(shape))
         array = np.empty(len(self._values), self._dtype.as_numpy_dtype)
         array[:] = self._values
         return array.reshape(shape)
@@ -123,6 +124,13 @@ class Column:
                     f"Conversion of JSON Value: {value} to type: {self._type_name}"
                 )
         raise type_error(value, self._type_name)
+
+
+def _check_dimensions(number: int) -> None:
+    if number > MOST_DIMENSIONS:
+        raise invalid(
+            f"A tensor has at most {MOST_DIMENSIONS} dimensions. Received: {number}."
+        )
 
 
 def _show_shape(shape: list[int]) -> str:

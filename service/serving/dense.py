@@ -112,7 +112,7 @@ def read(document: Any, body: bytes, types: Types) -> dict[str, np.ndarray] | No
         return None
     try:
         arrays = {name: _array(rows, name, types[name], shapes[name]) for name in types}
-    except (TypeError, ValueError, KeyError):
+    except (AttributeError, TypeError, ValueError):
         return None
     if not is_list:
         arrays = {name: array[0] for name, array in arrays.items()}
@@ -186,6 +186,7 @@ def _array(
     """One input of all rows.
 
     Raises:
+        AttributeError: If a value is no list, but a string, say, with its brackets.
         TypeError, ValueError: If a value is not surely of the type, or there are more
             or fewer than the shape says.
     """

@@ -22,6 +22,7 @@ REGRESS = tf.saved_model.REGRESS_METHOD_NAME
 INPUTS = "inputs"
 _INT64 = range(-(2**63), 2**63)
 _UINT64 = range(2**64)
+_MOST_BYTES_OF_CONTEXT = 64 * 2**20
 
 
 def read_examples(document: dict[str, Any]) -> np.ndarray:
@@ -46,6 +47,7 @@ def read_examples(document: dict[str, Any]) -> np.ndarray:
         raise value_error(document, "Expecting 'examples' value to be an list/array")
     if not examples:
         raise value_error(document, "'examples' value is an empty array")
+    _check_copies(context, len(examples))
     # Serialized messages that follow each other are one message, merged.
     return _strings([context + _example(e).SerializeToString() for e in examples])
 
@@ -54,7 +56,7 @@ def serialized(request: Any) -> np.ndarray:
     """The serialized examples of an `Input` message.
 
     Raises:
-        tf.errors.OpError: If there are none.
+        tf.errors.OpError: If there are none, or their context takes too much memory.
     """
     context = b""
     match request.WhichOneof("kind"):
@@ -67,6 +69,7 @@ def serialized(request: Any) -> np.ndarray:
             examples = []
     if not examples:
         raise invalid("Input is empty.")
+    _check_copies(context, len(examples))
     return _strings([context + example.SerializeToString() for example in examples])
 
 
@@ -150,6 +153,16 @@ def regressions(results: dict[str, np.ndarray], count: int) -> np.ndarray:
     return values.reshape(count)
 
 
+def _check_copies(context: bytes, count: int) -> None:
+    """Each example gets a copy of the context, however small it is itself."""
+    size = len(context) * count
+    if size > _MOST_BYTES_OF_CONTEXT:
+        raise invalid(
+            f"The context times the number of examples has at most "
+            f"{_MOST_BYTES_OF_CONTEXT} bytes. Received: {size}."
+        )
+
+
 def _strings(values: Sequence[bytes]) -> np.ndarray:
     array = np.empty(len(values), object)
     array[:] = values
@@ -181,7 +194,7 @@ def _add(feature: tf.train.Feature, name: str, value: Any) -> None:
                     raise invalid(
                         f"Feature: {name} has uint64 element. Only int64 is supported."
                     )
-                kind, converted = "float_list", float(value)
+                kind, converted = "float_list", _as_float(value)
         case float():
             kind, converted = "float_list", value
         case str():
@@ -202,3 +215,10 @@ def _add(feature: tf.train.Feature, name: str, value: Any) -> None:
     if kind == "float_list" and not is_lossless(converted, np.float32):
         raise lossy_error(value, "float")
     getattr(feature, kind).value.append(converted)
+
+
+def _as_float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise lossy_error(value, "float") from None

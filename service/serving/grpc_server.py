@@ -31,6 +31,7 @@ from training.errors import UserError
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _SIGNATURE_DEF = "signature_def"
+_LARGEST_OPTION = 2**31 - 1  # gRPC's are of 32 bits
 
 
 class GrpcServer:
@@ -56,9 +57,9 @@ class GrpcServer:
             ThreadPoolExecutor(config.max_queue, "grpc"),
             maximum_concurrent_rpcs=config.max_queue,
             options=[
-                ("grpc.max_connection_age_ms", round(2000 * config.timeout)),
-                ("grpc.max_connection_age_grace_ms", round(1000 * config.timeout)),
-                ("grpc.max_receive_message_length", config.max_body_bytes),
+                ("grpc.max_connection_age_ms", _option(2000 * config.timeout)),
+                ("grpc.max_connection_age_grace_ms", _option(1000 * config.timeout)),
+                ("grpc.max_receive_message_length", _option(config.max_body_bytes)),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
             ],
@@ -74,16 +75,21 @@ class GrpcServer:
             self.port: int = self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise UserError(
-                f"`--grpc-port` must be free. Received: {address}, which is in use."
+                "`--host` and `--grpc-port` must be an address that is free here. "
+                f"Received: {address}."
             ) from error
 
     def start(self) -> None:
         """Begins to answer."""
         self._server.start()
 
-    def stop(self, grace: float) -> None:
-        """Refuses new requests, and gives those under way some seconds to finish."""
-        self._server.stop(grace).wait()
+    def stop(self, grace: float) -> threading.Event:
+        """Refuses new requests, and gives those under way some seconds to finish.
+
+        Returns:
+            What is set as soon as all have ended.
+        """
+        return self._server.stop(grace)
 
 
 class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -199,6 +205,10 @@ class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
                 entry.status.error_code = version.error.error_code
                 entry.status.error_message = version.error.message
         return response
+
+
+def _option(value: float) -> int:
+    return min(round(value), _LARGEST_OPTION)
 
 
 def _call(method: Callable[[], Any]) -> tuple[Any, tf.errors.OpError | None]:

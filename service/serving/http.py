@@ -1,17 +1,14 @@
 """TensorFlow Serving's REST API over HTTP, as one route of an ASGI application."""
 
 import asyncio
-import contextlib
 import functools
 import json
 import time
 import zlib
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import tensorflow as tf
-from starlette.applications import Starlette
 from starlette.datastructures import URLPath
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -201,22 +198,6 @@ class Serving:
         if self.servables.is_settled:
             return PlainTextResponse("ok")
         return PlainTextResponse("models are being loaded", 503)
-
-
-def create_app(serving: Serving) -> Starlette:
-    """An application that serves models and nothing else.
-
-    Args:
-        serving: The models, watched from the application's start to its end.
-    """
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        serving.start()
-        yield
-        await asyncio.to_thread(serving.stop)
-
-    return Starlette(routes=serving.routes, lifespan=lifespan)
 
 
 class _RestRoute(BaseRoute):

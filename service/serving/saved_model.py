@@ -92,7 +92,8 @@ class SavedModel:
             tf.errors.OpError: If the model refuses the inputs or time runs out.
         """
         feeds = {}
-        for name, array in inputs.items():
+        # Sorted, so that every order of the names is run by the same callable.
+        for name, array in sorted(inputs.items()):
             tensor = signature.inputs[name]
             if not tensor.shape.is_compatible_with(array.shape):
                 raise invalid(
@@ -100,7 +101,7 @@ class SavedModel:
                     f"Received: {array.shape}."
                 )
             feeds[tensor.name] = array
-        names = list(outputs)
+        names = sorted(outputs)
         fetches = [signature.outputs[name].name for name in names]
         try:
             values = self._run(fetches, feeds, timeout)

@@ -97,7 +97,7 @@ class Servables:
         return self._settled.is_set()
 
     def knows(self, name: str) -> bool:
-        """Whether there is, or has been, a version of the model."""
+        """Whether there is a version of the model, loaded or not."""
         return name in self._versions
 
     def statuses(self, name: str, number: int | None = None) -> list[Status]:
