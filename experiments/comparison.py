@@ -184,7 +184,7 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
     return Finding(
         holds=min(adjusted.values()) >= ALPHA and max(ratios.values()) <= LONGER,
         measured="; ".join(
-            f"{dataset}: accuracy {difference} points (p {adjusted[dataset]:.2g}), "
+            f"on {dataset}: accuracy {difference} points (p {adjusted[dataset]:.2g}), "
             f"time of a step x{ratios[dataset]:.2f}"
             for dataset, difference in differences.items()
         ),
