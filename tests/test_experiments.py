@@ -566,7 +566,8 @@ def stored(name, **changes):
         "p": 0.03,
         "remark": "",
         "command": f"python -m experiments run {name}",
-        "trainings": 3,
+        "config": {"seeds": [1, 2, 3]},
+        "trainings": 7,
         "seconds": 100.0,
         "cpu_seconds": 60.0,
         "dates": ["2026-01-01", "2026-01-02"],
@@ -597,6 +598,7 @@ def test_the_page_says_what_holds_what_does_not_and_what_was_not_run(tmp_path):
     assert set(verdicts.values()) == {"not run"}
     assert len(verdicts) == len(EXPERIMENTS) - 2
     assert "A longer run was tried." in text
+    assert "run r5`: 3 seeds, 7 measurements" in text
     assert "| r5 | 0.01 | 0.02 |" in text
     assert "(results/r1.png)" in text
     assert "## R6" not in text
