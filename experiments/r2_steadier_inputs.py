@@ -39,8 +39,9 @@ def analyse(measured: dict[str, Any], config: r1.Config) -> Finding:
             for arm in r1.ARMS
         ],
         p=sign_test(less),
-        remark="The picture shows one unit, the first, which need not be typical. Drift "
-        "counts in widths of the distribution, and with normalization that is wider.",
+        remark="The picture shows one unit, the first, which need not be typical. "
+        "Drift counts in widths of the distribution, and with normalization that is "
+        "wider.",
     )
 
 
