@@ -496,6 +496,7 @@ def test_the_page_is_made_of_the_stored_results():
         assert result["criterion"] == EXPERIMENTS[name].criterion  # never changed
         assert result["claim"] == EXPERIMENTS[name].claim
         assert result["trainings"] > 0
+        assert result["holds"] or result["remark"], name  # what was tried
 
 
 # All of them, in small.
