@@ -1,20 +1,12 @@
 """Trains an image classifier and exports it as a SavedModel: see --help."""
 
-import contextlib
-import signal
 import sys
-from collections.abc import Iterator
-from types import FrameType
 
-from training import ray_cluster
+from training import interruption, ray_cluster
 from training.command_line import CommandLine, read, resumed
 from training.errors import UserError
 from training.quiet import start_tensorflow
 from training.submit import submit
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, handled as Ctrl-C is."""
 
 
 def main() -> int:
@@ -24,7 +16,7 @@ def main() -> int:
         The exit status: 0, 1 for a submitted job that has not succeeded, 2 for a
         mistake of the user's, 128 + signal for an interruption.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    interruption.take_signals()
     try:
         options = read(sys.argv[1:])
         if options.submit is not None and options.resume is not None:
@@ -32,13 +24,13 @@ def main() -> int:
         if options.submit is not None:
             return 0 if submit(options.submit, options.job()) else 1
         _train(options)
-    except UserError as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if (status := interruption.status()) is not None:
+            return status
+        if not isinstance(error, UserError):
+            raise
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except Terminated:
-        return 128 + signal.SIGTERM
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     return 0
 
 
@@ -50,7 +42,7 @@ def _train(options: CommandLine) -> None:
         ray_cluster.train(config, options.resume, options.ray, options.workers)
         return
     # Here, so that --help and a wrong option answer without waiting for TensorFlow.
-    with _signals_end_the_process():
+    with interruption.untaken_signals():
         start_tensorflow()
         from training import loop
 
@@ -58,22 +50,6 @@ def _train(options: CommandLine) -> None:
         loop.train(config)
     else:
         loop.resume(options.resume, config)
-
-
-@contextlib.contextmanager
-def _signals_end_the_process() -> Iterator[None]:
-    """For imports, which may swallow an exception that a signal raises in them."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    handlers = [signal.signal(number, signal.SIG_DFL) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, handlers, strict=True):
-            signal.signal(number, handler)
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise Terminated
 
 
 if __name__ == "__main__":

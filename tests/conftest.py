@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -67,6 +68,8 @@ def train_py() -> Callable[..., subprocess.Popen[str]]:
             [sys.executable, str(REPOSITORY / "train.py"), *map(str, arguments)],
             cwd=cwd,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            # A shell that runs the tests in the background ignores it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -5,6 +5,7 @@ import json
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ import tensorflow as tf
 from PIL import Image
 
 import kerasnorm  # noqa: F401  (registers the layers)
-from tests.conftest import Run, resume_hint
+from tests.conftest import REPOSITORY, Run, resume_hint
 from training import evaluation, report
 
 Split = Callable[[str], tuple[np.ndarray, np.ndarray]]
@@ -120,6 +121,55 @@ def test_no_import_swallows_a_signal(
         _, err = process.communicate(timeout=60)
     assert process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
     assert "Traceback" not in err
+
+
+# What happens about once in thirty signals while TensorFlow traces a model.
+TURNED_INTO_AN_ERROR = """
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        raise SystemError("returned a result with an exception set")
+"""
+DROPPED = """
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        time.sleep(60)
+"""
+ASKED_TWICE = """
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        signal.raise_signal(signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(TURNED_INTO_AN_ERROR, 143), (DROPPED, -signal.SIGALRM), (ASKED_TWICE, 130)],
+)
+def test_a_signal_ends_the_process_whatever_becomes_of_its_exception(
+    body: str, status: int
+) -> None:
+    program = f"""
+import signal, sys, time, train
+from training import interruption
+def training_that_is_interrupted(options):
+    interruption.say_when_interrupted("The last line")
+{body}
+train._train = training_that_is_interrupted
+sys.exit(train.main())
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert process.returncode == status
+    assert process.stdout == "\nThe last line\n"
+    assert process.stderr == ""
 
 
 def test_a_name_is_never_used_twice(

@@ -21,6 +21,7 @@ from training.evaluation import finish
 from training.export import export
 from training.files import check_writable, write_atomically
 from training.fitting import compiled_model, fit
+from training.interruption import say_when_interrupted
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def _run(config: TrainConfig, team: Team, data: Data, directory: Path) -> Result
     model = team.build(lambda: compiled_model(config, data))
     hint = _resume_command(directory)
     print(f"{_description(config, data, model)}\nIf interrupted, go on with: {hint}")
+    say_when_interrupted(f"Interrupted. Go on with: {hint}")
     try:
         history = fit(model, config, team, data, directory)
         if not team.is_one_device:
@@ -132,9 +134,6 @@ def _run(config: TrainConfig, team: Team, data: Data, directory: Path) -> Result
         write_atomically(
             directory / "result.json", json.dumps(asdict(result), indent=2, default=str)
         )
-    except KeyboardInterrupt:
-        print(f"\nInterrupted. Go on with: {hint}", flush=True)
-        raise
     except (UserError, OSError, tf.errors.OpError) as error:
         reason = first_line(error)
         raise UserError(f"{reason} The run is kept; go on with: {hint}") from error

@@ -18,10 +18,11 @@ _SECONDS_AFTER_AN_ERROR = 5.0
 _SECONDS_TO_STOP = 30.0
 _LINES_OF_THE_LOG = 10
 _MISTAKE = 2  # train.py's exit status for what the user must put right
-# By train.py, or before it has taken over the signals.
+# By train.py; before it has taken over the signals; where it went on all the same.
 _INTERRUPTED = (
     *(128 + signal.SIGTERM, 128 + signal.SIGINT),
     *(-signal.SIGTERM, -signal.SIGINT),
+    -signal.SIGALRM,
 )
 
 _logger = logging.getLogger("uvicorn.error")
