@@ -272,7 +272,8 @@ C2 = _experiment(
     "c2",
     "The CNN of models/",
     "kerasnorm.convert's promise",
-    Config("cnn", {"mnist": 400, "fashion_mnist": 1_200}, seeds=(1, 2, 3)),
+    # With 400 steps on MNIST, tried first, no network came to 99 %.
+    Config("cnn", {"mnist": 1_200, "fashion_mnist": 1_200}, seeds=(1, 2, 3)),
 )
 C3 = _experiment(
     "c3",

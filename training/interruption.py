@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from types import FrameType
 
-SECONDS_TO_END = 5
+SECONDS_TO_END = 10
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 _last_words = ""
