@@ -14,7 +14,8 @@ def main() -> int:
 
     Returns:
         The exit status: 0, 1 for a submitted job that has not succeeded, 2 for a
-        mistake of the user's, 128 + signal for an interruption.
+        mistake of the user's, 128 + signal for an interruption (or, where the process
+        did not come to its end within ten seconds, none: SIGALRM has killed it).
     """
     interruption.take_signals()
     try:
@@ -25,13 +26,14 @@ def main() -> int:
             return 0 if submit(options.submit, options.job()) else 1
         _train(options)
     except (Exception, KeyboardInterrupt) as error:
-        if (status := interruption.status()) is not None:
-            return status
-        if not isinstance(error, UserError):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        if interruption.status() is None:
+            if not isinstance(error, UserError):
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+    finally:
+        interruption.release_signals()
+    return interruption.status() or 0
 
 
 def _train(options: CommandLine) -> None:
@@ -42,10 +44,11 @@ def _train(options: CommandLine) -> None:
         ray_cluster.train(config, options.resume, options.ray, options.workers)
         return
     # Here, so that --help and a wrong option answer without waiting for TensorFlow.
-    with interruption.untaken_signals():
-        start_tensorflow()
-        from training import loop
+    interruption.release_signals()  # imports often drop what is raised in them
+    start_tensorflow()
+    from training import loop
 
+    interruption.take_signals()
     if options.resume is None:
         loop.train(config)
     else:

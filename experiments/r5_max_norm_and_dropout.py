@@ -188,14 +188,17 @@ def trained(
 
 
 def kept(lab: Lab, arm: str, seed: int, config: Config) -> Trainer:
-    """A trained network: its weights from the store, or trained again."""
-    measured = trained(lab, arm, seed, config)
-    one = network(arm, tuned(lab, arm, config), config)
+    """A trained network: its weights from the store, or trained again.
+
+    Trained by another version of a library it may differ in its roundings, and so in
+    its error, from the one whose measurement the store has.
+    """
+    trained(lab, arm, seed, config)
     path = lab.weights(f"{arm}-{seed}")
     if path.exists():
+        one = network(arm, tuned(lab, arm, config), config)
         one.model.load_weights(path)
-        if error_percent(one, lab.data("mnist").test) == measured["test_error"]:
-            return one
+        return one
     one = fit(lab, arm, seed, config)
     one.model.save_weights(path)
     return one

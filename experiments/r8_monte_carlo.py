@@ -43,16 +43,16 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
     def measure(seed: int) -> Measurement:
         trainer = r5.kept(nets, r5.BEST, seed, config.nets)
         draws = sample(trainer, data, config.draws)
-        return {"errors": [group_error(draws, data, k) for k in config.averaged]}
+        return {
+            "errors": [group_error(draws, data, k) for k in config.averaged],
+            "scaled": r5.error_percent(trainer, data),
+        }
 
     key = {"draws": config.draws, "averaged": config.averaged}
     key |= {"steps": config.nets.steps, "subset": config.nets.subset}
     return {
         "averaged": config.averaged,
-        "sampled": lab.with_seeds(key, config.nets.seeds, measure),
-        "scaled": [
-            r5.trained(nets, r5.BEST, seed, config.nets) for seed in config.nets.seeds
-        ],
+        "networks": lab.with_seeds(key, config.nets.seeds, measure),
     }
 
 
@@ -91,8 +91,8 @@ def group_error(draws: np.ndarray, data: Split, averaged: int) -> float:
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:
     """One draw, and fifty, against weight scaling."""
-    errors = np.array(column(measured["sampled"], "errors"))
-    scaled = np.array(column(measured["scaled"], "test_error"))
+    errors = np.array(column(measured["networks"], "errors"))
+    scaled = np.array(column(measured["networks"], "scaled"))
     one = errors[:, config.averaged.index(1)]
     worse = int(np.sum(one > scaled))
     compared = config.averaged.index(config.compared)
@@ -122,8 +122,8 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
 def plot(measured: dict[str, Any], figure: Figure) -> None:
     """Figure 11: the error over the number of draws."""
     axes = figure.subplots()
-    errors = np.array(column(measured["sampled"], "errors"))
-    scaled = np.mean(column(measured["scaled"], "test_error"))
+    errors = np.array(column(measured["networks"], "errors"))
+    scaled = np.mean(column(measured["networks"], "scaled"))
     mean = errors.mean(axis=0)
     axes.errorbar(
         measured["averaged"],

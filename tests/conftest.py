@@ -17,6 +17,9 @@ from PIL import Image
 REPOSITORY = Path(__file__).resolve().parent.parent
 ARCHIVES = REPOSITORY / "datasets" / "fashion_mnist"
 
+# Tests started in the background ignore it, and so would all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -68,8 +71,6 @@ def train_py() -> Callable[..., subprocess.Popen[str]]:
             [sys.executable, str(REPOSITORY / "train.py"), *map(str, arguments)],
             cwd=cwd,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            # A shell that runs the tests in the background ignores it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -310,7 +310,7 @@ def test_criterion_of_r7():
 def test_criterion_of_r8():
     def holds(one, fifty):
         errors = [[o, 0, 0, 0, 0, f, 0] for o, f in zip(one, fifty, strict=True)]
-        measured = {"sampled": of(errors=errors), "scaled": of(test_error=(2.0,) * 5)}
+        measured = {"networks": of(errors=errors, scaled=(2.0,) * 5)}
         return r8.analyse(measured, r8.Config()).holds
 
     worse, close = (2.5,) * 5, (2.1, 2.0, 1.9, 2.0, 2.0)

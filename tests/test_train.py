@@ -123,7 +123,7 @@ def test_no_import_swallows_a_signal(
     assert "Traceback" not in err
 
 
-# What happens about once in thirty signals while TensorFlow traces a model.
+# What becomes of about three signals in a hundred while TensorFlow traces a model.
 TURNED_INTO_AN_ERROR = """
     try:
         signal.raise_signal(signal.SIGTERM)
@@ -136,24 +136,53 @@ DROPPED = """
     except KeyboardInterrupt:
         time.sleep(60)
 """
-ASKED_TWICE = """
+DROPPED_AT_THE_END = """
     try:
         signal.raise_signal(signal.SIGTERM)
     except KeyboardInterrupt:
-        signal.raise_signal(signal.SIGINT)
+        pass
+"""
+SENT_TWICE = """
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except BaseException:
+            time.sleep(60)
+"""
+WITHOUT_READERS = """
+    read, write = os.pipe()
+    os.close(read)
+    os.dup2(write, 1)
+    signal.raise_signal(signal.SIGTERM)
+"""
+IGNORED = """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interruption.release_signals()
+    interruption.take_signals()
+    signal.raise_signal(signal.SIGINT)
 """
 
 
 @pytest.mark.parametrize(
-    ("body", "status"),
-    [(TURNED_INTO_AN_ERROR, 143), (DROPPED, -signal.SIGALRM), (ASKED_TWICE, 130)],
+    ("body", "status", "output"),
+    [
+        (TURNED_INTO_AN_ERROR, 128 + signal.SIGTERM, "\nThe last line\n"),
+        (DROPPED, -signal.SIGALRM, "\nThe last line\n"),
+        (DROPPED_AT_THE_END, 128 + signal.SIGTERM, "\nThe last line\n"),
+        (SENT_TWICE, 128 + signal.SIGINT, "\nThe last line\n"),
+        (WITHOUT_READERS, 128 + signal.SIGTERM, ""),
+        (IGNORED, 0, ""),
+    ],
 )
 def test_a_signal_ends_the_process_whatever_becomes_of_its_exception(
-    body: str, status: int
+    body: str, status: int, output: str
 ) -> None:
     program = f"""
-import signal, sys, time, train
+import os, signal, sys, time, train
 from training import interruption
+interruption.SECONDS_TO_END = 1
 def training_that_is_interrupted(options):
     interruption.say_when_interrupted("The last line")
 {body}
@@ -168,7 +197,7 @@ sys.exit(train.main())
         timeout=60,
     )
     assert process.returncode == status
-    assert process.stdout == "\nThe last line\n"
+    assert process.stdout == output
     assert process.stderr == ""
 
 

@@ -1,16 +1,15 @@
-"""SIGINT and SIGTERM end the process, whatever it is doing.
+"""SIGINT and SIGTERM end the process, as soon as Python runs.
 
 Their handler raises KeyboardInterrupt, so that files are closed and temporary ones
-removed. It comes up wherever the main thread is: a bare `except` or a `__del__` may
-drop it, an extension turn it into an error of its own. So whoever catches every error
-asks `status`, and a process that goes on all the same is ended by SIGALRM.
+removed. The exception comes up wherever the main thread is: a bare `except` or a
+`__del__` may drop it, an extension turn it into an error of its own. So whoever catches
+every error asks `status`, and a process that goes on all the same is ended by SIGALRM.
 """
 
 import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from types import FrameType
 
 SECONDS_TO_END = 10
@@ -27,19 +26,15 @@ def take_signals() -> None:
             signal.signal(number, _interrupt)
 
 
-@contextlib.contextmanager
-def untaken_signals() -> Iterator[None]:
-    """Has them end the process at once: for imports, which often drop exceptions."""
-    taken = [n for n in _NUMBERS if signal.getsignal(n) is _interrupt]
-    for number in taken:
-        signal.signal(number, signal.SIG_DFL)
-    yield
-    for number in taken:
-        signal.signal(number, _interrupt)
+def release_signals() -> None:
+    """From here on SIGINT and SIGTERM end the process at once."""
+    for number in _NUMBERS:
+        if signal.getsignal(number) is _interrupt:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def say_when_interrupted(text: str) -> None:
-    """Sets the line that the user then reads."""
+    """Sets the line that is printed at an interruption."""
     global _last_words
     _last_words = f"\n{text}\n"
 
@@ -56,9 +51,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     _received = number
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(SECONDS_TO_END)
-    # The signal may have come in the middle of a write to the same stream.
-    with contextlib.suppress(RuntimeError):
+    # Whatever has become of the output, in the middle of a write to which the signal
+    # may have come.
+    with contextlib.suppress(Exception):
         sys.stdout.flush()
-    with contextlib.suppress(OSError):
-        os.write(sys.stdout.fileno(), _last_words.encode())
+    with contextlib.suppress(Exception):
+        os.write(sys.stdout.fileno(), os.fsencode(_last_words))
     raise KeyboardInterrupt
