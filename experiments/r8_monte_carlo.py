@@ -109,7 +109,9 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
             ),
             *(
                 Number(
-                    f"test error, mean of {k} draws, %" if k > 1 else "of one draw, %",
+                    f"test error, mean of {k} draws, %"
+                    if k > 1
+                    else "test error, one draw, %",
                     mean_and_range(errors[:, i].tolist()),
                     "1.04 (Ma et al.)" if k == 100 else "",
                 )
