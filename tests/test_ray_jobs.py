@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def cluster() -> Iterator[tuple[str, list[int]]]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[int]]]:
     """The address of a cluster's dashboard, and the raylets of its two workers.
 
     The head has no processor to give, so jobs run on the workers, one on each.
@@ -43,18 +43,23 @@ def cluster() -> Iterator[tuple[str, list[int]]]:
         assert started.returncode == 0, started.stdout + started.stderr
         return raylets() - before
 
+    # Ray enables tokens on a head where an earlier local cluster has left one.
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     # Not below tmp_path: the path of a socket has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="ray-") as root:
-        start(
-            *("--head", f"--port={port}", f"--dashboard-port={dashboard}"),
-            *("--num-cpus=0", f"--temp-dir={root}"),
-        )
-        worker = (f"--address=127.0.0.1:{port}", "--num-cpus=1")
-        yield f"http://127.0.0.1:{dashboard}", [start(*worker).pop() for _ in range(2)]
-        # `ray stop` would stop any other cluster on this machine as well.
-        for process in psutil.process_iter(["cmdline"]):
-            if any(root in word for word in process.info["cmdline"] or ()):
-                process.kill()
+        try:
+            start(
+                *("--head", f"--port={port}", f"--dashboard-port={dashboard}"),
+                *("--num-cpus=0", f"--temp-dir={root}"),
+            )
+            worker = (f"--address=127.0.0.1:{port}", "--num-cpus=1")
+            workers = [start(*worker).pop() for _ in range(2)]
+            yield f"http://127.0.0.1:{dashboard}", workers
+        finally:
+            # `ray stop` would stop any other cluster on this machine as well.
+            for process in psutil.process_iter(["cmdline"]):
+                if any(root in word for word in process.info["cmdline"] or ()):
+                    process.kill()
 
 
 def raylets() -> set[int]:
