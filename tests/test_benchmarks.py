@@ -231,6 +231,18 @@ def operations(case):
     return {"": {node.op for node in graph.node}, **found}, graph
 
 
+def compiled_calls(graph):
+    """The operations that start a function compiled by XLA."""
+    compiled = {
+        f.signature.name for f in graph.library.function if f.attr["_XlaMustCompile"].b
+    }
+    return [
+        node
+        for node in graph.node
+        if "f" in node.attr and node.attr["f"].func.name in compiled
+    ]
+
+
 @pytest.mark.parametrize("known_batch", [True, False])
 def test_a_large_batch_normalization_runs_the_fused_kernels(known_batch):
     found, _ = operations(Case("batch_norm", LARGE, known_batch=known_batch))
@@ -275,11 +287,7 @@ def test_dropout_draws_no_floats_and_is_compiled(known_batch):
 def test_a_small_dropout_starts_one_compiled_function(shape, starts):
     """Forward and backward; of a large one the backward pass draws the mask again."""
     _, graph = operations(Case("dropout", shape))
-    compiled = {
-        f.signature.name for f in graph.library.function if f.attr["_XlaMustCompile"].b
-    }
-    called = [node.attr["f"].func.name for node in graph.node if "f" in node.attr]
-    assert len([name for name in called if name in compiled]) == starts
+    assert len(compiled_calls(graph)) == starts
 
 
 @pytest.mark.parametrize(
@@ -293,15 +301,11 @@ def test_a_small_dropout_starts_one_compiled_function(shape, starts):
 )
 def test_dropout_is_drawn_in_short_rows(shape, known_batch, in_rows):
     _, graph = operations(Case("dropout", shape, known_batch=known_batch))
-    compiled = {
-        f.signature.name for f in graph.library.function if f.attr["_XlaMustCompile"].b
-    }
     nodes = {node.name: node for node in graph.node}
     # Not the functions' own arguments: traced for another shape before, they are wider.
     drawn = [
-        nodes[node.input[0]].attr["_output_shapes"].list.shape[0].dim[-1].size
-        for node in graph.node
-        if "f" in node.attr and node.attr["f"].func.name in compiled
+        nodes[call.input[0]].attr["_output_shapes"].list.shape[0].dim[-1].size
+        for call in compiled_calls(graph)
     ]
     assert drawn
     assert {size == tensorflow_kernels.ROW for size in drawn} == {in_rows}
