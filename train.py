@@ -2,11 +2,12 @@
 
 import sys
 
-from training import interruption, ray_cluster
-from training.command_line import CommandLine, read, resumed
+from training import ray_workers
+from training.cli import interruption
+from training.cli.command_line import CommandLine, read, resumed
+from training.cli.quiet import start_tensorflow
+from training.cli.submit import submit
 from training.errors import UserError
-from training.quiet import start_tensorflow
-from training.submit import submit
 
 
 def main() -> int:
@@ -41,18 +42,18 @@ def _train(options: CommandLine) -> None:
     if options.resume is not None:
         config = resumed(options.resume, config)
     if options.ray is not None and options.workers is not None:
-        ray_cluster.train(config, options.resume, options.ray, options.workers)
+        ray_workers.train(config, options.resume, options.ray, options.workers)
         return
     # Here, so that --help and a wrong option answer without waiting for TensorFlow.
     interruption.release_signals()  # imports often drop what is raised in them
     start_tensorflow()
-    from training import loop
+    from training import job
 
     interruption.take_signals()
     if options.resume is None:
-        loop.train(config)
+        job.train(config)
     else:
-        loop.resume(options.resume, config)
+        job.resume(options.resume, config)
 
 
 if __name__ == "__main__":

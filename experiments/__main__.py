@@ -8,9 +8,9 @@ from pathlib import Path
 # Networks this small are fastest on one core; run two processes for two.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from training.cli.quiet import start_tensorflow
 from training.config import REPOSITORY
 from training.errors import UserError
-from training.quiet import start_tensorflow
 
 STORES = REPOSITORY / "runs" / "experiments"
 RESULTS = REPOSITORY / "docs" / "results"

@@ -35,7 +35,7 @@ from experiments.experiment import (
     mean_and_range,
 )
 from experiments.lab import Lab, Measurement
-from experiments.statistics import holm, paired_difference
+from experiments.significance import holm, paired_difference
 from experiments.trainer import Plan, Trainer, accuracy
 
 ARMS = ("kerasnorm", "Keras")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from training.config import TrainConfig
-from training.data import SPLITS, load
+from training.data.pipeline import SPLITS, load
 
 VALIDATION_SHARE = 1 / 6  # 10,000 of the 60,000 training images
 

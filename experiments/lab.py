@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from experiments.data import Splits, load_splits
-from training.claim import claim
 from training.config import REPOSITORY
 from training.errors import UserError
-from training.files import write_atomically
+from training.run.atomic import write_atomically
+from training.run.claim import claim
 
 Measurement = dict[str, Any]
 

@@ -31,7 +31,7 @@ from experiments.experiment import (
 )
 from experiments.lab import Lab, Measurement
 from experiments.nets import seed_of
-from experiments.statistics import sign_test
+from experiments.significance import sign_test
 from experiments.trainer import Plan, Trainer
 
 ARMS = {"without": 0.0, "with": 0.5}

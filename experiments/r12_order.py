@@ -40,7 +40,7 @@ from experiments.experiment import (
 )
 from experiments.lab import Lab, Measurement
 from experiments.nets import batch_norm, seed_of
-from experiments.statistics import paired_difference, sign_test
+from experiments.significance import paired_difference, sign_test
 from experiments.trainer import Plan, Trainer, accuracy, loss
 
 ARMS = {"before": 2, "after": 3}  # the hidden layer whose units are dropped

@@ -36,7 +36,7 @@ from experiments.experiment import (
 )
 from experiments.lab import Lab, Measurement
 from experiments.nets import mlp
-from experiments.statistics import paired_difference, sign_test
+from experiments.significance import paired_difference, sign_test
 from experiments.trainer import Plan, Trainer, accuracy, error_percent
 
 ARMS = {"without": False, "with": True}

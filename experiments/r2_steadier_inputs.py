@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from experiments import r1_bn_is_faster as r1
 from experiments.experiment import Experiment, Finding, Number, column, mean_and_range
 from experiments.lab import Lab
-from experiments.statistics import sign_test
+from experiments.significance import sign_test
 
 
 def run(lab: Lab, config: r1.Config) -> dict[str, Any]:

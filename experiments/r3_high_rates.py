@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from experiments import r1_bn_is_faster as r1
 from experiments.experiment import Experiment, Finding, Number, mean_and_range
 from experiments.lab import Lab, Measurement
-from experiments.statistics import sign_test
+from experiments.significance import sign_test
 from experiments.trainer import Plan, accuracy
 
 FACTORS = (1, 5, 30)

@@ -27,7 +27,7 @@ from experiments.experiment import (
 )
 from experiments.lab import Lab, Measurement
 from experiments.nets import batch_norm, seed_of
-from experiments.statistics import paired_difference
+from experiments.significance import paired_difference
 from experiments.trainer import Plan, Trainer, accuracy
 
 ARMS = {"without": False, "with": True}

@@ -33,7 +33,7 @@ from experiments.experiment import (
 )
 from experiments.lab import Lab, Measurement
 from experiments.nets import mlp
-from experiments.statistics import paired_difference
+from experiments.significance import paired_difference
 from experiments.trainer import Plan, Trainer, accuracy, error_percent, loss
 
 PAPER = {

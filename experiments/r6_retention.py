@@ -25,7 +25,7 @@ from experiments.experiment import (
 )
 from experiments.lab import Lab, Measurement
 from experiments.nets import mlp
-from experiments.statistics import sign_test
+from experiments.significance import sign_test
 from experiments.trainer import Plan, Trainer, accuracy, error_percent
 
 BEST, ENDS = 0.5, (0.1, 1.0)

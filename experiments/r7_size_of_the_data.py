@@ -25,7 +25,7 @@ from experiments.experiment import (
 )
 from experiments.lab import Lab, Measurement
 from experiments.nets import mlp
-from experiments.statistics import Difference, holm, paired_difference
+from experiments.significance import Difference, holm, paired_difference
 from experiments.trainer import Plan, Trainer, accuracy, error_percent
 
 ARMS = {"without": 0.0, "with": 1.0}  # factors of the rates of dropout

@@ -19,7 +19,7 @@ from experiments import r5_max_norm_and_dropout as r5
 from experiments.data import Split
 from experiments.experiment import Experiment, Finding, Number, column, mean_and_range
 from experiments.lab import Lab, Measurement
-from experiments.statistics import paired_difference
+from experiments.significance import paired_difference
 from experiments.trainer import FORWARD_BATCH, Trainer
 
 MARGIN = 0.15  # points

@@ -15,7 +15,7 @@ import kerasnorm
 from experiments import r5_max_norm_and_dropout as r5
 from experiments.experiment import Experiment, Finding, Number, column, mean_and_range
 from experiments.lab import Lab
-from experiments.statistics import paired_difference
+from experiments.significance import paired_difference
 
 MARGIN = 0.2  # points
 PAPER = {"Bernoulli": "1.08 ± 0.04", "Gaussian": "0.95 ± 0.04"}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.experiment import Experiment
-from experiments.statistics import holm
+from experiments.significance import holm
 
 Result = Mapping[str, Any]
 

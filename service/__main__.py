@@ -7,10 +7,10 @@ from pathlib import Path
 
 from service.command_line import add_serving_options, count, port, positive
 from service.security import is_loopback
-from training.command_line import TOKEN
+from training.cli.command_line import TOKEN
+from training.cli.quiet import start_tensorflow
 from training.config import REPOSITORY
 from training.errors import UserError
-from training.quiet import start_tensorflow
 
 _EXAMPLES = """
 examples:

@@ -13,10 +13,10 @@ from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.jobs import routes
-from service.jobs.queue import Queue, QueueConfig
+from service.jobs.job_queue import Queue, QueueConfig
 from service.security import Guard, is_loopback
 from service.serving.config import ServingConfig
-from service.serving.http import Serving
+from service.serving.routes import Serving
 
 DESCRIPTION = """
 Training jobs: submit one with `POST /v1/jobs`, follow it, take its results.

@@ -15,13 +15,13 @@ from fastapi import FastAPI
 
 from service.app import Settings, create_app
 from service.http_protocol import HttpProtocol
-from service.jobs.queue import QueueConfig
+from service.jobs.job_queue import QueueConfig
 from service.jobs.trainers import LocalTrainers, Trainers
 from service.serving.batching import BatchingParameters, read_batching_parameters
 from service.serving.config import ServingConfig
-from service.serving.http import Serving
+from service.serving.routes import Serving
 from training.errors import UserError
-from training.files import check_writable
+from training.run.atomic import check_writable
 
 _GRACE_SECONDS = 10.0
 _SECONDS_BETWEEN_LOOKS = 0.1

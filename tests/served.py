@@ -17,7 +17,7 @@ import uvicorn
 from service.app import Settings, create_app
 from service.http_protocol import HttpProtocol
 from service.serving.config import ServingConfig
-from service.serving.http import Serving
+from service.serving.routes import Serving
 
 v1 = tf.compat.v1
 ECHOED = (

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 import models
 from models.mlp import PRESETS
-from training.command_line import CommandLine, load, option, read
+from training.cli.command_line import CommandLine, load, option, read
 from training.config import REPOSITORY, TrainConfig
 from training.errors import UserError
 
@@ -201,7 +201,7 @@ def test_help_names_each_option_with_its_default(
 
 def test_options_are_read_without_tensorflow() -> None:
     code = (
-        "import sys, training.command_line; sys.exit('tensorflow' in sys.modules"
+        "import sys, training.cli.command_line; sys.exit('tensorflow' in sys.modules"
         " or 'keras' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)

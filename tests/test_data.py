@@ -20,11 +20,11 @@ from filelock import FileLock
 from PIL import Image
 
 from tests.conftest import ARCHIVES, Run
-from training import archives
 from training.config import TrainConfig
-from training.data import Data, load, resize
+from training.data import archives
+from training.data.pipeline import Data, load, resize
+from training.data.sources import LOCK
 from training.errors import UserError
-from training.sources import LOCK
 
 Split = Callable[[str], tuple[np.ndarray, np.ndarray]]
 

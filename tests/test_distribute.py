@@ -20,9 +20,9 @@ import models
 from tests.conftest import REPOSITORY
 from tests.test_replicas import Replicas, free_addresses, start_worker
 from tests.test_resume import assert_same_end, history
-from training.cluster import strategy
+from training.cluster.devices import strategy
+from training.cluster.team import Team
 from training.config import TrainConfig
-from training.distribute import Team
 from training.errors import UserError
 
 pytestmark = pytest.mark.endurance

@@ -17,7 +17,7 @@ import kerasnorm
 import models
 from tests.conftest import REPOSITORY, Run
 from training.config import TrainConfig
-from training.data import Data, load
+from training.data.pipeline import Data, load
 from training.errors import UserError
 from training.export import export
 
@@ -293,7 +293,7 @@ import resource, sys
 from pathlib import Path
 import models
 from training.config import TrainConfig
-from training.data import load
+from training.data.pipeline import load
 from training.errors import UserError
 from training.export import export
 

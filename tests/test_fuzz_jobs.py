@@ -20,9 +20,9 @@ from schemathesis.specs.openapi import checks
 from service.app import Settings, create_app
 from service.http_protocol import HttpProtocol
 from service.jobs import routes
-from service.jobs.queue import Queue, QueueConfig
+from service.jobs.job_queue import Queue, QueueConfig
 from service.serving.config import ServingConfig
-from service.serving.http import Serving
+from service.serving.routes import Serving
 from training.config import TrainConfig
 
 EXAMPLES = 60  # of a call, right ones and wrong ones

@@ -29,7 +29,7 @@ from tensorflow_serving.apis import (
 from service.serving.config import ServingConfig
 from service.serving.examples import serialized
 from service.serving.grpc_server import GrpcServer
-from service.serving.http import Serving
+from service.serving.routes import Serving
 from tests.served import ECHOED, save_all, save_half_plus_two, save_troubles
 from tests.services import Service
 from training.errors import UserError

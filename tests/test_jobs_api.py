@@ -22,11 +22,11 @@ from fastapi.testclient import TestClient
 from service import security
 from service.app import Settings, create_app
 from service.jobs import runner
-from service.jobs.queue import Queue, QueueConfig
+from service.jobs.job_queue import Queue, QueueConfig
 from service.jobs.store import State, Store
 from service.jobs.trainers import End, command, processes
 from service.serving.config import ServingConfig
-from service.serving.http import Serving
+from service.serving.routes import Serving
 from tests.services import wait_until
 from training.config import TrainConfig
 from training.errors import UserError

@@ -14,7 +14,7 @@ import pytest
 from tests.test_distribute import arguments, environment
 from tests.test_replicas import free_addresses
 from tests.test_resume import history
-from training.command_line import read
+from training.cli.command_line import read
 from training.errors import UserError
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")

@@ -34,7 +34,7 @@ def url(base: Path) -> Iterator[str]:
     port = address.rpartition(":")[2]
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "service.ray", "--port", port),
+            *(sys.executable, "-m", "service.ray_serve", "--port", port),
             *("--model-base-path", str(base)),
             *("--min-replicas", "2", "--max-replicas", "2"),
         ],
@@ -103,7 +103,7 @@ def test_a_cluster_that_is_not_there(base: Path) -> None:
     (address,) = free_addresses(1)
     process = subprocess.run(
         [
-            *(sys.executable, "-m", "service.ray", "--address", address),
+            *(sys.executable, "-m", "service.ray_serve", "--address", address),
             *("--model-base-path", str(base)),
         ],
         cwd=REPOSITORY,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from service import ray, server
+from service import ray_serve, server
 from service.__main__ import _parser
 from tests.services import Service, wait_until
 
@@ -78,8 +78,8 @@ def test_fewer_replicas_at_most_than_at_least_are_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--min-replicas", "5", "--max-replicas", "4"]
-    monkeypatch.setattr(sys, "argv", ["service.ray", *options])
-    assert ray.main() == 2
+    monkeypatch.setattr(sys, "argv", ["service.ray_serve", *options])
+    assert ray_serve.main() == 2
     assert capsys.readouterr().err == (
         "error: `--max-replicas` must be at least `--min-replicas`. Received: 4, 5.\n"
     )

@@ -23,7 +23,7 @@ from fastapi.testclient import TestClient
 
 from service.serving import dense
 from service.serving.config import ServingConfig
-from service.serving.http import Serving
+from service.serving.routes import Serving
 from service.serving.saved_model import SavedModel
 from tests.served import Client, half, save_all, serve
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from experiments.statistics import holm, paired_difference, sign_test
+from experiments.significance import holm, paired_difference, sign_test
 
 VALUES = st.lists(
     st.tuples(st.floats(-10, 10), st.floats(-10, 10)), min_size=3, max_size=8

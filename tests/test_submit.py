@@ -7,7 +7,7 @@ from threading import Thread
 
 import pytest
 
-from training import submit
+from training.cli import submit
 from training.config import TrainConfig
 from training.errors import UserError
 

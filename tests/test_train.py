@@ -18,7 +18,7 @@ from PIL import Image
 
 import kerasnorm  # noqa: F401  (registers the layers)
 from tests.conftest import REPOSITORY, Run, resume_hint
-from training import evaluation, report
+from training.report import evaluation, pictures
 
 Split = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
@@ -181,7 +181,7 @@ def test_a_signal_ends_the_process_whatever_becomes_of_its_exception(
 ) -> None:
     program = f"""
 import os, signal, sys, time, train
-from training import interruption
+from training.cli import interruption
 interruption.SECONDS_TO_END = 1
 def training_that_is_interrupted(options):
     interruption.say_when_interrupted("The last line")
@@ -269,8 +269,8 @@ def test_the_worst_mistakes_are_the_most_confident_ones() -> None:
     probabilities = np.array(
         [[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.05, 0.95, 0.0], [0.2, 0.4, 0.4]]
     )
-    assert report.worst_mistakes(true, probabilities).tolist() == [2, 1, 3]
-    counts = report.confusion_matrix(true, probabilities.argmax(axis=1), 3)
+    assert pictures.worst_mistakes(true, probabilities).tolist() == [2, 1, 3]
+    counts = pictures.confusion_matrix(true, probabilities.argmax(axis=1), 3)
     assert counts.tolist() == [[1, 1, 0], [1, 0, 0], [0, 1, 0]]
 
 
@@ -286,9 +286,11 @@ def test_pictures_are_drawn_for_a_hundred_classes_and_for_no_mistake(
     tmp_path: Path,
 ) -> None:
     labels = [f"quite a long name {index}" for index in range(100)]
-    report.draw_confusion(np.eye(100, dtype=int), labels, tmp_path / "confusion.png")
+    pictures.draw_confusion(np.eye(100, dtype=int), labels, tmp_path / "confusion.png")
     nothing = np.zeros((0, 100))
-    report.draw_mistakes([], nothing[:, 0], nothing, labels, tmp_path / "mistakes.png")
+    pictures.draw_mistakes(
+        [], nothing[:, 0], nothing, labels, tmp_path / "mistakes.png"
+    )
     for path in tmp_path.iterdir():
         with Image.open(path) as image:
             assert max(image.size) < 4000

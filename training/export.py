@@ -13,7 +13,7 @@ import tensorflow as tf
 import kerasnorm
 from kerasnorm.transforms.monte_carlo import draw_masks
 from training.config import TrainConfig
-from training.data import Data, resize
+from training.data.pipeline import Data, resize
 from training.errors import UserError, first_line
 
 _UNCERTAINTY = """

@@ -8,13 +8,13 @@ from pathlib import Path
 import keras
 
 import models
-from training.checkpoint import Checkpoint, RunState
+from training.cluster.team import Team
 from training.config import TrainConfig
-from training.data import Data
-from training.distribute import Team
+from training.data.pipeline import Data
 from training.errors import UserError
-from training.monitor import draw, make_monitor
-from training.progress import Progress
+from training.report.monitor import draw, make_monitor
+from training.run.checkpoint import Checkpoint, RunState
+from training.run.progress import Progress
 
 WARM_UP = 0.2  # of all steps
 

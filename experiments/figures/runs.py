@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 import kerasnorm
-from training.archives import own_directory
+from training.data.archives import own_directory
 
 CLASSES = (
     "T-shirt",

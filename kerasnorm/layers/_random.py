@@ -10,9 +10,9 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from kerasnorm import _validation, functional
+from kerasnorm.backend.kernels import kernels
+from kerasnorm.backend.replicas import replica_seed
 from kerasnorm.functional import MASK_BITS, Shape, Tensor
-from kerasnorm.layers._kernels import kernels
-from kerasnorm.layers._replicas import replica_seed
 from kerasnorm.layers._schedule import (
     add_step_count,
     deserialize_schedule,

@@ -9,10 +9,10 @@ from keras import constraints, initializers, ops, regularizers
 from keras.optimizers.schedules import LearningRateSchedule
 
 from kerasnorm import _validation, functional
+from kerasnorm.backend.kernels import kernels
+from kerasnorm.backend.replicas import normalize_over_replicas, pool_replicas
 from kerasnorm.functional import Moments, Shape, Tensor
-from kerasnorm.layers._kernels import kernels
 from kerasnorm.layers._mask import align_mask
-from kerasnorm.layers._replicas import normalize_over_replicas, pool_replicas
 from kerasnorm.layers._schedule import (
     add_step_count,
     deserialize_schedule,

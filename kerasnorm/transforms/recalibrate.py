@@ -9,10 +9,10 @@ import keras
 from keras import ops
 
 from kerasnorm import _validation, functional
-from kerasnorm._observation import observed
 from kerasnorm.functional import Moments, Tensor
 from kerasnorm.layers._random import RandomLayer, monte_carlo_is
 from kerasnorm.layers.batch_norm import KBatchNorm
+from kerasnorm.monitor.observation import observed
 from kerasnorm.transforms._configs import all_layers, check_is_model
 
 BATCH_SIZE = 128

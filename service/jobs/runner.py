@@ -11,7 +11,7 @@ from collections.abc import Callable
 from service.jobs.runs import LOG, epochs_finished, last_lines, result
 from service.jobs.store import Job, State, Store
 from service.jobs.trainers import End, Trainers
-from training.files import write_atomically
+from training.run.atomic import write_atomically
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_AFTER_AN_ERROR = 5.0

@@ -15,9 +15,9 @@ from typing import Protocol
 import psutil
 
 from service.jobs.runs import LOG
-from training.claim import INHERITED, LOCK, is_claimed
-from training.command_line import ENVIRONMENT_PREFIX
+from training.cli.command_line import ENVIRONMENT_PREFIX
 from training.config import REPOSITORY
+from training.run.claim import INHERITED, LOCK, is_claimed
 
 _GRACE_SECONDS = 10.0
 

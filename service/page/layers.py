@@ -12,7 +12,7 @@ import numpy as np
 from kerasnorm import KBatchNorm, KDropout
 from service.jobs.store import Job
 from training.config import TrainConfig
-from training.data import load
+from training.data.pipeline import load
 from training.errors import UserError
 
 _IMAGES = 256

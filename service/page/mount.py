@@ -13,12 +13,12 @@ import gradio as gr
 from fastapi import FastAPI
 from starlette.routing import Mount
 
-from service.jobs.queue import Queue
+from service.jobs.job_queue import Queue
 from service.page.inside import InsideTab
 from service.page.jobs import JobsTab
 from service.page.models import Models
 from service.page.predictions import PredictionsTab
-from service.serving.http import Serving
+from service.serving.routes import Serving
 
 _CSS = """
 #log pre { font-size: 12px; margin: 0; white-space: pre-wrap; }

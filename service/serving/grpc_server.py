@@ -24,8 +24,8 @@ from service.serving.grpc_messages import (
     signature_of,
     tensor_proto,
 )
-from service.serving.http import Serving
 from service.serving.inference import Inference
+from service.serving.routes import Serving
 from service.serving.saved_model import DEFAULT_SIGNATURE
 from training.errors import UserError
 

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from kerasnorm import _validation
-from kerasnorm._observation import disagreement, find_layers, observe_run
-from kerasnorm._shift_reports import CsvReport, Report, TensorBoardReport, draw
+from kerasnorm.monitor.observation import disagreement, find_layers, observe_run
+from kerasnorm.monitor.reports import CsvReport, Report, TensorBoardReport, draw
 
 
 class ShiftMonitor(keras.callbacks.Callback):

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from training.cluster import strategy
+from training.cluster.devices import strategy
 from training.config import TrainConfig
 from training.errors import UserError
 

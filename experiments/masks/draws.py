@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.mask_results import Result, of_deviations
-from benchmarks.mask_stream import SEED, Words, keys, replica_seed, span
-from benchmarks.mask_tests import Generator, keep, keep_fraction, signs
+from experiments.masks.checks import Generator, keep, keep_fraction, signs
+from experiments.masks.results import Result, of_deviations
+from experiments.masks.stream import SEED, Words, keys, replica_seed, span
 
 Key = tuple[Words, Words]
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import absl.logging
 
-from training import run_directory
+from training.cluster.roll_call import answers
 from training.config import REPOSITORY, TrainConfig
 from training.errors import UserError, first_line
-from training.roll_call import answers
+from training.run.directory import create
 
 MOST_RESTARTS = 3
 _ENVIRONMENT = {
@@ -59,7 +59,7 @@ def train(
         ) from error
     config = config.model_copy(update={"distribute": "multiworker"})
     connect(address, "--ray")
-    directory = directory or run_directory.create(config)
+    directory = directory or create(config)
     trainer = TensorflowTrainer(
         _work,
         train_loop_config={
@@ -108,12 +108,12 @@ def connect(address: str, option: str) -> None:
 
 def _work(job: dict[str, str]) -> None:
     """What each worker does; at a restart it goes on."""
-    from training import loop
+    from training import job
 
     absl.logging.set_verbosity(absl.logging.ERROR)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     config = TrainConfig.model_validate_json(job["config"])
-    loop.resume(Path(job["directory"]), config)
+    job.resume(Path(job["directory"]), config)
 
 
 def _reason(error: Exception) -> str:

@@ -6,9 +6,9 @@ from typing import Annotated, Literal, Self
 import tensorflow as tf
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from training.cluster.roll_call import roll_call
 from training.config import TrainConfig
 from training.errors import UserError
-from training.roll_call import roll_call
 
 # A worker that lives and yet does not come to the next step has stopped for good. One
 # that has died is noticed by TensorFlow's heartbeats, within seconds.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # dieharder (Debian's package of that name) on a stream of the mask generator:
 #
-#     benchmarks/dieharder.sh positions|counts|seeds|replicas [words of each draw]
+#     experiments/masks/dieharder.sh positions|counts|seeds|replicas [words of each draw]
 #
 # The tests of `dieharder -a` but diehard_sums, of which dieharder itself says "do not
 # use", and rgb_lagged_sum at most lags, which would read 224 GB; marsaglia_tsang_gcd
@@ -18,7 +18,7 @@ tests() {
     if [ "$1" = positions ]; then echo "-d 203 -n 7"; echo "-d 17"; fi
 }
 
-"$PYTHON" -m benchmarks.mask_stream "$1" --words "${2:-4096}" | {
+"$PYTHON" -m experiments.masks.stream "$1" --words "${2:-4096}" | {
     exec 3<&0
     tests "$1" | while read -r options; do
         # shellcheck disable=SC2086  # options are words

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 
-from training.files import write_atomically
+from training.run.atomic import write_atomically
 
 _SECONDS_BETWEEN_WRITES = 1.0
 

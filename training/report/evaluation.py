@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 import kerasnorm
-from training import report
 from training.config import TrainConfig
-from training.data import SPLITS, Data
+from training.data.pipeline import SPLITS, Data
+from training.report import pictures
 
 MOST_IMAGES = 10_000
 """So many test images at most are predicted with random masks."""
@@ -40,12 +40,12 @@ def finish(
     logits = model.predict(test, verbose=0)
     probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
     true = np.concatenate([labels for _, labels in test.as_numpy_iterator()])
-    worst = report.worst_mistakes(true, probabilities)
+    worst = pictures.worst_mistakes(true, probabilities)
     images = _pick(test, worst)
-    counts = report.confusion_matrix(true, probabilities.argmax(1), len(data.labels))
-    report.draw_curves(history, directory / "curves.png")
-    report.draw_confusion(counts, data.labels, directory / "confusion.png")
-    report.draw_mistakes(
+    counts = pictures.confusion_matrix(true, probabilities.argmax(1), len(data.labels))
+    pictures.draw_curves(history, directory / "curves.png")
+    pictures.draw_confusion(counts, data.labels, directory / "confusion.png")
+    pictures.draw_mistakes(
         images,
         true[worst],
         probabilities[worst],
@@ -73,7 +73,7 @@ def _show_certainty(
         from_logits=True,
         verbose=int(sys.stdout.isatty()),
     )
-    report.draw_certainty(
+    pictures.draw_certainty(
         images,
         true,
         prediction,

@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 import kerasnorm
-from training.claim import check_claim
 from training.errors import UserError, first_line
-from training.files import write_atomically
+from training.run.atomic import write_atomically
+from training.run.claim import check_claim
 
 # Keras's own `BackupAndRestore` saves neither the state of EarlyStopping nor a
 # history, and resets EarlyStopping when training begins.

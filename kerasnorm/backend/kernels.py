@@ -4,7 +4,7 @@ import importlib
 
 import keras
 
-_BY_BACKEND = {"tensorflow": "kerasnorm.tensorflow_kernels"}
+_BY_BACKEND = {"tensorflow": "kerasnorm.backend.tensorflow"}
 
 kernels = importlib.import_module(
     _BY_BACKEND.get(keras.backend.backend(), "kerasnorm.functional")

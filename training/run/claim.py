@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from training.errors import UserError
-from training.files import write_atomically
+from training.run.atomic import write_atomically
 
 LOCK = ".lock"
 

@@ -1,4 +1,4 @@
-"""The models on a Ray cluster: `python -m service.ray`."""
+"""The models on a Ray cluster: `python -m service.ray_serve`."""
 
 import argparse
 import signal
@@ -6,13 +6,13 @@ import sys
 import threading
 
 from service.command_line import add_serving_options, port, positive
+from training.cli.quiet import start_tensorflow
 from training.errors import UserError
-from training.quiet import start_tensorflow
 
 _EXAMPLES = """
 examples:
-  python -m service.ray                                a Ray of its own, here
-  python -m service.ray --address HEAD:6379 --min-replicas 2 --max-replicas 16
+  python -m service.ray_serve                                a Ray of its own, here
+  python -m service.ray_serve --address HEAD:6379 --min-replicas 2 --max-replicas 16
 
 The machines of the cluster share a file system with this repository, its Python and
 the models, at the same paths. Ctrl-C takes the models down again.
@@ -54,8 +54,8 @@ def _serve(options: argparse.Namespace) -> None:
 
     from service.app import Settings, create_app
     from service.server import serving_config
-    from service.serving.http import Serving
-    from training import ray_cluster
+    from service.serving.routes import Serving
+    from training import ray_workers
 
     settings = Settings(serving_config(options), host=options.host)
 
@@ -78,7 +78,7 @@ def _serve(options: argparse.Namespace) -> None:
         },
         max_queued_requests=options.max_queue,
     )
-    ray_cluster.connect(options.address, "--address")
+    ray_workers.connect(options.address, "--address")
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -95,7 +95,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m service.ray",
+        "python -m service.ray_serve",
         description="Serve models with Ray Serve, by as many replicas as are needed.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

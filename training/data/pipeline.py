@@ -8,8 +8,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from training.config import TrainConfig
+from training.data.sources import open_source
 from training.errors import UserError
-from training.sources import open_source
 
 SPLITS = ("train", "validation", "test")
 

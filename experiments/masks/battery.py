@@ -1,6 +1,6 @@
 """The statistical tests of the mask generator, recorded in `docs/masks.md`.
 
-python -m benchmarks.mask_statistics [--output docs/masks.json]
+python -m experiments.masks.battery [--output docs/masks.json]
 """
 
 import argparse
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from benchmarks import mask_draws, mask_stream, mask_tests
-from benchmarks.mask_results import Result
+from experiments.masks import checks, draws, stream
+from experiments.masks.results import Result
 
 FALSE_ALARM = 1e-3
 """The probability that a perfect generator fails any test of the run (Bonferroni)."""
@@ -22,23 +22,23 @@ SIZE = 2**24
 """Words of one test."""
 
 
-def battery(generate: mask_tests.Generator, size: int) -> Iterator[Result]:
+def battery(generate: checks.Generator, size: int) -> Iterator[Result]:
     """Every test, of about `size` words each; a power of two, 2**18 at least."""
-    yield from mask_tests.frequency(generate, size)
+    yield from checks.frequency(generate, size)
     for rate in (0.5, 0.1):
-        yield from mask_tests.serial(generate, size, rate)
-    yield from mask_tests.across_axes(generate, size >> 15, (128, 256))
-    yield from mask_tests.across_axes(generate, size >> 18, (8, 16, 16, 64))
-    yield from mask_tests.spectra(generate, size >> 2)
-    yield from mask_tests.cells(generate, size)
-    yield from mask_tests.collisions(generate, size, 8)
-    for kind in mask_draws.KINDS:
+        yield from checks.serial(generate, size, rate)
+    yield from checks.across_axes(generate, size >> 15, (128, 256))
+    yield from checks.across_axes(generate, size >> 18, (8, 16, 16, 64))
+    yield from checks.spectra(generate, size >> 2)
+    yield from checks.cells(generate, size)
+    yield from checks.collisions(generate, size, 8)
+    for kind in draws.KINDS:
         for rate in (0.5, 0.1):
-            yield from mask_draws.kept_over(generate, kind, size >> 9, 1024, rate)
-        yield from mask_draws.pairs_over(generate, kind, size >> 9, 512)
-    yield from mask_draws.between(generate, size >> 10)
-    yield from mask_draws.between_replicas(generate, size >> 8, 64)
-    yield from mask_draws.most_alike(generate, size >> 6, 2**20, 64)
+            yield from draws.kept_over(generate, kind, size >> 9, 1024, rate)
+        yield from draws.pairs_over(generate, kind, size >> 9, 512)
+    yield from draws.between(generate, size >> 10)
+    yield from draws.between_replicas(generate, size >> 8, 64)
+    yield from draws.most_alike(generate, size >> 6, 2**20, 64)
 
 
 def failures(results: list[Result], false_alarm: float) -> list[Result]:
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="plot the p-values")
     options = parser.parse_args()
     start = time.perf_counter()
-    results = list(battery(mask_stream.words, SIZE))
+    results = list(battery(stream.words, SIZE))
     failed = failures(results, FALSE_ALARM)
     print(table(results))
     print(
@@ -93,7 +93,7 @@ def main() -> None:
     )
     if options.output:
         record = {
-            "seed": mask_stream.SEED,
+            "seed": stream.SEED,
             "words": SIZE,
             "false_alarm_probability": FALSE_ALARM,
             "p_value_bound": FALSE_ALARM / len(results),

@@ -12,7 +12,7 @@ from service.jobs.runner import Runner
 from service.jobs.store import Store
 from service.jobs.trainers import LocalTrainers, Trainers
 from training.errors import UserError
-from training.files import check_writable
+from training.run.atomic import check_writable
 
 RUNS = "runs"
 _NUMBER = re.compile("[1-9][0-9]{,17}")  # of a job, as the name of its directory

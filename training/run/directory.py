@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from training.config import TrainConfig
-from training.files import check_writable, write_atomically
+from training.run.atomic import check_writable, write_atomically
 
 
 def create(config: TrainConfig) -> Path:

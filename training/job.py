@@ -11,17 +11,18 @@ import keras
 import tensorflow as tf
 
 import kerasnorm
-from training import report, run_directory
-from training.claim import check_claim, claim, run_id
+from training.cli.interruption import say_when_interrupted
+from training.cluster.team import Team, copy
 from training.config import REPOSITORY, TrainConfig
-from training.data import SPLITS, Data, load
-from training.distribute import Team, copy
+from training.data.pipeline import SPLITS, Data, load
 from training.errors import UserError, first_line
-from training.evaluation import finish
 from training.export import export
-from training.files import check_writable, write_atomically
 from training.fitting import compiled_model, fit
-from training.interruption import say_when_interrupted
+from training.report import pictures
+from training.report.evaluation import finish
+from training.run.atomic import check_writable, write_atomically
+from training.run.claim import check_claim, claim, run_id
+from training.run.directory import create
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def train(config: TrainConfig) -> Result | None:
         return None
     data = team.chief_first(lambda: load(config))
     check_writable(config.export_dir / config.export_name, "--export-dir")
-    directory = run_directory.create(config)
+    directory = create(config)
     with claim(directory):
         return _run(config, team, data, directory)
 
@@ -167,7 +168,7 @@ def _description(config: TrainConfig, data: Data, model: keras.Model) -> str:
 
 
 def _show(result: Result) -> None:
-    report.print_metrics(result.metrics)
+    pictures.print_metrics(result.metrics)
     print(
         f"{result.epochs} epochs in {result.training_seconds:.0f} s\n"
         f"run:    {_short(result.directory)}\n"

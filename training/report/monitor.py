@@ -6,7 +6,7 @@ import numpy as np
 
 import kerasnorm
 from training.config import TrainConfig
-from training.data import Data
+from training.data.pipeline import Data
 
 PICTURE = "monitor.png"
 

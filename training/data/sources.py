@@ -16,10 +16,10 @@ import tensorflow_datasets as tfds
 from filelock import FileLock
 from PIL import Image
 
-from training import archives
 from training.config import TrainConfig
+from training.data import archives
 from training.errors import UserError, first_line
-from training.files import check_writable
+from training.run.atomic import check_writable
 
 LOCK = ".lock"  # beside a dataset's versions: one process at a time prepares it
 

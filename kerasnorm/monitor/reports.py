@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from kerasnorm._observation import PERCENTILES, disagreement
+from kerasnorm.monitor.observation import PERCENTILES, disagreement
 
 Rows = Sequence[Mapping[str, Any]]
 """One row a layer."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.mask_results import (
+from experiments.masks.results import (
     Result,
     binomial,
     largest,
@@ -21,7 +21,7 @@ from benchmarks.mask_results import (
     poisson,
     uniform_cells,
 )
-from benchmarks.mask_stream import SEED, Words, span
+from experiments.masks.stream import SEED, Words, span
 
 Generator = Callable[[Words, Words, Words], Words]
 Mask = NDArray[np.bool_]

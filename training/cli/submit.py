@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 import requests
 
-from training.command_line import TOKEN
+from training.cli.command_line import TOKEN
 from training.config import TrainConfig
 from training.errors import UserError
 

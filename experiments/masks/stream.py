@@ -1,6 +1,6 @@
 """The mask generator's words as a raw stream, for test batteries that read one.
 
-    python -m benchmarks.mask_stream positions | dieharder -a -g 200
+    python -m experiments.masks.stream positions | dieharder -a -g 200
 
 `words` is `kerasnorm.functional.random_words` in NumPy, for many keys at once.
 """
