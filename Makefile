@@ -31,18 +31,21 @@ test-slow: $(VENV)/.ready  ## the large models of keras.applications; every expe
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 # Whatever needs neither tf.function nor GradientTape. JAX has float64 only when told.
-BACKEND_TESTS := bad_input batch_norm convert dropout fold mask_statistics monitor \
-	monte_carlo recalibrate surface
+BACKEND_TESTS := $(addprefix kerasnorm/,layers/test_bad_input layers/test_batch_norm \
+	layers/test_dropout transforms/test_convert transforms/test_fold \
+	transforms/test_monte_carlo transforms/test_recalibrate \
+	monitor/test_shift_monitor test_surface) experiments/masks/test_masks
 test-backends: $(VENV)/.ready  ## the tests of layers and transforms on JAX and PyTorch
 	$(BIN)/pip install --quiet --editable '.[backends]'
 	for backend in jax torch; do export KERAS_BACKEND=$$backend; \
-		$(BIN)/python -m pytest tests/test_backends.py tests/test_migrate.py docs/migrate.md $(ARGS) \
-		&& JAX_ENABLE_X64=1 $(BIN)/python -m pytest $(IN_PARALLEL) $(BACKEND_TESTS:%=tests/test_%.py) $(ARGS) \
+		$(BIN)/python -m pytest tests/kerasnorm/backend/test_backends.py tests/docs/test_migrate.py docs/migrate.md $(ARGS) \
+		&& JAX_ENABLE_X64=1 $(BIN)/python -m pytest $(IN_PARALLEL) $(BACKEND_TESTS:%=tests/%.py) $(ARGS) \
 		|| exit; done
 
 test-ray: $(VENV)/.ready  ## the tests on clusters of Ray
 	$(BIN)/pip install --quiet --editable '.[ray]'
-	$(BIN)/python -m pytest tests/test_ray*.py $(ARGS)
+	$(BIN)/python -m pytest tests/training/test_ray_workers.py tests/service/jobs/test_ray_trainers.py \
+		tests/service/test_ray_serve.py $(ARGS)
 
 test-endurance: $(VENV)/.ready  ## several workers; jobs in a storm of SIGKILLs
 	$(BIN)/python -m pytest -m endurance $(ARGS)
@@ -54,10 +57,7 @@ lint: $(VENV)/.ready  ## ruff: lint and format
 types: $(VENV)/.ready  ## mypy
 	$(BIN)/mypy
 
-# The tests of the library alone: they need nothing of the repository.
-LIBRARY_TESTS := backends bad_input batch_norm batch_norm_defects batch_norm_large \
-	contract convert dropout dropout_defects fold functional ghost_batches gradients \
-	monitor monte_carlo oracle parity properties recalibrate replicas surface
+# tests/kerasnorm and the oracle need nothing of the repository.
 wheel: $(VENV)/.ready  ## build the wheel; run the library's tests on it in an empty environment
 	rm -rf dist build
 	$(BIN)/python -m build --quiet --wheel
@@ -65,7 +65,7 @@ wheel: $(VENV)/.ready  ## build the wheel; run the library's tests on it in an e
 	&& $(PYTHON) -m venv "$$elsewhere/venv" \
 	&& "$$elsewhere/venv/bin/pip" install --quiet "$$(ls $$PWD/dist/*.whl)[test]" \
 	&& mkdir "$$elsewhere/tests" && cp pyproject.toml "$$elsewhere" \
-	&& cp tests/__init__.py tests/oracle.py $(LIBRARY_TESTS:%=tests/test_%.py) "$$elsewhere/tests" \
+	&& cp -r tests/__init__.py tests/oracle.py tests/test_oracle.py tests/kerasnorm "$$elsewhere/tests" \
 	&& cd "$$elsewhere" && venv/bin/python -m pytest $(IN_PARALLEL)
 
 bench: $(VENV)/.ready  ## timings beside Keras and, where it is installed, PyTorch: build/benchmarks

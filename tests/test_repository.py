@@ -62,46 +62,17 @@ def test_every_room_with_code_is_known_to_the_import_test():
     assert with_code - {"tests", "conftest.py"} <= set(BELOW)
 
 
-def is_library_test(path):
-    """Whether a test file needs nothing but the installed library and the oracle.
-
-    It imports no other room and nothing of `tests` but `oracle`, takes no fixture of
-    conftest.py, and does not look where it lies itself.
-    """
-    conftest = ast.parse((ROOT / "tests" / "conftest.py").read_text())
-    fixtures = {n.name for n in conftest.body if isinstance(n, ast.FunctionDef)}
-    for node in ast.walk(ast.parse(path.read_text())):
-        match node:
-            case ast.Import(names=names):
-                modules = {alias.name for alias in names}
-            case ast.ImportFrom(module=module, names=names):
-                modules = {f"{module}.{alias.name}" for alias in names}
-            case ast.arg(arg=name) if name in fixtures:
-                return False
-            case ast.Name(id="__file__"):
-                return False
-            case _:
-                continue
-        elsewhere = {*ROOMS, "tests"} - {"kerasnorm"}
-        if any(
-            module.split(".")[0] in elsewhere for module in modules - {"tests.oracle"}
-        ):
-            return False
-    return True
-
-
-def test_make_wheel_runs_every_test_of_the_library():
-    listed = re.search(
-        r"^LIBRARY_TESTS := ((?:.*\\\n)*.*)$",
-        (ROOT / "Makefile").read_text(),
-        re.MULTILINE,
-    )
-    expected = {
-        path.stem.removeprefix("test_")
-        for path in (ROOT / "tests").glob("test_*.py")
-        if is_library_test(path)
-    }
-    assert sorted(listed[1].replace("\\\n", " ").split()) == sorted(expected)
+def test_the_librarys_tests_need_nothing_else_of_the_repository():
+    """`make wheel` copies their folder and the oracle to where nothing else is."""
+    for path in (ROOT / "tests" / "kerasnorm").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("tests"):
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                assert all(
+                    name.startswith(("tests.oracle", "tests.kerasnorm"))
+                    for name in names
+                )
+        assert set(imported(path)) & set(ROOMS) <= {"kerasnorm"}
 
 
 @pytest.fixture(scope="module")

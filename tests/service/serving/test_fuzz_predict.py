@@ -1,0 +1,13 @@
+"""The fuzzer of predict bodies, briefly."""
+
+import pytest
+
+pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
+
+from tests.service.serving.fuzz_predict import fuzz
+
+
+def test_no_body_breaks_the_server() -> None:
+    result = fuzz(3000, seed=1)
+    # The bodies are neither all right nor all wrong.
+    assert min(result["statuses"].values()) > 300
