@@ -1,33 +1,63 @@
-# `make train` and `make test` need Python 3.11-3.13 and make, nothing else.
+# Every target installs what it needs. Python 3.11-3.13 and make must be there.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
-# Two processes, a file in one of them.
-IN_PARALLEL := -n 2 --dist loadfile
+# The library alone, as a user has it: the built wheel, and its tests.
+ALONE  := build/library-$(shell $(PYTHON) -c 'import platform; print(platform.python_version())')
+# Two processes; the tests of a file run in one of them.
+PYTEST := python -m pytest -n 2 --dist loadfile
+# pytest ends with 5 where ARGS selects none of a part's tests.
+NONE_IS_FINE := || [ $$? -eq 5 ]
 
 .DEFAULT_GOAL := help
-.PHONY: help train serve test test-slow test-backends test-ray test-endurance lint types wheel bench docs clean
+.PHONY: help train serve test wheel test-slow test-backends test-ray test-endurance
+.PHONY: mutants lint types bench docs release-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
-$(VENV)/.ready: pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is %d.%d. Name another with: make PYTHON=python3.12 ..." % v)'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[train,serve,grpc,page,experiments,test,docs,dev]'
-	touch $@
+define make_environment
+@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is %d.%d. Name another with: make PYTHON=python3.12 ..." % v)'
+$(PYTHON) -m venv $(1)
+$(1)/bin/python -m pip install --quiet 'pip>=25.1'  # the first that knows --group
+endef
 
-train: $(VENV)/.ready  ## train the default CNN on Fashion-MNIST and export it (options: ARGS="--epochs 1")
+$(BIN)/python:
+	$(call make_environment,$(VENV))
+
+# .venv/.train is there when the dependency group `train` of pyproject.toml is installed.
+$(VENV)/.%: pyproject.toml | $(BIN)/python
+	@echo 'Installing what "$*" needs into $(VENV); a minute, and more for what must be downloaded.'
+	$(BIN)/python -m pip install --editable . --group $*
+	@touch $@
+
+train: $(VENV)/.train  ## train the default CNN on Fashion-MNIST and export it (options: ARGS="--epochs 1")
 	$(BIN)/python train.py $(ARGS)
 
-serve: $(VENV)/.ready  ## the service, at http://localhost:8501 (options: ARGS="--slots 2")
+serve: $(VENV)/.serve  ## the service, at http://localhost:8501 (options: ARGS="--slots 2")
 	$(BIN)/python -m service $(ARGS)
 
-test: $(VENV)/.ready  ## every test (options: ARGS="-k dropout")
-	$(BIN)/python -m pytest $(IN_PARALLEL) $(ARGS)
+test: $(VENV)/.test wheel  ## every test (options: ARGS="-k dropout")
+	$(BIN)/$(PYTEST) --ignore tests/kerasnorm --ignore tests/test_oracle.py $(ARGS) $(NONE_IS_FINE)
 
-test-slow: $(VENV)/.ready  ## the large models of keras.applications; every experiment in small
+$(ALONE)/bin/python:
+	$(call make_environment,$(ALONE))
+
+$(ALONE)/.ready: pyproject.toml | $(ALONE)/bin/python
+	@echo 'Installing what the tests of the library need into $(ALONE); a minute.'
+	$(ALONE)/bin/python -m pip install --quiet --group library-tests
+	@touch $@
+
+wheel: $(VENV)/.release $(ALONE)/.ready  ## the library's tests, on the built wheel in an environment of its own
+	rm -rf dist $(ALONE)/alone && mkdir -p $(ALONE)/alone/tests
+	$(BIN)/python -m build --wheel --no-isolation > $(ALONE)/build.log || { cat $(ALONE)/build.log; exit 1; }
+	$(ALONE)/bin/python -m pip install --quiet --no-deps --force-reinstall dist/*.whl
+	cp pyproject.toml $(ALONE)/alone
+	cp -r tests/__init__.py tests/oracle.py tests/test_oracle.py tests/kerasnorm $(ALONE)/alone/tests
+	cd $(ALONE)/alone && ../bin/$(PYTEST) tests $(ARGS) $(NONE_IS_FINE)
+
+test-slow: $(VENV)/.test  ## the large models of keras.applications; every experiment in small
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 # Whatever needs neither tf.function nor GradientTape. JAX has float64 only when told.
@@ -35,45 +65,48 @@ BACKEND_TESTS := $(addprefix kerasnorm/,layers/test_bad_input layers/test_batch_
 	layers/test_dropout transforms/test_convert transforms/test_fold \
 	transforms/test_monte_carlo transforms/test_recalibrate \
 	monitor/test_shift_monitor test_surface) experiments/masks/test_masks
-test-backends: $(VENV)/.ready  ## the tests of layers and transforms on JAX and PyTorch
-	$(BIN)/pip install --quiet --editable '.[backends]'
+test-backends: $(VENV)/.test $(VENV)/.backends  ## the tests of layers and transforms on JAX and PyTorch
 	for backend in jax torch; do export KERAS_BACKEND=$$backend; \
 		$(BIN)/python -m pytest tests/kerasnorm/backend/test_backends.py tests/docs/test_migrate.py docs/migrate.md $(ARGS) \
-		&& JAX_ENABLE_X64=1 $(BIN)/python -m pytest $(IN_PARALLEL) $(BACKEND_TESTS:%=tests/%.py) $(ARGS) \
+		&& JAX_ENABLE_X64=1 $(BIN)/$(PYTEST) $(BACKEND_TESTS:%=tests/%.py) $(ARGS) \
 		|| exit; done
 
-test-ray: $(VENV)/.ready  ## the tests on clusters of Ray
-	$(BIN)/pip install --quiet --editable '.[ray]'
+test-ray: $(VENV)/.test $(VENV)/.ray  ## the tests on clusters of Ray
 	$(BIN)/python -m pytest tests/training/test_ray_workers.py tests/service/jobs/test_ray_trainers.py \
 		tests/service/test_ray_serve.py $(ARGS)
 
-test-endurance: $(VENV)/.ready  ## several workers; jobs in a storm of SIGKILLs
+test-endurance: $(VENV)/.test  ## several workers; jobs in a storm of SIGKILLs
 	$(BIN)/python -m pytest -m endurance $(ARGS)
 
-lint: $(VENV)/.ready  ## ruff: lint and format
+lint: $(VENV)/.lint  ## ruff: lint and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.ready  ## mypy
+types: $(VENV)/.dev  ## mypy
 	$(BIN)/mypy
 
-# tests/kerasnorm and the oracle need nothing of the repository.
-wheel: $(VENV)/.ready  ## build the wheel; run the library's tests on it in an empty environment
-	rm -rf dist build
-	$(BIN)/python -m build --quiet --wheel
-	elsewhere=$$(mktemp -d) && trap 'rm -rf "$$elsewhere"' EXIT \
-	&& $(PYTHON) -m venv "$$elsewhere/venv" \
-	&& "$$elsewhere/venv/bin/pip" install --quiet "$$(ls $$PWD/dist/*.whl)[test]" \
-	&& mkdir "$$elsewhere/tests" && cp pyproject.toml "$$elsewhere" \
-	&& cp -r tests/__init__.py tests/oracle.py tests/test_oracle.py tests/kerasnorm "$$elsewhere/tests" \
-	&& cd "$$elsewhere" && venv/bin/python -m pytest $(IN_PARALLEL)
-
-bench: $(VENV)/.ready  ## timings beside Keras and, where it is installed, PyTorch: build/benchmarks
+bench: $(VENV)/.experiments  ## timings beside Keras and, where it is installed, PyTorch: build/benchmarks
 	for what in layers models inference scaling; do \
 		$(BIN)/python -m benchmarks $$what --output build/benchmarks $(ARGS) || exit; done
 
-docs: $(VENV)/.ready  ## the site, which needs no network: build/docs/index.html
+docs: $(VENV)/.train $(VENV)/.docs  ## the site, which needs no network: build/docs/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+# The sdist brings the library's tests. Without its kerasnorm/ they test the installed one.
+release-check: $(VENV)/.release  ## build sdist and wheel, check both, install each alone and test it
+	rm -rf dist build/release && mkdir -p build/release/sdist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	tar -xzf dist/*.tar.gz --strip-components 1 -C build/release/sdist
+	rm -r build/release/sdist/kerasnorm
+	$(call check_release,whl,tests/kerasnorm/test_surface.py)
+	$(call check_release,gz,tests)
+
+define check_release
+$(call make_environment,build/release/$(1))
+build/release/$(1)/bin/python -m pip install --quiet "$$(ls dist/*.$(1))[tensorflow]" --group library-tests
+cd build/release/sdist && ../$(1)/bin/$(PYTEST) $(2)
+endef
 
 clean:  ## what make has made; datasets, runs and saved models stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

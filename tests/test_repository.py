@@ -77,9 +77,7 @@ def test_the_librarys_tests_need_nothing_else_of_the_repository():
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The names in a wheel built from a copy of the tracked kinds of files."""
-    pytest.importorskip("setuptools", minversion="77")
-    pytest.importorskip("build")
+    """A wheel built from a copy of the tracked kinds of files."""
     copy = tmp_path_factory.mktemp("source") / "copy"
     names = [".*", "build", "dist", "*.egg-info", "__pycache__", "runs", "datasets"]
     leave_out = shutil.ignore_patterns(*names)
@@ -91,18 +89,27 @@ def wheel(tmp_path_factory):
     )
     (path,) = (copy / "dist").glob("*.whl")
     with zipfile.ZipFile(path) as archive:
-        return set(archive.namelist())
+        yield archive
 
 
 def test_the_wheel_holds_kerasnorm_whole_and_nothing_else(wheel):
-    metadata = {name for name in wheel if ".dist-info/" in name}
+    names = set(wheel.namelist())
+    metadata = {name for name in names if ".dist-info/" in name}
     expected = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "kerasnorm").rglob("*")
         if path.suffix == ".py" or path.name == "py.typed"
     }
-    assert wheel - metadata == expected
+    assert names - metadata == expected
     assert any(name.endswith("licenses/LICENSE") for name in metadata)
+
+
+def test_the_page_on_a_package_index_has_no_link_to_a_file(wheel):
+    (metadata,) = (n for n in wheel.namelist() if n.endswith("/METADATA"))
+    text = wheel.read(metadata).decode()
+    assert "# kerasnorm" in text
+    targets = re.findall(r"\]\(([^)]*)\)", text)
+    assert [t for t in targets if not t.startswith(("https://", "#"))] == []
 
 
 def test_the_slurm_script_of_the_docs_makes_a_tf_config(tmp_path):
