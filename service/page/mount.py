@@ -18,6 +18,7 @@ from service.page.inside import InsideTab
 from service.page.jobs import JobsTab
 from service.page.models import Models
 from service.page.predictions import PredictionsTab
+from service.page.uploads import OwnRoutes, UploadsOnly
 from service.serving.routes import Serving
 
 _CSS = """
@@ -70,11 +71,13 @@ def mount(
     )
     mounted = app.router.routes[-1]
     assert isinstance(mounted, Mount)
-    _end_with_the_server(app, mounted.app)
+    page: Any = mounted.app
+    page.add_middleware(OwnRoutes)
+    _end_with_the_server(app, page)
 
 
 def _blocks(queue: Queue | None, serving: Serving) -> gr.Blocks:
-    with gr.Blocks(
+    with UploadsOnly(
         title="kerasnorm",
         analytics_enabled=False,
         delete_cache=(_SECONDS_IN_THE_CACHE, _SECONDS_IN_THE_CACHE),
