@@ -9,7 +9,7 @@ from kerasnorm import functional
 from kerasnorm.functional import Moments, Tensor
 
 if keras.backend.backend() == "tensorflow":
-    from kerasnorm.backend.tensorflow_replicas import pool_replicas, replica_seed
+    from kerasnorm.backend.tensorflow.replicas import pool_replicas, replica_seed
 else:
 
     def pool_replicas(batch: Moments) -> Moments:
