@@ -8,11 +8,10 @@ import keras
 from keras import constraints, initializers, ops, regularizers
 from keras.optimizers.schedules import LearningRateSchedule
 
-from kerasnorm import _validation, functional
-from kerasnorm.backend.kernels import kernels
-from kerasnorm.backend.replicas import normalize_over_replicas, pool_replicas
+from kerasnorm import _validation, backend, functional
 from kerasnorm.functional import Moments, Shape, Tensor
 from kerasnorm.layers._mask import align_mask
+from kerasnorm.layers._replicas import normalize_over_replicas
 from kerasnorm.layers._schedule import (
     add_step_count,
     deserialize_schedule,
@@ -272,7 +271,7 @@ class KBatchNorm(keras.layers.Layer):
         y = if_training(
             training if self.trainable else False,
             lambda: self._normalize_batch(x, mask),
-            lambda: kernels.normalize_with(
+            lambda: backend.normalize_with(
                 x,
                 self._reduction_axes,
                 self.moving_mean,
@@ -339,12 +338,12 @@ class KBatchNorm(keras.layers.Layer):
         axes = self._reduction_axes
         if self.virtual_batch_size is not None:
             y, batch = self._normalize_ghost_batches(x, self.virtual_batch_size, mask)
-            batch = pool_replicas(batch)
+            batch = backend.pool_replicas(batch)
         elif self.synchronized:
             y, batch = self._normalize(normalize_over_replicas, x, axes, mask)
         else:
-            y, batch = self._normalize(kernels.normalize_batch, x, axes, mask)
-            batch = pool_replicas(batch)
+            y, batch = self._normalize(backend.normalize_batch, x, axes, mask)
+            batch = backend.pool_replicas(batch)
         self._update_statistics(batch)
         return y
 

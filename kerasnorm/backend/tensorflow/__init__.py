@@ -1,17 +1,14 @@
-"""The functions of `kerasnorm.backend` for TensorFlow."""
+"""The functions of `kerasnorm.backend` for TensorFlow.
 
-from kerasnorm.backend.tensorflow.normalization import (
-    ROW,
-    dropout,
-    gaussian_dropout,
-    normalize_batch,
-    normalize_with,
-    thinning,
-)
+They give the results of `kerasnorm.functional` with fewer passes over memory,
+eagerly, in graphs and under XLA.
+"""
+
+from kerasnorm.backend.tensorflow.noise import dropout, gaussian_dropout, thinning
+from kerasnorm.backend.tensorflow.normalization import normalize_batch, normalize_with
 from kerasnorm.backend.tensorflow.replicas import pool_replicas, replica_seed
 
 __all__ = [
-    "ROW",
     "dropout",
     "gaussian_dropout",
     "normalize_batch",
