@@ -9,6 +9,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from kerasnorm import _validation, backend, functional
+from kerasnorm._words import int32
 from kerasnorm.functional import MASK_BITS, Shape, Tensor
 from kerasnorm.layers._schedule import (
     add_step_count,
@@ -151,7 +152,7 @@ class RandomLayer(keras.layers.Layer):
         """
         return backend if ops.is_tensor(training) or training else functional
 
-    def _current_rate(self) -> float | Tensor:
+    def current_rate(self) -> float | Tensor:
         """The rate at this step; a schedule's is clipped to the domain of `rate`."""
         if not is_schedule(self.rate):
             return self.rate
@@ -185,4 +186,4 @@ def _state_of(seed: int | None) -> int | None:
     if seed is None:
         return None
     low = seed % 2**32
-    return functional._int32(low) if keras.backend.backend() == "torch" else low
+    return int32(low) if keras.backend.backend() == "torch" else low

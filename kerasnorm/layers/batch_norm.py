@@ -196,14 +196,14 @@ class KBatchNorm(keras.layers.Layer):
         self.mean_weight: Any = None
         self.variance_weight: Any = None
         self.steps_seen: Any = None
-        # Called with inputs, outputs and mask by what looks at whole models.
-        self._observer: Callable[[Tensor, Tensor, Tensor | None], None] | None = None
+        # Called with inputs, outputs and mask: see `observed`.
+        self.observer: Callable[[Tensor, Tensor, Tensor | None], None] | None = None
 
     def build(self, input_shape: Shape) -> None:
         """Create the weights, in the order of the built-in layer."""
         rank = len(input_shape)
         self._axes = _validation.check_axes_fit(self.axis, input_shape)
-        self._reduction_axes = tuple(a for a in range(rank) if a not in self._axes)
+        self.reduction_axes = tuple(a for a in range(rank) if a not in self._axes)
         if self.virtual_batch_size is not None and 0 in self._axes:
             raise ValueError(
                 _validation.message(
@@ -278,7 +278,7 @@ class KBatchNorm(keras.layers.Layer):
             lambda: self._normalize_batch(x, mask),
             lambda: backend.normalize_with(
                 x,
-                self._reduction_axes,
+                self.reduction_axes,
                 self.moving_mean,
                 self.moving_variance,
                 self.gamma,
@@ -286,8 +286,8 @@ class KBatchNorm(keras.layers.Layer):
                 self.epsilon,
             ),
         )
-        if self._observer is not None:
-            self._observer(x, y, mask)
+        if self.observer is not None:
+            self.observer(x, y, mask)
         return ops.cast(y, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -340,7 +340,7 @@ class KBatchNorm(keras.layers.Layer):
 
     def _normalize_batch(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Normalize with the batch's statistics, and learn them."""
-        axes = self._reduction_axes
+        axes = self.reduction_axes
         if self.virtual_batch_size is not None:
             y, batch = self._normalize_ghost_batches(x, self.virtual_batch_size, mask)
             batch = backend.pool_replicas(batch)
@@ -356,7 +356,7 @@ class KBatchNorm(keras.layers.Layer):
         self, x: Tensor, size: int, mask: Tensor | None
     ) -> tuple[Tensor, Moments]:
         parts, mask = functional.ghost_batches(x, size, mask)
-        axes = tuple(axis + 1 for axis in self._reduction_axes)
+        axes = tuple(axis + 1 for axis in self.reduction_axes)
         y, batch = self._normalize(functional.normalize_batch, parts, axes, mask)
         samples, *sizes = ops.shape(x)
         y = ops.reshape(y, (-1, *sizes))[:samples]
@@ -411,7 +411,7 @@ class KBatchNorm(keras.layers.Layer):
         if self.steps_seen is not None:
             self.steps_seen.assign_add(ops.cast(ops.any(batch.count > 0), "int32"))
 
-    def _assign_population(self, population: Moments) -> None:
+    def assign_population(self, population: Moments) -> None:
         """Take the statistics of all samples in the place of the averages."""
         for statistic, value, samples in self._moving_statistics(population):
             statistic.restart(value, samples)

@@ -93,7 +93,7 @@ class KDropout(RandomLayer):
         """Drop in training; scale at inference where `scale_at` says so."""
         _validation.check_dtype(inputs, ("float",))
         self.compute_output_shape(inputs.shape)
-        rate = self._current_rate()
+        rate = self.current_rate()
         self._count_step(training)
         source = self._source(training)
         scaled_at_inference = self.scale_at == "inference"
@@ -190,7 +190,7 @@ class KSpatialDropout(RandomLayer):
         """Drop whole feature maps in training."""
         _validation.check_dtype(inputs, ("float",))
         self.compute_output_shape(inputs.shape)
-        rate = self._current_rate()
+        rate = self.current_rate()
         self._count_step(training)
         spatial = (1,) * (len(inputs.shape) - 2)
         if self.data_format == "channels_last":
@@ -270,7 +270,7 @@ class KGaussianDropout(RandomLayer):
     def call(self, inputs: Tensor, training: Any = False) -> Tensor:
         """Multiply by noise in training."""
         _validation.check_dtype(inputs, ("float",))
-        rate = self._current_rate()
+        rate = self.current_rate()
         self._count_step(training)
 
         def multiply() -> Tensor:

@@ -51,7 +51,7 @@ class Observation:
             return
         self._inputs.append(_take(inputs, positions))
         self._outputs.append(_take(outputs, positions))
-        axes = self._layer._reduction_axes
+        axes = self._layer.reduction_axes
         self._moments.append(functional.moments(inputs, axes, mask))
 
     def has_samples(self) -> bool:
@@ -112,11 +112,11 @@ def observed(observers: dict[KBatchNorm, Callable[..., None]]) -> Iterator[None]
     """Let each layer tell its observer its inputs, outputs and mask."""
     try:
         for norm, observer in observers.items():
-            norm._observer = observer
+            norm.observer = observer
         yield
     finally:
         for norm in observers:
-            norm._observer = None
+            norm.observer = None
 
 
 def disagreement(summary: Mapping[str, float]) -> float:

@@ -149,7 +149,7 @@ class _Folding:
         if getattr(layer, "monte_carlo", False):
             self._report(f"{name}: kept, since it draws masks at inference")
         elif getattr(layer, "scale_at", "training") == "inference":
-            keep = functional.keep_fraction(layer._current_rate())
+            keep = functional.keep_fraction(layer.current_rate())
             self._weights[name] = [
                 ops.convert_to_numpy(keep).astype("float64"),
                 np.zeros(()),

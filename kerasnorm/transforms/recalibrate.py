@@ -87,7 +87,7 @@ def recalibrate(
                 len(order), verbose=verbose, unit_name="layer"
             )
             for done, norm in enumerate(order, start=1):
-                norm._assign_population(_population(model, norm, batches))
+                norm.assign_population(_population(model, norm, batches))
                 progress.update(done)
     except BaseException:
         for variable, value in kept:
@@ -174,7 +174,7 @@ def _population(
 
     def observe(x: Tensor, y: Tensor, mask: Tensor | None) -> None:
         nonlocal population
-        part = functional.moments(x, norm._reduction_axes, mask)
+        part = functional.moments(x, norm.reduction_axes, mask)
         population = (
             part if population is None else functional.merge_moments(population, part)
         )
