@@ -26,6 +26,9 @@ from kerasnorm.layers._schedule import (
 )
 from kerasnorm.layers._training import if_training
 
+Observer = Callable[[Tensor, Tensor, Tensor | None], None]
+"""Called with inputs, outputs and mask, for what looks into whole models."""
+
 
 @keras.saving.register_keras_serializable(package="kerasnorm")
 class KBatchNorm(keras.layers.Layer):
@@ -196,8 +199,7 @@ class KBatchNorm(keras.layers.Layer):
         self.mean_weight: Any = None
         self.variance_weight: Any = None
         self.steps_seen: Any = None
-        # Called with inputs, outputs and mask: see `observed`.
-        self.observer: Callable[[Tensor, Tensor, Tensor | None], None] | None = None
+        self.observer: Observer | None = None
 
     def build(self, input_shape: Shape) -> None:
         """Create the weights, in the order of the built-in layer."""
