@@ -8,10 +8,11 @@ import numpy as np
 from keras import ops
 
 from kerasnorm import _validation, functional
+from kerasnorm._keras import all_layers
 from kerasnorm._words import int32
 from kerasnorm.functional import Tensor
 from kerasnorm.layers._random import RandomLayer, monte_carlo_is
-from kerasnorm.transforms._configs import all_layers, check_is_model
+from kerasnorm.transforms._configs import check_is_model
 
 _BUILTIN = (
     keras.layers.Dropout,
