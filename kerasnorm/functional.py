@@ -435,7 +435,7 @@ def gaussian_dropout(x: Tensor, rate: float | Tensor, seed: Tensor) -> Tensor:
 
 
 def _concrete(noise_shape: Shape | None, x: Tensor) -> tuple[int | Tensor, ...]:
-    shape = ops.shape(x)
+    shape: tuple[int | Tensor, ...] = ops.shape(x)
     if noise_shape is None:
         return shape
     aligned = shape[len(shape) - len(noise_shape) :]

@@ -129,7 +129,8 @@ def _draw_positions(shape: tuple[int, ...], mask: Tensor | None) -> np.ndarray:
 
 def _take(values: Tensor, positions: np.ndarray) -> np.ndarray:
     flat = ops.reshape(functional.widen(values), (-1,))
-    return ops.convert_to_numpy(ops.take(flat, positions))
+    taken: np.ndarray = ops.convert_to_numpy(ops.take(flat, positions))
+    return taken
 
 
 def _percentiles(name: str, values: list[np.ndarray]) -> dict[str, float]:

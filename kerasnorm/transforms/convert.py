@@ -166,7 +166,8 @@ _BACK: dict[type, Callable[[Any, Any], keras.layers.Layer]] = {
 def _with_constant_rate(layer: Any) -> Config:
     if is_schedule(layer.rate):
         raise _no_counterpart(layer, "rate", layer.rate)
-    return layer.get_config()
+    config: Config = layer.get_config()
+    return config
 
 
 def _refuse(layer: Any, option: str, value: Any, only: Any) -> None:

@@ -1,10 +1,10 @@
 """Batch normalization by TensorFlow's fused kernel, and when not to use it."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import tensorflow as tf
 
+from kerasnorm.backend.tensorflow.typed import cond
 from kerasnorm.functional import Tensor
 
 LARGE_MEAN = 16.0
@@ -67,12 +67,3 @@ def is_under_xla() -> bool | Tensor:
         return False
     names = ["CPU", "GPU"]
     return tf.raw_ops.DeviceIndex(device_names=names) == len(names)
-
-
-def cond(
-    condition: bool | Tensor, yes: Callable[[], Any], no: Callable[[], Any]
-) -> Any:
-    """Call `tf.cond`, or one function alone where tracing knows the condition."""
-    if isinstance(condition, bool):
-        return yes() if condition else no()
-    return tf.cond(condition, yes, no)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from kerasnorm import functional
+from kerasnorm.backend.tensorflow.typed import custom_gradient
 from kerasnorm.functional import Shape, Tensor
 
 SMALL = 100_000
@@ -79,7 +80,7 @@ def _multiply_by_noise(
         # What is dropped is 0, also where it is infinite or NaN.
         return tf.cast(tf.math.multiply_no_nan(wide, noise), x.dtype)
 
-    @tf.custom_gradient
+    @custom_gradient
     def multiply(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         # The backward pass of a branch of `tf.cond` has to capture them before the
         # compiled call: captured in there, TensorFlow would take the branch for one
@@ -108,6 +109,7 @@ def _compile(
     def multiply(x: Tensor, seed: Tensor, rate: float | Tensor = rate) -> Tensor:
         return function(x, rate, seed, **shape)
 
-    return tf.function(
+    compiled: Callable[..., Tensor] = tf.function(
         multiply, jit_compile=True, autograph=False, reduce_retracing=True
     )
+    return compiled

@@ -1,7 +1,7 @@
 """Batch normalization for TensorFlow."""
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -14,11 +14,11 @@ from kerasnorm.backend.tensorflow.composed import (
     sum_rows,
 )
 from kerasnorm.backend.tensorflow.fused import (
-    cond,
     fused_backward,
     fused_forward,
     is_under_xla,
 )
+from kerasnorm.backend.tensorflow.typed import cond, custom_gradient
 from kerasnorm.functional import Moments, Tensor
 
 SMALL = 100_000
@@ -26,6 +26,11 @@ SMALL = 100_000
 
 UNKNOWN_BATCH = 64
 """The size that a batch of unknown size counts with in the comparison with `SMALL`."""
+
+Results = tuple[Tensor, Tensor, Tensor]
+"""The outputs, the mean and the variance."""
+
+Backward = Callable[..., tuple[Tensor, ...]]
 
 
 def normalize_batch(
@@ -115,11 +120,11 @@ def normalize_with(
 
 def _normalize_rows(
     x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, count: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Results:
     """Normalize few (samples, features) by composed operations."""
 
-    @tf.custom_gradient
-    def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Any:
+    @custom_gradient
+    def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Results, Backward]:
         rest, shift, mean, variance = moments_around_mean(x, count, sum_rows)
         y = normalize_rest(rest, mean, variance, gamma, beta, epsilon)
 
@@ -133,11 +138,11 @@ def _normalize_rows(
 
 def _normalize_many_rows(
     x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, count: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Results:
     """Normalize many (samples, features) by the fused kernel, but not under XLA."""
 
-    @tf.custom_gradient
-    def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Any:
+    @custom_gradient
+    def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Results, Backward]:
         def composed() -> tuple[Tensor, ...]:
             rest, *moments = moments_around_sample(x, count, sum_rows)
             _, mean, variance = moments
@@ -166,7 +171,7 @@ def _normalize_axes(
     epsilon: float,
     count: Tensor,
     mask: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Results:
     """Normalize over any axes, masked or not; all but `x` broadcastable to it."""
 
     def total(values: Tensor) -> Tensor:
@@ -175,8 +180,8 @@ def _normalize_axes(
     def total_of_valid(values: Tensor) -> Tensor:
         return total(values if mask is None else tf.where(mask, values, 0))
 
-    @tf.custom_gradient
-    def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Any:
+    @custom_gradient
+    def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Results, Backward]:
         rest, shift, mean, variance = moments_around_mean(x, count, total_of_valid)
         y = normalize_rest(rest, mean, variance, gamma, beta, epsilon)
 
@@ -198,4 +203,5 @@ def _is_small(x: Tensor) -> bool:
     batch, *sizes = x.shape
     if None in sizes:
         return False
-    return (UNKNOWN_BATCH if batch is None else batch) * math.prod(sizes) <= SMALL
+    samples = UNKNOWN_BATCH if batch is None else batch
+    return bool(samples * math.prod(sizes) <= SMALL)
