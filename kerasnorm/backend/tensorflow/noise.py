@@ -82,8 +82,8 @@ def _multiply_by_noise(
 
     @custom_gradient
     def multiply(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        # The backward pass of a branch of `tf.cond` has to capture them before the
-        # compiled call: captured in there, TensorFlow would take the branch for one
+        # For the backward pass, captured before the compiled call: if a branch of
+        # `tf.cond` captured them in that call, TensorFlow would take the branch for one
         # that XLA compiles.
         captured = [tf.identity(argument) for argument in arguments]
         y = tf.ensure_shape(apply(x, *captured), x.shape)
