@@ -130,8 +130,8 @@ class RandomLayer(keras.layers.Layer):
     ) -> dict[str, Any]:
         """Return what `tf.train.Checkpoint` saves: the random state too.
 
-        TensorFlow calls this and has no public way to add a child. A SeedGenerator is
-        not trackable; its variable is. `tests/kerasnorm/test_keras.py` holds it.
+        TensorFlow calls this, and has no public way to add a child. A SeedGenerator is
+        not trackable; its variable is.
         """
         children = super()._trackable_children(save_type, **kwargs)
         return {**children, "seed_state": self.seed_generator.state}
@@ -143,7 +143,7 @@ class RandomLayer(keras.layers.Layer):
         return False
 
     def _seed(self) -> Tensor:
-        """Return the seed of the next draw, of this replica's own."""
+        """Return the seed of the next draw, which is this replica's own."""
         return backend.replica_seed(self.seed_generator.next())
 
     def _source(self, training: Any) -> NoiseSource:
@@ -167,7 +167,7 @@ class RandomLayer(keras.layers.Layer):
 
 @contextlib.contextmanager
 def monte_carlo_is(value: bool, layers: Iterable[RandomLayer]) -> Iterator[None]:
-    """Set `monte_carlo` of the layers in the block, and put it back after."""
+    """Set `monte_carlo` of the layers in the block, then put it back."""
     kept = [(layer, layer.monte_carlo) for layer in layers]
     try:
         for layer, _ in kept:

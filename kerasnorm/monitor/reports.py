@@ -25,7 +25,7 @@ LONGEST_NAME = 30
 
 
 class Report(Protocol):
-    """Where records are written to."""
+    """Where to write records."""
 
     def write(self, rows: Rows) -> None:
         """Add one record."""

@@ -25,7 +25,7 @@ def dropout(
     seed: Tensor,
     noise_shape: Shape | None = None,
 ) -> Tensor:
-    """`functional.dropout`, compiled."""
+    """Apply `functional.dropout`, compiled."""
     return _multiply_by_noise(functional.dropout, x, rate, seed, noise_shape)
 
 
@@ -35,12 +35,12 @@ def thinning(
     seed: Tensor,
     noise_shape: Shape | None = None,
 ) -> Tensor:
-    """`functional.thinning`, compiled."""
+    """Apply `functional.thinning`, compiled."""
     return _multiply_by_noise(functional.thinning, x, rate, seed, noise_shape)
 
 
 def gaussian_dropout(x: Tensor, rate: float | Tensor, seed: Tensor) -> Tensor:
-    """`functional.gaussian_dropout`, compiled."""
+    """Apply `functional.gaussian_dropout`, compiled."""
     return _multiply_by_noise(functional.gaussian_dropout, x, rate, seed)
 
 
