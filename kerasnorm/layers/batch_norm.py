@@ -8,11 +8,16 @@ import keras
 from keras import constraints, initializers, ops, regularizers
 from keras.optimizers.schedules import LearningRateSchedule
 
-from kerasnorm import _validation, functional
-from kerasnorm.backend.kernels import kernels
-from kerasnorm.backend.replicas import normalize_over_replicas, pool_replicas
+from kerasnorm import _validation, backend, functional
 from kerasnorm.functional import Moments, Shape, Tensor
 from kerasnorm.layers._mask import align_mask
+from kerasnorm.layers._moving import (
+    MOVING_AVERAGES,
+    Exponential,
+    Moving,
+    SquaredStddev,
+)
+from kerasnorm.layers._replicas import normalize_over_replicas
 from kerasnorm.layers._schedule import (
     add_step_count,
     deserialize_schedule,
@@ -21,14 +26,15 @@ from kerasnorm.layers._schedule import (
 )
 from kerasnorm.layers._training import if_training
 
-MOVING_AVERAGES = ("exponential", "debiased", "cumulative")
+Observer = Callable[[Tensor, Tensor, Tensor | None], None]
+"""Called with a layer's inputs, outputs and mask, to look into whole models."""
 
 
 @keras.saving.register_keras_serializable(package="kerasnorm")
 class KBatchNorm(keras.layers.Layer):
-    """Normalizes its inputs over the mini-batch in training.
+    """Normalize the inputs over the mini-batch in training.
 
-    For every index of `axis` over all m other elements (Ioffe & Szegedy 2015):
+    Each index of `axis` is normalized over its m elements (Ioffe & Szegedy 2015):
 
     - in training (Alg. 1): mean = sum(x) / m, variance = sum((x - mean)^2) / m and
       y = gamma * (x - mean) / sqrt(variance + epsilon) + beta;
@@ -38,12 +44,12 @@ class KBatchNorm(keras.layers.Layer):
     The arguments up to `synchronized` are those of
     `keras.layers.BatchNormalization`, at the same places, with the same defaults and
     numbers. A frozen layer (`trainable = False`) normalizes as at inference and
-    updates nothing; as everywhere in Keras, a function traced before keeps the state
-    that it was traced with until `compile` is called again.
+    updates nothing. As everywhere in Keras, a function that is traced already goes on
+    as before until `compile` is called again.
 
     Args:
-        axis: Integer or tuple of integers, the axes that keep statistics of their
-            own, in most cases the features. Defaults to -1.
+        axis: Integer or tuple of integers: the axes whose indices have statistics of
+            their own, mostly the features. Defaults to -1.
         momentum: Weight of the old value in the moving averages, in [0, 1]. PyTorch's
             `momentum` is 1 minus this one. Defaults to 0.99.
         epsilon: Added to the variance, not negative. Defaults to 1e-3.
@@ -58,38 +64,39 @@ class KBatchNorm(keras.layers.Layer):
         renorm_clipping: Dictionary with any of `"rmax"`, `"rmin"`, `"dmax"`, the
             bounds of r and d: floats or
             `keras.optimizers.schedules.LearningRateSchedule`s called with the count
-            of training steps seen. The paper's lower bound is rmin = 1 / rmax; it
-            starts with all of r 1 and d 0, which is batch normalization, and relaxes
-            rmax to 3 and dmax to 5. Defaults to no bounds, as Keras.
+            of training steps seen. The paper's lower bound is rmin = 1 / rmax. The
+            paper starts with r = 1 and d = 0, which is batch normalization, and relaxes
+            rmax to 3 and dmax to 5. Defaults to no bounds, as in Keras.
         renorm_momentum: `momentum` of the averages that r and d refer to. Defaults
             to 0.99.
         synchronized: Whether the replicas of a `tf.distribute` strategy normalize
             their batches as one. The moving statistics are those of all replicas
             either way. Defaults to `False`.
         moving_average: How `moving_mean` and `moving_variance` follow the batches.
-            `"exponential"` (default): as Keras; starts from the initial 0 and 1, and
-            every batch counts the same. `"debiased"`: exponential in age, weighted by
-            samples, free of the initial values. `"cumulative"`: all batches however
-            old, weighted by samples: the average of Alg. 2.
+            `"exponential"` (default): as in Keras. It starts from the initial 0 and 1,
+            and every batch counts the same. `"debiased"`: a batch counts by its samples
+            and less with its age, the initial values do not count.
+            `"cumulative"`: a batch counts by its samples, however old it is: the
+            average of Alg. 2.
         bessel_correction: Whether `moving_variance` averages m / (m - 1) times the
-            batch's variance, as in Alg. 2, line 10. Defaults to `False`, as Keras.
-        virtual_batch_size: Samples in a ghost batch (Hoffer et al. 2017): in training
-            every so many consecutive samples, at the end of the batch perhaps fewer,
-            are normalized on their own. The moving statistics follow the whole
-            batch. Ghost batches are never shared by replicas. Defaults to `None`,
-            the whole batch.
+            batch's variance, as in Alg. 2, line 10. Defaults to `False`, as in Keras.
+        virtual_batch_size: Samples in a ghost batch (Hoffer et al. 2017). In training
+            the batch is split into ghost batches, the last of which may be smaller, and
+            each is normalized on its own. The moving statistics follow the whole
+            batch. A ghost batch never spans replicas. Defaults to `None`, the whole
+            batch.
         **kwargs: `name`, `dtype` and other arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: Tensor of rank 1 or more.
-        training: Whether to use and learn the batch's statistics; a boolean, or a
-            boolean tensor on the TensorFlow backend, though not on several replicas,
+        training: Whether to use and learn the batch's statistics. A boolean; on the
+            TensorFlow backend also a boolean tensor, but not with several replicas,
             which cannot wait for each other in a branch. `fit` gives `True`,
             `predict` `False`.
-        mask: Boolean tensor, `True` where a sample counts for the statistics. Of the
-            inputs' shape without the last axis, as Keras's masks are; or without the
-            normalized axis, where only that fits; or of the inputs' rank, broadcast.
-            All positions are normalized, whether they count or not.
+        mask: Boolean tensor, `True` where a sample counts for the statistics. It has
+            the inputs' shape without the last axis, as Keras's masks have; or without
+            the normalized axis, if only that fits; or it has the inputs' rank and is
+            broadcast. All positions are normalized, whether they count or not.
 
     Input shape: Any, with fixed sizes at `axis`.
 
@@ -97,16 +104,16 @@ class KBatchNorm(keras.layers.Layer):
 
     Weights (of the shape of `axis`, float32 whatever the policy, or float64 under a
     float64 policy):
-        gamma, beta: Trainable; where `scale`, `center`.
+        gamma, beta: Trainable; if `scale`, if `center`.
         moving_mean, moving_variance: Not trainable; updated by calls in training.
-        moving_stddev, renorm_mean, renorm_stddev: The same; where `renorm`.
-        mean_weight, variance_weight: The samples behind the moving averages; where
+        moving_stddev, renorm_mean, renorm_stddev: The same; if `renorm`.
+        mean_weight, variance_weight: The samples behind the moving averages; if
             `moving_average` is not `"exponential"`.
-        steps_seen: `()`, int32, the count of training steps; where a bound in
+        steps_seen: `()`, int32, the count of training steps; if a bound in
             `renorm_clipping` is a schedule.
 
-    An index without a valid sample (an empty batch, all masked) changes none of them;
-    with `bessel_correction` a single sample leaves the moving variance as it is.
+    An index without a valid sample (an empty batch, all masked) changes none of them.
+    With `bessel_correction` a single sample leaves the moving variance as it is.
 
     Raises:
         ValueError: If an argument is out of its domain, `axis` or `mask` does not fit
@@ -178,6 +185,7 @@ class KBatchNorm(keras.layers.Layer):
         self.moving_average = _validation.check_choice(
             "moving_average", moving_average, MOVING_AVERAGES
         )
+        self._average = MOVING_AVERAGES[self.moving_average]
         self.bessel_correction = bool(bessel_correction)
         self.virtual_batch_size = (
             None
@@ -192,14 +200,13 @@ class KBatchNorm(keras.layers.Layer):
         self.mean_weight: Any = None
         self.variance_weight: Any = None
         self.steps_seen: Any = None
-        # Called with inputs, outputs and mask by what looks at whole models.
-        self._observer: Callable[[Tensor, Tensor, Tensor | None], None] | None = None
+        self.observer: Observer | None = None
 
     def build(self, input_shape: Shape) -> None:
         """Create the weights, in the order of the built-in layer."""
         rank = len(input_shape)
         self._axes = _validation.check_axes_fit(self.axis, input_shape)
-        self._reduction_axes = tuple(a for a in range(rank) if a not in self._axes)
+        self.reduction_axes = tuple(a for a in range(rank) if a not in self._axes)
         if self.virtual_batch_size is not None and 0 in self._axes:
             raise ValueError(
                 _validation.message(
@@ -253,7 +260,7 @@ class KBatchNorm(keras.layers.Layer):
             self.renorm_stddev = add_moving(
                 name="renorm_stddev", initializer=stddev_initializer
             )
-        if self.moving_average != "exponential":
+        if self._average.is_weighted:
             self.mean_weight = add_moving(name="mean_weight", initializer="zeros")
             self.variance_weight = add_moving(
                 name="variance_weight", initializer="zeros"
@@ -272,9 +279,9 @@ class KBatchNorm(keras.layers.Layer):
         y = if_training(
             training if self.trainable else False,
             lambda: self._normalize_batch(x, mask),
-            lambda: kernels.normalize_with(
+            lambda: backend.normalize_with(
                 x,
-                self._reduction_axes,
+                self.reduction_axes,
                 self.moving_mean,
                 self.moving_variance,
                 self.gamma,
@@ -282,8 +289,8 @@ class KBatchNorm(keras.layers.Layer):
                 self.epsilon,
             ),
         )
-        if self._observer is not None:
-            self._observer(x, y, mask)
+        if self.observer is not None:
+            self.observer(x, y, mask)
         return ops.cast(y, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -336,15 +343,15 @@ class KBatchNorm(keras.layers.Layer):
 
     def _normalize_batch(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Normalize with the batch's statistics, and learn them."""
-        axes = self._reduction_axes
+        axes = self.reduction_axes
         if self.virtual_batch_size is not None:
             y, batch = self._normalize_ghost_batches(x, self.virtual_batch_size, mask)
-            batch = pool_replicas(batch)
+            batch = backend.pool_replicas(batch)
         elif self.synchronized:
             y, batch = self._normalize(normalize_over_replicas, x, axes, mask)
         else:
-            y, batch = self._normalize(kernels.normalize_batch, x, axes, mask)
-            batch = pool_replicas(batch)
+            y, batch = self._normalize(backend.normalize_batch, x, axes, mask)
+            batch = backend.pool_replicas(batch)
         self._update_statistics(batch)
         return y
 
@@ -352,7 +359,7 @@ class KBatchNorm(keras.layers.Layer):
         self, x: Tensor, size: int, mask: Tensor | None
     ) -> tuple[Tensor, Moments]:
         parts, mask = functional.ghost_batches(x, size, mask)
-        axes = tuple(axis + 1 for axis in self._reduction_axes)
+        axes = tuple(axis + 1 for axis in self.reduction_axes)
         y, batch = self._normalize(functional.normalize_batch, parts, axes, mask)
         samples, *sizes = ops.shape(x)
         y = ops.reshape(y, (-1, *sizes))[:samples]
@@ -374,7 +381,7 @@ class KBatchNorm(keras.layers.Layer):
         return ops.cast(y, x.dtype), batch
 
     def _gamma_and_beta(self, batch: Moments) -> tuple[Tensor, Tensor]:
-        """What to apply to x_hat: (x_hat * r + d) * gamma + beta with `renorm`."""
+        """Return the scale and shift of x_hat: (x_hat * r + d) * gamma + beta."""
         scale, shift = ops.ones_like(batch.mean), ops.zeros_like(batch.mean)
         if self.renorm:
             scale, shift = self._renorm_correction(batch)
@@ -402,6 +409,21 @@ class KBatchNorm(keras.layers.Layer):
         )
 
     def _update_statistics(self, batch: Moments) -> None:
+        for statistic, value, samples in self._moving_statistics(batch):
+            statistic.follow(value, samples)
+        if self.steps_seen is not None:
+            self.steps_seen.assign_add(ops.cast(ops.any(batch.count > 0), "int32"))
+
+    def assign_population(self, population: Moments) -> None:
+        """Replace the moving statistics by those of all samples."""
+        for statistic, value, samples in self._moving_statistics(population):
+            statistic.restart(value, samples)
+
+    def _moving_statistics(self, batch: Moments) -> list[tuple[Moving, Tensor, Tensor]]:
+        """Return each moving statistic, its value in `batch` and that value's samples.
+
+        An unbiased variance of m samples counts as m - 1.
+        """
         dtype = self.moving_mean.dtype
         count, mean, variance = (ops.cast(moment, dtype) for moment in batch)
         stddev = ops.sqrt(variance + self.epsilon)
@@ -409,72 +431,23 @@ class KBatchNorm(keras.layers.Layer):
         if self.bessel_correction:
             variance = functional.unbiased_variance(count, variance)
             degrees = count - 1
-        self._follow(self.moving_mean, self.mean_weight, mean, count)
-        if self.renorm:
-            self._follow(
-                self.moving_stddev,
-                self.variance_weight,
-                ops.sqrt(variance + self.epsilon),
-                degrees,
-            )
-            variance = ops.relu(ops.square(self.moving_stddev) - self.epsilon)
-            _assign_where(degrees > 0, self.moving_variance, variance)
-            for moving, value in (
-                (self.renorm_mean, mean),
-                (self.renorm_stddev, stddev),
-            ):
-                average = functional.exponential_average(
-                    moving.value, value, self.renorm_momentum
-                )
-                _assign_where(count > 0, moving, average)
-        else:
-            self._follow(self.moving_variance, self.variance_weight, variance, degrees)
-        if self.steps_seen is not None:
-            self.steps_seen.assign_add(ops.cast(ops.any(count > 0), "int32"))
-
-    def _assign_population(self, population: Moments) -> None:
-        """Take the statistics of all samples in the place of the averages."""
-        count, mean, variance = population
-        stddev = ops.sqrt(variance + self.epsilon)
-        degrees = count
-        if self.bessel_correction:
-            variance = functional.unbiased_variance(count, variance)
-            degrees = count - 1
-        _assign_where(count > 0, self.moving_mean, mean)
-        _assign_where(degrees > 0, self.moving_variance, variance)
-        if self.renorm:
-            moving_stddev = ops.sqrt(variance + self.epsilon)
-            _assign_where(degrees > 0, self.moving_stddev, moving_stddev)
-            _assign_where(count > 0, self.renorm_mean, mean)
-            _assign_where(count > 0, self.renorm_stddev, stddev)
-        if self.mean_weight is not None:
-            # As after this one batch.
-            is_debiased = self.moving_average == "debiased"
-            share = 1.0 - self.momentum if is_debiased else 1.0
-            _assign_where(count > 0, self.mean_weight, share * count)
-            _assign_where(degrees > 0, self.variance_weight, share * degrees)
-
-    def _follow(
-        self, moving: Any, weight: Any, batch: Tensor, batch_weight: Tensor
-    ) -> None:
-        """Let a moving average follow a batch, where it has valid samples."""
-        if self.moving_average == "exponential":
-            average = functional.exponential_average(moving.value, batch, self.momentum)
-        elif self.moving_average == "debiased":
-            average, total = functional.debiased_average(
-                moving.value, weight.value, batch, batch_weight, self.momentum
-            )
-        else:
-            average, total = functional.cumulative_average(
-                moving.value, weight.value, batch, batch_weight
-            )
-        _assign_where(batch_weight > 0, moving, average)
-        if weight is not None:
-            _assign_where(batch_weight > 0, weight, total)
-
-
-def _assign_where(valid: Tensor, variable: Tensor, value: Tensor) -> None:
-    variable.assign(ops.where(valid, value, variable.value))
+        average = functools.partial(self._average, momentum=self.momentum)
+        moving_mean = average(self.moving_mean, self.mean_weight)
+        if not self.renorm:
+            moving_variance = average(self.moving_variance, self.variance_weight)
+            return [(moving_mean, mean, count), (moving_variance, variance, degrees)]
+        moving_stddev = average(self.moving_stddev, self.variance_weight)
+        squared = SquaredStddev(self.moving_variance, moving_stddev, self.epsilon)
+        renorm_mean, renorm_stddev = (
+            Exponential(variable, None, self.renorm_momentum)
+            for variable in (self.renorm_mean, self.renorm_stddev)
+        )
+        return [
+            (moving_mean, mean, count),
+            (squared, variance, degrees),
+            (renorm_mean, mean, count),
+            (renorm_stddev, stddev, count),
+        ]
 
 
 KBatchNormalization = KBatchNorm

@@ -1,10 +1,9 @@
-"""What the KBatchNorm layers of a model see in one run of it."""
+"""What the KBatchNorm layers of a model see while it runs once."""
 
-import contextlib
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -13,30 +12,29 @@ from keras import ops
 
 from kerasnorm import functional
 from kerasnorm.functional import Moments, Tensor
-from kerasnorm.layers.batch_norm import KBatchNorm
-from kerasnorm.transforms._configs import all_layers
+from kerasnorm.layers._observe import batch_norms, observed
+from kerasnorm.layers.batch_norm import KBatchNorm, Observer
 
 PERCENTILES = (15, 50, 85)
 """Those of BN, figure 1."""
 
 LARGEST_SAMPLE = 2**16
-"""Of more elements in one call of a layer so many are drawn for the percentiles."""
+"""Draw at most so many elements from one call of a layer, for the percentiles."""
 
 
 def find_layers(model: keras.Model) -> dict[str, KBatchNorm]:
-    """Every KBatchNorm in the model, however deep, by a name of its own."""
+    """Return every KBatchNorm in the model, however deep, by a name of its own."""
     layers: dict[str, KBatchNorm] = {}
     counts: Counter[str] = Counter()
-    for layer in all_layers(model):
-        if isinstance(layer, KBatchNorm):
-            counts[layer.name] += 1
-            count = counts[layer.name]
-            layers[layer.name if count == 1 else f"{layer.name}#{count}"] = layer
+    for layer in batch_norms(model):
+        counts[layer.name] += 1
+        count = counts[layer.name]
+        layers[layer.name if count == 1 else f"{layer.name}#{count}"] = layer
     return layers
 
 
 class Observation:
-    """What one layer sees in one run, in one call or, where it is shared, several."""
+    """What one layer sees in one run: one call, or several if it is shared."""
 
     def __init__(self, layer: KBatchNorm) -> None:
         self._layer = layer
@@ -45,21 +43,21 @@ class Observation:
         self._moments: list[Moments] = []
 
     def observe(self, inputs: Tensor, outputs: Tensor, mask: Tensor | None) -> None:
-        """Take in one call. What is masked does not count."""
+        """Take in one call, but not what is masked."""
         positions = _draw_positions(inputs.shape, mask)
         if not len(positions):
             return
         self._inputs.append(_take(inputs, positions))
         self._outputs.append(_take(outputs, positions))
-        axes = self._layer._reduction_axes
+        axes = self._layer.reduction_axes
         self._moments.append(functional.moments(inputs, axes, mask))
 
     def has_samples(self) -> bool:
-        """Whether the layer was called with anything that counts."""
+        """Return whether the layer was called with anything that counts."""
         return bool(self._moments)
 
     def summary(self) -> dict[str, float]:
-        """The percentiles and the distances that `ShiftMonitor` documents."""
+        """Return the percentiles and distances that `ShiftMonitor` documents."""
         layer = self._layer
         count, mean, variance, moving_mean, moving_variance = (
             ops.convert_to_numpy(value).astype("float64")
@@ -90,11 +88,11 @@ def observe_run(
 ) -> dict[str, Observation]:
     """Run the model at inference; return what each layer has seen, in order of use.
 
-    No variable changes, random state included, whatever the layers do with it.
+    No variable changes, the random state included, whatever the layers do.
     """
     observations: dict[str, Observation] = {}
 
-    def observer_of(name: str, layer: KBatchNorm) -> Callable[..., None]:
+    def observer_of(name: str, layer: KBatchNorm) -> Observer:
         def observe(inputs: Tensor, outputs: Tensor, mask: Tensor | None) -> None:
             seen = observations.setdefault(name, Observation(layer))
             seen.observe(inputs, outputs, mask)
@@ -107,20 +105,8 @@ def observe_run(
     return {name: seen for name, seen in observations.items() if seen.has_samples()}
 
 
-@contextlib.contextmanager
-def observed(observers: dict[KBatchNorm, Callable[..., None]]) -> Iterator[None]:
-    """Let each layer tell its observer its inputs, outputs and mask."""
-    try:
-        for norm, observer in observers.items():
-            norm._observer = observer
-        yield
-    finally:
-        for norm in observers:
-            norm._observer = None
-
-
 def disagreement(summary: Mapping[str, float]) -> float:
-    """The larger of mean shift and |log(variance ratio)| / 2; infinite for NaN."""
+    """Return the larger of mean shift and |log(variance ratio)| / 2, or inf for NaN."""
     with np.errstate(all="ignore"):
         log_ratio = abs(np.log(summary["variance_ratio"])) / 2
     larger = np.maximum(summary["mean_shift"], log_ratio)
@@ -128,7 +114,7 @@ def disagreement(summary: Mapping[str, float]) -> float:
 
 
 def _draw_positions(shape: tuple[int, ...], mask: Tensor | None) -> np.ndarray:
-    """Positions of valid elements in the flat tensor, at every record the same."""
+    """Draw positions of valid elements in the flat tensor, each time the same."""
     if mask is None:
         valid, size = None, math.prod(shape)
     else:
@@ -143,7 +129,8 @@ def _draw_positions(shape: tuple[int, ...], mask: Tensor | None) -> np.ndarray:
 
 def _take(values: Tensor, positions: np.ndarray) -> np.ndarray:
     flat = ops.reshape(functional.widen(values), (-1,))
-    return ops.convert_to_numpy(ops.take(flat, positions))
+    taken: np.ndarray = ops.convert_to_numpy(ops.take(flat, positions))
+    return taken
 
 
 def _percentiles(name: str, values: list[np.ndarray]) -> dict[str, float]:

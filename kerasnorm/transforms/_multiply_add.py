@@ -11,7 +11,7 @@ from kerasnorm.functional import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="kerasnorm")
 class MultiplyAdd(keras.layers.Layer):
-    """y = factor * x + shift, with a factor and a shift for each index of `axis`.
+    """Return y = factor * x + shift, with a factor and shift for each index of `axis`.
 
     Args:
         axis: Tuple of integers; empty for one factor and shift for all.
@@ -29,9 +29,7 @@ class MultiplyAdd(keras.layers.Layer):
     def build(self, input_shape: Shape) -> None:
         """Create the weights."""
         axes = _validation.check_axes_fit(self.axis, input_shape) if self.axis else ()
-        self._reduction_axes = tuple(
-            a for a in range(len(input_shape)) if a not in axes
-        )
+        self.reduction_axes = tuple(a for a in range(len(input_shape)) if a not in axes)
         for name, initializer in (("factor", "ones"), ("shift", "zeros")):
             weight = self.add_weight(
                 name=name,
@@ -46,10 +44,10 @@ class MultiplyAdd(keras.layers.Layer):
     def call(
         self, inputs: Tensor, training: Any = None, mask: Tensor | None = None
     ) -> Tensor:
-        """Multiply and add; the other arguments are the normalization's."""
+        """Multiply and add; a normalization takes the other arguments too."""
         x = functional.widen(inputs)
         factor, shift = (
-            ops.expand_dims(ops.cast(v, x.dtype), self._reduction_axes)
+            ops.expand_dims(ops.cast(v, x.dtype), self.reduction_axes)
             for v in (self.factor, self.shift)
         )
         return ops.cast(x * factor + shift, self.compute_dtype)

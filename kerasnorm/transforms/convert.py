@@ -7,12 +7,17 @@ import keras
 from keras import ops
 
 from kerasnorm import _validation
+from kerasnorm._keras import (
+    all_layers,
+    compile_arguments,
+    decays,
+    trained_variables,
+)
 from kerasnorm.layers._schedule import is_schedule
 from kerasnorm.layers.batch_norm import KBatchNorm
 from kerasnorm.layers.dropout import KDropout, KGaussianDropout, KSpatialDropout
 from kerasnorm.transforms._configs import (
     Config,
-    all_layers,
     check_is_functional,
     copy_state,
     layers_of_attention,
@@ -44,20 +49,20 @@ _DROPOUTS = (
 
 
 def convert(model: keras.Model, to: str = "kerasnorm") -> keras.Model:
-    """Makes the same model of this package's layers, or of Keras's.
+    """Make the same model from the layers of this package, or from Keras's.
 
     `BatchNormalization`, `Dropout`, `SpatialDropout1D`, `2D`, `3D` and
     `GaussianDropout` become `KBatchNorm`, `KDropout`, `KSpatialDropout` and
     `KGaussianDropout` with the same names, configurations and weights, or the other
-    way round; all other layers are copied, so `MultiHeadAttention` keeps the `Dropout`
-    that it makes for itself. Predictions stay what they are. If the
-    model is compiled the new one is too, with a copy of the optimizer and its slots,
-    the same loss and metrics: training goes on where it was.
+    way round. All other layers are copied, so `MultiHeadAttention` keeps the `Dropout`
+    that it makes for itself. Predictions stay what they are. If the model is compiled
+    the new one is too, with the same loss and metrics and a copy of the optimizer and
+    its slots: training goes on where it was.
 
     Args:
-        model: Sequential or functional model, with models and wrapped layers in it as
-            may be, each layer in one of them. It is left as it is. Custom parts must
-            be able to be made again from their configuration.
+        model: Sequential or functional model, which does not change. It may have models
+            and wrapped layers in it, each layer in one of them. Keras must be able to
+            make custom parts again from their configuration.
         to: `"kerasnorm"` (default) or `"keras"`.
 
     Returns:
@@ -161,7 +166,8 @@ _BACK: dict[type, Callable[[Any, Any], keras.layers.Layer]] = {
 def _with_constant_rate(layer: Any) -> Config:
     if is_schedule(layer.rate):
         raise _no_counterpart(layer, "rate", layer.rate)
-    return layer.get_config()
+    config: Config = layer.get_config()
+    return config
 
 
 def _refuse(layer: Any, option: str, value: Any, only: Any) -> None:
@@ -213,8 +219,7 @@ def _copy_layers(old: keras.Model, new: keras.Model) -> None:
 
 
 def _copy_compilation(old: keras.Model, new: keras.Model) -> None:
-    # As given to `compile`: what its configuration names might not be registered.
-    arguments = dict(old._compile_config.config)
+    arguments = compile_arguments(old)
     for kind in ("metrics", "weighted_metrics"):
         arguments[kind] = keras.tree.map_structure(_copy_metric, arguments[kind])
     optimizer = type(old.optimizer).from_config(old.optimizer.get_config())
@@ -223,9 +228,9 @@ def _copy_compilation(old: keras.Model, new: keras.Model) -> None:
     pairs = zip(old.weights, new.weights, strict=True)
     ours_for = {id(theirs): ours for theirs, ours in pairs}
     inner, old_inner = map(_inner, (optimizer, old.optimizer))
-    trained = old_inner._trainable_variables or old.trainable_variables
+    trained = trained_variables(old_inner) or old.trainable_variables
     inner.exclude_from_weight_decay(
-        [ours_for[id(v)] for v in trained if not old_inner._use_weight_decay(v)]
+        [ours_for[id(v)] for v in trained if not decays(old_inner, v)]
     )
     if old.optimizer.built:
         optimizer.build([ours_for[id(v)] for v in trained])
@@ -241,7 +246,7 @@ def _copy_metric(metric: Any) -> Any:
 
 
 def _inner(optimizer: Any) -> Any:
-    """The optimizer that a LossScaleOptimizer scales for."""
+    """Return the optimizer that a LossScaleOptimizer scales for."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
