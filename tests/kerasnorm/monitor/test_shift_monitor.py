@@ -12,15 +12,15 @@ from keras import layers, ops
 
 import kerasnorm
 from kerasnorm import KBatchNorm, KDropout, ShiftMonitor
+from tests.kerasnorm import inputs
+
+pytestmark = pytest.mark.any_backend
 
 PERCENTILES = (15, 50, 85)
 
 
-def uneven(shape, seed=0, location=3.0):
-    """Neither constant nor centred, and another distribution at each feature."""
-    rng = np.random.default_rng(seed)
-    scale = np.random.default_rng(99).uniform(0.5, 2, shape[-1:])
-    return (scale * (location + 2 * rng.standard_normal(shape))).astype("float32")
+def uneven(shape, seed=0, location=0.0):
+    return inputs.uneven(shape, seed, location, "float32")
 
 
 def norm(name="norm", **options):
