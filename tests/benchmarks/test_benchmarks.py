@@ -18,7 +18,7 @@ from benchmarks.steps import Case
 from benchmarks.tables import TABLES, fastest_torch, milliseconds, render
 from benchmarks.timing import MOST_ROUNDS, WARM_UP, Timing, interleave
 from kerasnorm import KBatchNorm, KDropout
-from kerasnorm.backend import tensorflow as kernels
+from kerasnorm.backend.tensorflow import noise
 
 IMAGES = (4, 6, 6, 8)
 LARGE = (64, 32, 32, 64)
@@ -309,7 +309,7 @@ def test_dropout_is_drawn_in_short_rows(shape, known_batch, in_rows):
         for call in compiled_calls(graph)
     ]
     assert drawn
-    assert {size == kernels.ROW for size in drawn} == {in_rows}
+    assert {size == noise.ROW for size in drawn} == {in_rows}
 
 
 def test_keras_dropout_does_draw_floats():

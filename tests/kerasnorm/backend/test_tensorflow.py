@@ -10,6 +10,8 @@ from keras import ops
 
 from kerasnorm import KBatchNorm, KDropout, functional
 from kerasnorm.backend import tensorflow as kernels
+from kerasnorm.backend.tensorflow import noise, normalization
+from kerasnorm.backend.tensorflow.fused import is_under_xla
 from tests import oracle
 from tests.kerasnorm import probes
 from tests.kerasnorm.inputs import random_mask, uneven
@@ -28,9 +30,18 @@ LAYOUTS = pytest.mark.parametrize(
 )
 
 
+def test_xla_alone_is_told_by_the_index_of_the_device():
+    """`DeviceIndex` is the length of its list under XLA, and less elsewhere."""
+    assert is_under_xla() is False
+    for mode in ("graph", "xla"):
+        told = bool(in_mode(is_under_xla, mode)())
+        assert told is (mode == "xla"), "TensorFlow changed DeviceIndex."
+
+
 @pytest.fixture(autouse=True)
 def few_are_many(monkeypatch):
-    monkeypatch.setattr(kernels, "SMALL", 1000)
+    for module in (normalization, noise):
+        monkeypatch.setattr(module, "SMALL", 1000)
 
 
 def randomised(shape, axis, epsilon=EPSILON, **options):
@@ -103,7 +114,7 @@ def test_as_many_elements_as_there_are(monkeypatch):
     """By the library's own number, and with sums of many terms."""
     monkeypatch.undo()
     shape = (10, 64, 64, 4)
-    assert np.prod(shape) > kernels.SMALL
+    assert np.prod(shape) > normalization.SMALL
     layer = randomised(shape, -1, momentum=0.0)
     x = uneven(shape, location=1e4, dtype="float32")
     check(layer, x, (0, 1, 2), "graph", np.finfo("float32").eps)
@@ -210,19 +221,13 @@ FEW = ((6, 5), (0,), 2000.0)
 MANY = ((40, 64), (0,), 0.0)
 MANY_LARGE_MEAN = ((40, 64), (0,), 2000.0)
 MANY_AXIS_1 = ((40, 33, 2), (0, 2), 0.0)
-DERIVATIVES = pytest.mark.parametrize(
-    ("shape", "axes", "location", "mode"),
-    [
-        (*FEW, "eager"),
-        (*FEW, "xla"),
-        (*MANY, "eager"),
-        (*MANY_LARGE_MEAN, "eager"),
-        (*MANY_LARGE_MEAN, "graph"),
-        (*MANY, "unknown batch"),
-        (*MANY_AXIS_1, "graph"),
-        (*MANY_LARGE_MEAN, "xla"),
-    ],
-)
+
+
+def derivatives(*cases):
+    return pytest.mark.parametrize(
+        ("shape", "axes", "location", "mode"),
+        [(*case, mode) for case, mode in cases],
+    )
 
 
 def float32_parameters(shape, axes, location):
@@ -253,7 +258,15 @@ def assert_close_in_float32(ours, expected):
         np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
 
 
-@DERIVATIVES
+@derivatives(
+    (FEW, "eager"),
+    (FEW, "xla"),
+    (MANY, "eager"),
+    (MANY_LARGE_MEAN, "graph"),
+    (MANY, "unknown batch"),
+    (MANY_AXIS_1, "eager"),
+    (MANY_LARGE_MEAN, "xla"),
+)
 def test_second_derivatives_in_float32(shape, axes, location, mode):
     """Of a gradient penalty, against the functional form in float64."""
 
@@ -276,7 +289,12 @@ def test_second_derivatives_in_float32(shape, axes, location, mode):
     assert_close_in_float32(ours, penalty_gradients(functional)(*exact))
 
 
-@DERIVATIVES
+@derivatives(
+    (FEW, "eager"),
+    (MANY_LARGE_MEAN, "eager"),
+    (MANY_AXIS_1, "graph"),
+    (MANY, "xla"),
+)
 def test_jacobians_in_float32(shape, axes, location, mode):
     """Of three functions of the output at once, by the vectorized backward pass."""
 

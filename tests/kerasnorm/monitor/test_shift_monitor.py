@@ -376,13 +376,13 @@ def test_layers_are_not_observed_after_a_record_nor_after_a_failure():
     model = keras.Sequential([keras.Input((4,)), first, failing, second])
     monitor = ShiftMonitor(x, tolerance=math.inf)
     fit(model, x, monitor)
-    assert first._observer is None
-    assert second._observer is None
+    assert first.observer is None
+    assert second.observer is None
     failing.fails = True  # training runs what was traced before
     with pytest.raises(RuntimeError, match="on demand"):
         monitor.on_epoch_end(1)
-    assert first._observer is None
-    assert second._observer is None
+    assert first.observer is None
+    assert second.observer is None
     assert len(monitor.history) == 2
 
 

@@ -240,7 +240,7 @@ def test_an_interrupted_run_leaves_the_model_as_it_was(error):
         kerasnorm.recalibrate(model, Data(), verbose=0)
     for weight, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), value)
-    assert all(norm._observer is None for norm in norms(model))
+    assert all(norm.observer is None for norm in norms(model))
 
 
 def test_a_progress_bar(capsys):
