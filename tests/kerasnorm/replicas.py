@@ -171,7 +171,7 @@ class Replicas:
         self.number = number
         context = multiprocessing.get_context("spawn")
         self._processes = [
-            ProcessPoolExecutor(1, context, function, arguments)
+            ProcessPoolExecutor(1, context, functools.partial(function, *arguments))
             for function, *arguments in initializers
         ]
 
