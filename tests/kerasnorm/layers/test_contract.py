@@ -384,13 +384,17 @@ def test_dtype_policies(case, policy):
 
 
 @pytest.mark.parametrize(
-    ("policy", "cases"),
-    [("mixed_float16", list(CASES)), ("mixed_bfloat16", list(CASES)[::6])],
+    ("policy", "cases", "jit_compile"),
+    [
+        ("mixed_float16", list(CASES), False),
+        ("mixed_bfloat16", list(CASES)[::6], True),
+    ],
 )
-def test_fit_in_mixed_precision(policy, cases):
+def test_fit_in_mixed_precision(policy, cases, jit_compile):
     """The layers behind learn, and so does each variable of the layer itself."""
     model = branches(cases, dtype=policy)
-    model.compile(keras.optimizers.SGD(0.01), dict.fromkeys(model.output_names, "mse"))
+    mse = dict.fromkeys(model.output_names, "mse")
+    model.compile(keras.optimizers.SGD(0.01), mse, jit_compile=jit_compile)
     before = values(model)
     model.fit(X, targets(model), batch_size=4, verbose=0)
     still = [f"{branch('dropout, all dropped')}/kernel"]
@@ -442,7 +446,8 @@ def test_frozen():
     for layer, _ in pairs:
         layer.trainable = False
         assert layer.trainable_variables == []
-    model.compile(keras.optimizers.SGD(0.01), dict.fromkeys(model.output_names, "mse"))
+    mse = dict.fromkeys(model.output_names, "mse")
+    model.compile(keras.optimizers.SGD(0.01), mse, jit_compile=False)
     kept = [
         (weight, numpy(weight.value))
         for layer, _ in pairs

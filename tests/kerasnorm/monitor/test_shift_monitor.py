@@ -214,7 +214,12 @@ def test_frequency(frequency, steps_per_execution, records):
     if steps_per_execution > 1 and keras.backend.backend() == "torch":
         pytest.skip("Keras runs no several steps at a time on PyTorch.")
     model = keras.Sequential([keras.Input((4,)), norm()])
-    model.compile("sgd", "mse", steps_per_execution=steps_per_execution)
+    model.compile(
+        "sgd",
+        "mse",
+        steps_per_execution=steps_per_execution,
+        run_eagerly=EAGERLY and steps_per_execution == 1,
+    )
     x = uneven((80, 4))
     monitor = ShiftMonitor(x, frequency=frequency, tolerance=math.inf)
     fit(model, x, monitor, epochs=3)
@@ -324,7 +329,7 @@ def test_dropout_before_normalization(rate):
     model = keras.Sequential(
         [keras.Input((8,)), KDropout(rate, seed=1), norm(momentum=0.9)]
     )
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", run_eagerly=EAGERLY)
     monitor = ShiftMonitor(x[:1024])
     options = {"batch_size": 64, "epochs": 4, "verbose": 0, "callbacks": [monitor]}
     if rate < 0.5:

@@ -17,6 +17,8 @@ Y = {
     "logits": RNG.normal(size=(16, 5)).astype("float32"),
 }
 
+# XLA, which JAX cannot do without, takes more time than so few steps.
+JIT_COMPILE = keras.backend.backend() == "jax"
 # Of keras.applications the one with the most kinds of layers, in small.
 SMALL = {"EfficientNetB0": (64, 64, 3)}
 
@@ -62,6 +64,7 @@ def model_of_everything():
         optimizer,
         loss={"logits": squared_error, "features": "mse"},
         metrics={"logits": [keras.metrics.MeanAbsoluteError()]},
+        jit_compile=JIT_COMPILE,
     )
     return model
 
@@ -173,7 +176,7 @@ def test_converted_without_dropout_it_trains_as_the_original_does():
             layers.Dense(2),
         ]
     )
-    theirs.compile(keras.optimizers.Adam(0.01), "mse")
+    theirs.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=JIT_COMPILE)
     x = RNG.normal(2, 3, (32, 6)).astype("float32")
     y = RNG.normal(size=(32, 2)).astype("float32")
     theirs.fit(x, y, batch_size=8, shuffle=False, verbose=0)
@@ -365,7 +368,7 @@ def test_a_model_with_a_training_step_of_its_own():
 def test_a_layer_frozen_after_training():
     dense, norm = layers.Dense(4), layers.BatchNormalization()
     model = keras.Sequential([keras.Input((6,)), dense, norm, layers.Dense(1)])
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", jit_compile=JIT_COMPILE)
     x = RNG.normal(size=(16, 6))
     model.fit(x, x[:, :1], verbose=0)
     dense.trainable = False
@@ -380,7 +383,7 @@ def test_a_layer_frozen_after_training():
 def test_metrics_are_copied_not_shared():
     metric = keras.metrics.MeanSquaredError()
     model = keras.Sequential([keras.Input((4,)), layers.BatchNormalization()])
-    model.compile("sgd", "mse", metrics=[metric])
+    model.compile("sgd", "mse", metrics=[metric], jit_compile=JIT_COMPILE)
     x = RNG.normal(size=(8, 4))
     model.evaluate(x, x, verbose=0)
     before = float(metric.result())
