@@ -63,12 +63,12 @@ def test_moments_and_entropies_are_those_of_the_draws():
     model = classifier(KDropout(0.5))
     prefixes = [
         kerasnorm.monte_carlo(model, X, samples=s, seed=3, batch_size=16)
-        for s in range(1, 5)
+        for s in range(1, 4)
     ]
     # The s-th draw from the means of the first s - 1 and s draws.
     means = [p.mean.astype("float64") for p in prefixes]
     draws = np.array(
-        [means[0]] + [(s + 1) * means[s] - s * means[s - 1] for s in range(1, 4)]
+        [means[0]] + [(s + 1) * means[s] - s * means[s - 1] for s in range(1, 3)]
     )
     assert draws.std(axis=0).max() > 0.05
 
@@ -96,20 +96,20 @@ def test_batch_normalization_is_as_at_inference():
     assert result.variance.max() < 1e-10
 
 
-@pytest.mark.parametrize("noise", [KGaussianDropout(0.4), KDropout(0.4, seed=5)])
-def test_a_seed_gives_the_same_masks_and_no_variable_changes(noise):
-    model = classifier(noise)
-    before = [keras.ops.convert_to_numpy(v) for v in model.variables]
-    one, same = (kerasnorm.monte_carlo(model, X, 10, seed=7) for _ in range(2))
-    other = kerasnorm.monte_carlo(model, X, 10, seed=8)
+def test_a_seed_gives_the_same_masks_and_no_variable_changes():
+    """Of a seed the low 32 bits count."""
+    noise = [KGaussianDropout(0.4), KDropout(0.4, seed=5)]
+    model = classifier(*noise)
+    before = [numpy(v) for v in model.variables]
+    one, same, other = (
+        kerasnorm.monte_carlo(model, X, 10, seed) for seed in (7, 7 - 2**70, 8)
+    )
     for a, b, c in zip(one, same, other, strict=True):
         np.testing.assert_array_equal(a, b)
         assert not np.array_equal(a, c)
-    unseeded = kerasnorm.monte_carlo(model, X, 10)
-    assert not np.array_equal(unseeded.mean, one.mean)
     for variable, value in zip(model.variables, before, strict=True):
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value)
-    assert not noise.monte_carlo
+        np.testing.assert_array_equal(numpy(variable), value)
+    assert not any(layer.monte_carlo for layer in noise)
 
 
 def test_every_sample_layer_and_batch_has_masks_of_its_own():
@@ -173,13 +173,6 @@ def test_builtin_dropout_that_drops_nothing_does_not_matter():
     model = keras.Model(inputs, KDropout(0.5)(layers.Dropout(0)(x)))
     without_xla(model)
     assert kerasnorm.monte_carlo(model, X.reshape(-1, 5, 6), 20).variance.min() > 0
-
-
-def test_a_seed_may_be_any_integer():
-    model = classifier(KDropout(0.5))
-    results = [kerasnorm.monte_carlo(model, X, 2, s) for s in (3, 3 - 2**70, 4)]
-    np.testing.assert_array_equal(results[0].mean, results[1].mean)
-    assert np.any(results[0].mean != results[2].mean)
 
 
 @pytest.mark.parametrize("argument", ["samples", "batch_size"])
