@@ -20,7 +20,7 @@ Axes = tuple[int, ...]
 
 
 class Moments(NamedTuple):
-    count: Array
+    count: Array  # type: ignore[assignment]  # tuple.count is a method
     mean: Array
     variance: Array
 
@@ -147,7 +147,9 @@ def unbiased_variance(count: Array, variance: Array) -> Array:
     return np.where(count > 1, count / np.maximum(count - 1, 1) * variance, 0.0)
 
 
-def exponential_average(initial: Array, batches: Sequence[Array], momentum: float):
+def exponential_average(
+    initial: Array | float, batches: Sequence[Array | float], momentum: float
+) -> Array:
     """The initial value and each batch, aged by the momentum once per later batch."""
     steps = len(batches)
     aged = momentum**steps * np.asarray(initial, np.float64)
@@ -207,9 +209,9 @@ def random_words(count: int, seed: Sequence[int]) -> NDArray[np.uint32]:
     and the number of draws before this one.
     """
     with np.errstate(over="ignore"):
-        seed, draws = (np.array([s & 0xFFFFFFFF], np.uint32) for s in seed)
-        key_0 = _mix(_mix(seed + np.uint32(0x9E3779B9)) ^ draws)
-        key_1 = _mix(_mix(seed ^ np.uint32(0x85EBCA6B)) + draws)
+        first, draws = (np.array([s & 0xFFFFFFFF], np.uint32) for s in seed)
+        key_0 = _mix(_mix(first + np.uint32(0x9E3779B9)) ^ draws)
+        key_1 = _mix(_mix(first ^ np.uint32(0x85EBCA6B)) + draws)
         i = np.arange(count, dtype=np.uint32)
         return _mix(_mix(i ^ key_0) + i + key_1)
 
@@ -232,14 +234,15 @@ def gaussian_noise(shape: tuple[int, ...], rate: float, seed: Sequence[int]) -> 
     words = random_words(2 * int(np.prod(shape)), seed).reshape(-1, 2)
     radius, angle = ((words >> 8).T + 0.5) / 2**24
     normal = np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
-    return 1 + normal.reshape(shape) * np.sqrt(rate / (1 - rate))
+    noise: Array = 1 + normal.reshape(shape) * np.sqrt(rate / (1 - rate))
+    return noise
 
 
 def _mix(h: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """The finalizer "lowbias32" (Wellons 2018)."""
-    h = (h ^ (h >> 16)) * np.uint32(0x7FEB352D)
-    h = (h ^ (h >> 15)) * np.uint32(0x846CA68B)
-    return h ^ (h >> 16)
+    h = (h ^ (h >> np.uint32(16))) * np.uint32(0x7FEB352D)
+    h = (h ^ (h >> np.uint32(15))) * np.uint32(0x846CA68B)
+    return h ^ (h >> np.uint32(16))
 
 
 def _valid(x: Array, mask: Array | None) -> Array:

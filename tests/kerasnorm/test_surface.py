@@ -90,6 +90,7 @@ def test_arguments_are_those_of_the_built_in_layer_and_then_our_own(
     assert keyword == added
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("module", MODULES)
 def test_doctests(module):
     failed, _ = doctest.testmod(importlib.import_module(module))

@@ -10,6 +10,8 @@ import pytest
 
 from kerasnorm import backend, functional
 
+pytestmark = pytest.mark.any_backend
+
 NAMES = ("tensorflow", "jax", "torch", "generic")
 
 

@@ -13,6 +13,8 @@ from kerasnorm.layers._moving import (
 )
 from tests import oracle
 
+pytestmark = pytest.mark.any_backend
+
 MOMENTUM = 0.75
 EPSILON = 0.5
 AVERAGE = pytest.mark.parametrize("average", MOVING_AVERAGES.values())
