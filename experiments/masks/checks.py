@@ -1,8 +1,8 @@
 """Statistical tests of the masks of a generator, each mask by itself.
 
-A generator has the signature of `mask_stream.words`. Each test gives `Result`s whose
-p-values are uniform on (0, 1) where the masks are independent Bernoulli draws. The
-keys and positions are fixed: a result is the same whenever it is computed.
+A generator has the signature of `stream.words`. Each test returns `Result`s whose
+p-values are uniform on (0, 1) if the masks are independent Bernoulli draws. The keys
+and positions are fixed, so a result is the same whenever it is computed.
 """
 
 import math

@@ -1,6 +1,6 @@
-"""Statistical tests of a generator's masks against each other.
+"""Statistical tests of the masks of different steps, seeds, layers and replicas.
 
-Steps, seeds, layers, replicas: see `mask_tests`, whose conventions hold here.
+The conventions are those of `checks`.
 """
 
 import math
