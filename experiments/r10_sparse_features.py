@@ -20,9 +20,8 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 import kerasnorm
+from experiments.arm import Arm, Sizes
 from experiments.experiment import (
-    SEEDS,
-    TUNING_SEED,
     Experiment,
     Finding,
     Number,
@@ -41,7 +40,7 @@ BINS = np.linspace(0, 10, 101)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Sizes):
     """The sizes."""
 
     units: int = 256
@@ -50,7 +49,6 @@ class Config:
     tuning_steps: int = 1_000
     every: int = 500
     rates: tuple[float, ...] = (0.003, 0.01, 0.03)
-    seeds: tuple[int, ...] = SEEDS
 
 
 QUICK = Config(
@@ -99,24 +97,14 @@ def reconstruction_loss(trainer: Trainer, images: np.ndarray) -> float:
 
 
 def run(lab: Lab, config: Config) -> dict[str, Any]:
-    """Tunes both arms, then trains each with every seed."""
+    """Tune both arms, then train each with every seed."""
     data = lab.data("mnist")
 
-    def train(arm: str, rate: float, seed: int, steps: int) -> Trainer:
-        plan = Plan(
-            steps, config.batch_size, rate, seed, decay=True, every=config.every
-        )
-        network = trainer(config.units, arm)
-        network.train_to_end(data.train, plan)
-        return network
-
-    def score(arm: str, rate: float) -> Measurement:
-        network = train(arm, rate, TUNING_SEED, config.tuning_steps)
+    def score(network: Trainer) -> Measurement:
         value = reconstruction_loss(network, data.validation.images)
         return {"score": -value if np.isfinite(value) else -1e9}
 
-    def measure(arm: str, rate: float, seed: int) -> Measurement:
-        network = train(arm, rate, seed, config.steps)
+    def measure(network: Trainer) -> Measurement:
         hidden = network.outputs(data.test.images, "dropout")
         counts, _ = np.histogram(hidden, BINS)
         return {
@@ -126,13 +114,14 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
             "histogram": (counts / hidden.size).round(6).tolist(),
         }
 
-    def all_seeds(arm: str) -> list[Measurement]:
-        tuning = {"arm": arm, "units": config.units, "steps": config.tuning_steps}
-        rate = lab.tune_rate(tuning, config.rates, partial(score, arm))
-        key = {"arm": arm, "units": config.units, "steps": config.steps, "rate": rate}
-        return lab.with_seeds(key, config.seeds, partial(measure, arm, rate))
+    def measured(arm: str) -> list[Measurement]:
+        def train(plan: Plan) -> Trainer:
+            return trainer(config.units, arm).train_to_end(data.train, plan)
 
-    return {arm: all_seeds(arm) for arm in ARMS}
+        key = {"arm": arm, "units": config.units}
+        return Arm(lab, config, key, train, score).with_seeds(measure)
+
+    return {arm: measured(arm) for arm in ARMS}
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:

@@ -29,9 +29,9 @@ from matplotlib.figure import Figure
 from scipy.optimize import minimize_scalar
 
 import kerasnorm
+from experiments.arm import Arm, Sizes, validation_score
+from experiments.data import Splits
 from experiments.experiment import (
-    SEEDS,
-    TUNING_SEED,
     Experiment,
     Finding,
     Number,
@@ -49,17 +49,16 @@ LAST_NORM = f"norm_{LAYERS}"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Sizes):
     """The sizes."""
 
     width: int = 256
+    recalibration_images: int = 10_000
     steps: int = 3_000
     batch_size: int = 100
     tuning_steps: int = 1_000
     every: int = 500
     rates: tuple[float, ...] = (0.01, 0.03, 0.1)
-    recalibration_images: int = 10_000
-    seeds: tuple[int, ...] = SEEDS
 
 
 QUICK = Config(
@@ -99,79 +98,64 @@ def trainer(width: int, arm: str) -> Trainer:
 
 
 def run(lab: Lab, config: Config) -> dict[str, Any]:
-    """Tunes both arms, trains each with every seed, and recalibrates."""
+    """Tune both arms, train each with every seed, and recalibrate."""
     data = lab.data("fashion_mnist")
 
-    def train(arm: str, rate: float, seed: int, steps: int) -> Trainer:
-        plan = Plan(
-            steps, config.batch_size, rate, seed, decay=True, every=config.every
-        )
-        one = trainer(config.width, arm)
-        one.train_to_end(data.train, plan)
-        return one
-
-    def score(arm: str, rate: float) -> Measurement:
-        one = train(arm, rate, TUNING_SEED, config.tuning_steps)
-        logits = one.outputs(data.validation.images)
-        return {"score": accuracy(logits, data.validation.labels)}
-
-    def test(one: Trainer, name: str) -> Measurement:
-        logits = one.outputs(data.test.images)
+    def test(network: Trainer, kind: str) -> Measurement:
+        logits = network.outputs(data.test.images)
         return {
-            f"accuracy_{name}": 100 * accuracy(logits, data.test.labels),
-            f"loss_{name}": loss(logits, data.test.labels),
+            f"accuracy_{kind}": 100 * accuracy(logits, data.test.labels),
+            f"loss_{kind}": loss(logits, data.test.labels),
         }
 
-    def recalibrate(one: Trainer, seed: int) -> None:
-        images = data.train.subset(config.recalibration_images, seed).images
-        kerasnorm.recalibrate(one.model, images.astype("float32") / 255, verbose=0)
+    def recalibrate(network: Trainer) -> None:
+        images = data.train.subset(config.recalibration_images, network.seed).images
+        kerasnorm.recalibrate(network.model, images.astype("float32") / 255, verbose=0)
 
-    def measure(arm: str, rate: float, seed: int) -> Measurement:
-        one = train(arm, rate, seed, config.steps)
-        variance = one.model.get_layer(LAST_NORM).moving_variance
-        with_moving, moving = test(one, "moving"), variance.numpy()
-        recalibrate(one, seed)
+    def measure(network: Trainer) -> Measurement:
+        variance = network.model.get_layer(LAST_NORM).moving_variance
+        with_moving, moving = test(network, "moving"), variance.numpy()
+        recalibrate(network)
         real = variance.numpy()
         return {
             **with_moving,
-            **test(one, "real"),
+            **test(network, "real"),
             "shift": float(np.mean(np.maximum(real / moving, moving / real))),
             "ratios": np.round(real / moving, 4).tolist(),
         }
 
-    def at_best_temperature(one: Trainer, name: str) -> Measurement:
-        watched = one.outputs(data.validation.images)
-        found = minimize_scalar(
-            lambda log_t: loss(watched / np.exp(log_t), data.validation.labels),
-            bounds=(-3, 3),
-            method="bounded",
-        )
-        temperature = float(np.exp(found.x))
-        logits = one.outputs(data.test.images) / temperature
-        return {
-            f"temperature_{name}": temperature,
-            f"scaled_loss_{name}": loss(logits, data.test.labels),
-        }
+    def explore(network: Trainer) -> Measurement:
+        moving = at_best_temperature(network, data, "moving")
+        recalibrate(network)
+        return {**moving, **at_best_temperature(network, data, "real")}
 
-    def explore(rate: float, seed: int) -> Measurement:
-        one = train("before", rate, seed, config.steps)
-        moving = at_best_temperature(one, "moving")
-        recalibrate(one, seed)
-        return {**moving, **at_best_temperature(one, "real")}
+    def arm(name: str) -> Arm[Trainer]:
+        def train(plan: Plan) -> Trainer:
+            return trainer(config.width, name).train_to_end(data.train, plan)
 
-    def key_of(arm: str) -> dict[str, Any]:
-        tuning = {"arm": arm, "width": config.width, "steps": config.tuning_steps}
-        rate = lab.tune_rate(tuning, config.rates, partial(score, arm))
-        return {"arm": arm, "width": config.width, "steps": config.steps, "rate": rate}
+        key = {"arm": name, "width": config.width}
+        return Arm(lab, config, key, train, validation_score(data))
 
-    keys = {arm: key_of(arm) for arm in ARMS}
-    arms = {
-        arm: lab.with_seeds(key, config.seeds, partial(measure, arm, key["rate"]))
-        for arm, key in keys.items()
+    return {
+        **{name: arm(name).with_seeds(measure) for name in ARMS},
+        "explored": arm("before").with_seeds(explore, explored=True),
     }
-    explored = {"explored": True, **keys["before"]}
-    tried = partial(explore, explored["rate"])
-    return {**arms, "explored": lab.with_seeds(explored, config.seeds, tried)}
+
+
+def at_best_temperature(network: Trainer, data: Splits, kind: str) -> Measurement:
+    """Return the temperature that is best on validation images, and the test loss."""
+    watched = network.outputs(data.validation.images)
+    found = minimize_scalar(
+        lambda log_t: loss(watched / np.exp(log_t), data.validation.labels),
+        bounds=(-3, 3),
+        method="bounded",
+    )
+    temperature = float(np.exp(found.x))
+    logits = network.outputs(data.test.images) / temperature
+    return {
+        f"temperature_{kind}": temperature,
+        f"scaled_loss_{kind}": loss(logits, data.test.labels),
+    }
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:

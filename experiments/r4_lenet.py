@@ -16,9 +16,8 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.arm import Arm, Sizes
 from experiments.experiment import (
-    SEEDS,
-    TUNING_SEED,
     Experiment,
     Finding,
     Number,
@@ -28,14 +27,14 @@ from experiments.experiment import (
 from experiments.lab import Lab, Measurement
 from experiments.nets import batch_norm, seed_of
 from experiments.significance import paired_difference
-from experiments.trainer import Plan, Trainer, accuracy
+from experiments.trainer import Plan, Trainer, accuracy_on
 
 ARMS = {"without": False, "with": True}
 PAPER = 77.9  # without; of the value with, only the order of magnitude is known
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Sizes):
     """The sizes."""
 
     images: int = 25_000
@@ -45,7 +44,6 @@ class Config:
     every: int = 200  # an epoch
     rates: tuple[float, ...] = (0.9, 2.0)
     watched_images: int = 2_500
-    seeds: tuple[int, ...] = SEEDS
 
 
 QUICK = Config(
@@ -88,38 +86,28 @@ def trainer(norm: bool, xla: bool = False) -> Trainer:
 
 
 def run(lab: Lab, config: Config) -> dict[str, Any]:
-    """Tunes both arms, then trains each with every seed."""
+    """Tune both arms, then train each with every seed."""
     data = lab.data("fashion_mnist")
-    train = data.train.first(config.images)
+    images = data.train.first(config.images)
     watched = data.validation.first(config.watched_images)
 
-    def watch(arm: str, rate: float, seed: int, steps: int) -> list[float]:
-        plan = Plan(steps, config.batch_size, rate, seed, every=config.every)
-        network = trainer(ARMS[arm])
-        return [
-            100 * accuracy(network.outputs(watched.images), watched.labels)
-            for _ in network.train(train, plan)
-        ]
-
-    def score(arm: str, rate: float) -> Measurement:
-        curve = watch(arm, rate, TUNING_SEED, config.tuning_steps)
+    def score(curve: list[float]) -> Measurement:
         return {"score": curve[-1], "curve": curve}
 
-    def measure(arm: str, rate: float, seed: int) -> Measurement:
-        curve = watch(arm, rate, seed, config.steps)
-        logits = trainer(ARMS[arm]).outputs(data.test.images)
-        return {
-            "test_accuracy": 100 * accuracy(logits, data.test.labels),
-            "curve": curve,
-        }
+    def measured(arm: str) -> list[Measurement]:
+        def train(plan: Plan) -> list[float]:
+            network = trainer(ARMS[arm])
+            pauses = network.train(images, plan)
+            return [100 * accuracy_on(network, watched) for _ in pauses]
 
-    def all_seeds(arm: str) -> list[Measurement]:
-        tuning = {"arm": arm, "steps": config.tuning_steps}
-        rate = lab.tune_rate(tuning, config.rates, partial(score, arm))
-        key = {"arm": arm, "steps": config.steps, "rate": rate}
-        return lab.with_seeds(key, config.seeds, partial(measure, arm, rate))
+        def measure(curve: list[float]) -> Measurement:
+            accuracy = accuracy_on(trainer(ARMS[arm]), data.test)
+            return {"test_accuracy": 100 * accuracy, "curve": curve}
 
-    return {arm: all_seeds(arm) for arm in ARMS}
+        one = Arm(lab, config, {"arm": arm}, train, score, decay=False)
+        return one.with_seeds(measure)
+
+    return {arm: measured(arm) for arm in ARMS}
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:

@@ -14,9 +14,9 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.arm import Arm, Sizes, validation_score
 from experiments.experiment import (
     SEEDS,
-    TUNING_SEED,
     Experiment,
     Finding,
     Number,
@@ -26,27 +26,26 @@ from experiments.experiment import (
 from experiments.lab import Lab, Measurement
 from experiments.nets import mlp
 from experiments.significance import sign_test
-from experiments.trainer import Plan, Trainer, accuracy, error_percent
+from experiments.trainer import Plan, Trainer, error_percent
 
 BEST, ENDS = 0.5, (0.1, 1.0)
 EXPLORED = (0.5, 0.8, 1.0)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Sizes):
     """The sizes."""
 
     retained: tuple[float, ...] = (0.1, 0.3, 0.5, 0.8, 1.0)
     subset: int = 5_000
     widths: tuple[int, ...] = (256, 256, 256)
-    steps: int = 2_000
     explored_steps: int = 20_000
     explored_seeds: tuple[int, ...] = SEEDS[:3]
+    steps: int = 2_000
     batch_size: int = 100
     tuning_steps: int = 1_000
     every: int = 500
     rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
-    seeds: tuple[int, ...] = SEEDS
 
 
 QUICK = Config(
@@ -71,42 +70,27 @@ def trainer(widths: tuple[int, ...], retained: float) -> Trainer:
 
 
 def run(lab: Lab, config: Config) -> dict[str, Any]:
-    """Tunes and trains for every p."""
+    """Tune and train for every p."""
     data = lab.data("mnist")
 
-    def train(p: float, rate: float, seed: int, steps: int) -> Trainer:
-        plan = Plan(
-            steps, config.batch_size, rate, seed, decay=True, every=config.every
-        )
-        network = trainer(config.widths, p)
-        network.train_to_end(data.train.subset(config.subset, seed), plan)
-        return network
-
-    def score(p: float, rate: float) -> Measurement:
-        network = train(p, rate, TUNING_SEED, config.tuning_steps)
-        logits = network.outputs(data.validation.images)
-        return {"score": accuracy(logits, data.validation.labels)}
-
-    def measure(p: float, rate: float, steps: int, seed: int) -> Measurement:
-        network = train(p, rate, seed, steps)
+    def measure(network: Trainer) -> Measurement:
         return {"test_error": error_percent(network, data.test)}
 
-    def at(p: float) -> dict[str, Any]:
+    def measured(p: float) -> dict[str, Any]:
+        def train(plan: Plan) -> Trainer:
+            images = data.train.subset(config.subset, plan.seed)
+            return trainer(config.widths, p).train_to_end(images, plan)
+
         key = {"retained": p, "subset": config.subset}
-        tuning = {**key, "steps": config.tuning_steps}
-        rate = lab.tune_rate(tuning, config.rates, partial(score, p))
-
-        def trained(steps: int, seeds: tuple[int, ...]) -> list[Measurement]:
-            settings = {**key, "rate": rate, "steps": steps}
-            return lab.with_seeds(settings, seeds, partial(measure, p, rate, steps))
-
-        result: dict[str, Any] = {"retained": p, "rate": rate}
-        result["seeds"] = trained(config.steps, config.seeds)
+        arm = Arm(lab, config, key, train, validation_score(data))
+        result: dict[str, Any] = {"retained": p, "rate": arm.rate()}
+        result["seeds"] = arm.with_seeds(measure)
         if p in EXPLORED:
-            result["explored"] = trained(config.explored_steps, config.explored_seeds)
+            steps, seeds = config.explored_steps, config.explored_seeds
+            result["explored"] = arm.with_seeds(measure, steps, seeds)
         return result
 
-    return {"results": [at(p) for p in config.retained]}
+    return {"results": [measured(p) for p in config.retained]}
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -67,6 +67,7 @@ class Trainer:
     ) -> None:
         self._build, self._optimizer, self._objective = build, optimizer, objective
         self.model = build(0)
+        self.seed = 0  # the one that the model was started with
         optimizer.build(self.model.trainable_variables)
         self._unused = [v.numpy() for v in optimizer.variables]
         self._run = tf.function(self._steps, jit_compile=xla)
@@ -82,6 +83,7 @@ class Trainer:
             self._optimizer.variables, self._unused, strict=True
         ):
             variable.assign(value)
+        self.seed = seed
 
     def train(self, data: Split, plan: Plan) -> Iterator[int]:
         """Trains from the start; pauses every `plan.every` steps.
@@ -104,10 +106,11 @@ class Trainer:
             )
             yield start + plan.every
 
-    def train_to_end(self, data: Split, plan: Plan) -> None:
-        """Trains without looking."""
+    def train_to_end(self, data: Split, plan: Plan) -> Self:
+        """Train without a pause; return the trainer."""
         for _ in self.train(data, plan):
             pass
+        return self
 
     def outputs(self, images: np.ndarray, layer: str | None = None) -> np.ndarray:
         """What the network, or a layer's input, is at inference.
@@ -173,9 +176,14 @@ def loss(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(logsumexp(wide, axis=-1) - own))
 
 
+def accuracy_on(trainer: Trainer, data: Split) -> float:
+    """Return the share of right answers of a network at inference."""
+    return accuracy(trainer.outputs(data.images), data.labels)
+
+
 def error_percent(trainer: Trainer, data: Split) -> float:
-    """The share of wrong answers, in percent."""
-    return 100 * (1 - accuracy(trainer.outputs(data.images), data.labels))
+    """Return the share of wrong answers of a network at inference, in percent."""
+    return 100 * (1 - accuracy_on(trainer, data))
 
 
 def _scaled(images: tf.Tensor) -> tf.Tensor:
