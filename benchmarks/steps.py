@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 import kerasnorm
-from benchmarks.timing import Step, num_threads
+from benchmarks.timing import Step
+from training.machine import num_cores
 
 try:
     import torch
@@ -112,7 +113,7 @@ def tensorflow_step(case: Case, library: str) -> Step:
 
 def torch_step(case: Case, channels_last: bool = False) -> Step:
     """The same in PyTorch, which has one shape and two memory layouts for images."""
-    torch.set_num_threads(num_threads())
+    torch.set_num_threads(num_cores())
     dtype = getattr(torch, case.dtype)
     channels = case.shape[case.axis]
     x, dy = (

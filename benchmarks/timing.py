@@ -2,7 +2,6 @@
 
 import datetime
 import gc
-import os
 import platform
 import random
 import statistics
@@ -10,8 +9,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
+
+from training.machine import num_cores, processor
 
 Step = Callable[[], Any]
 
@@ -96,28 +96,16 @@ def interleave(
     return Timing(seconds)
 
 
-def num_threads() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def environment() -> dict[str, Any]:
     """What the figures depend on."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "cpu": _cpu(),
-        "threads": num_threads(),
+        "cpu": processor(),
+        "threads": num_cores(),
         "system": platform.platform(),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
     }
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def _version(name: str) -> str | None:

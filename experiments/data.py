@@ -1,12 +1,14 @@
 """MNIST and Fashion-MNIST as arrays in memory."""
 
 import functools
+import gzip
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from training.config import TrainConfig
+from training.data.archives import own_directory
 from training.data.pipeline import SPLITS, load
 
 VALIDATION_SHARE = 1 / 6  # 10,000 of the 60,000 training images
@@ -61,6 +63,21 @@ def load_splits(dataset: str, archives: Path | None) -> Splits:
     }
     data = load(TrainConfig.model_validate(options))
     return Splits(*(_in_memory(data.splits[name].batch(10_000)) for name in SPLITS))
+
+
+def first_of_archive(part: str, count: int) -> Split:
+    """Return the first examples of Fashion-MNIST, in the order of its archives.
+
+    Args:
+        part: `"train"` or `"t10k"`.
+        count: How many.
+    """
+    archives = own_directory("fashion_mnist")
+    with gzip.open(archives / f"{part}-images-idx3-ubyte.gz") as file:
+        images = np.frombuffer(file.read(16 + 784 * count), np.uint8, offset=16)
+    with gzip.open(archives / f"{part}-labels-idx1-ubyte.gz") as file:
+        labels = np.frombuffer(file.read(8 + count), np.uint8, offset=8)
+    return Split(images.reshape(-1, 28, 28, 1), labels.astype("int32"))
 
 
 def _in_memory(batches: object) -> Split:

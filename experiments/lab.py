@@ -20,6 +20,7 @@ from typing import Any, Self
 from experiments.data import Splits, load_splits
 from training.config import REPOSITORY
 from training.errors import UserError
+from training.machine import num_cores, processor
 from training.run.atomic import write_atomically
 from training.run.claim import claim
 
@@ -177,7 +178,7 @@ def circumstances() -> dict[str, Any]:
     return {
         "date": now.isoformat(timespec="seconds"),
         "commit": commit(),
-        "machine": machine(),
+        "machine": f"{processor()}, {num_cores()} cores",
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in PACKAGES},
@@ -194,18 +195,6 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head + ("+" if changed else "")
-
-
-@functools.cache
-def machine() -> str:
-    """The processor and how many cores of it this process may use."""
-    name = platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    return f"{name}, {len(os.sched_getaffinity(0))} cores"
 
 
 def _git(*arguments: str) -> str:

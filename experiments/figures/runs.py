@@ -1,7 +1,6 @@
 """Data and the small trainings that the figures are drawn from."""
 
 import functools
-import gzip
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from keras import ops
 
 import kerasnorm
-from training.data.archives import own_directory
+from experiments.data import first_of_archive
 
 CLASSES = (
     "T-shirt",
@@ -36,14 +35,15 @@ INPUT_RATE, HIDDEN_RATE = 0.2, 0.5
 
 
 @functools.cache
-def fashion_mnist(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first images (count, 784) in [0, 1] and labels of "train" or "t10k"."""
-    archives = own_directory("fashion_mnist")
-    with gzip.open(archives / f"{split}-images-idx3-ubyte.gz") as file:
-        pixels = np.frombuffer(file.read(16 + 784 * count), np.uint8, offset=16)
-    with gzip.open(archives / f"{split}-labels-idx1-ubyte.gz") as file:
-        labels = np.frombuffer(file.read(8 + count), np.uint8, offset=8)
-    return pixels.reshape(-1, 784).astype("float32") / 255, labels.astype("int32")
+def fashion_mnist(part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first images, (count, 784) in [0, 1], and labels of an archive.
+
+    Args:
+        part: `"train"` or `"t10k"`.
+        count: How many.
+    """
+    split = first_of_archive(part, count)
+    return split.images.reshape(-1, 784).astype("float32") / 255, split.labels
 
 
 class AfterSteps(keras.callbacks.Callback):
