@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.models import LARGE_NETWORKS, NETWORKS, build
+from benchmarks.networks import LARGE_NETWORKS, NETWORKS, build
 from benchmarks.quiet import measure
 
 BATCHES = (1, 32, 256)
