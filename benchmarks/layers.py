@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks import memory
 from benchmarks.quiet import measure
-from benchmarks.steps import LAYERS, Case, steps, tensorflow_step
+from benchmarks.steps import LAYERS, Case, candidates, tensorflow_step
 
 SMALL = [(32, 16), (128, 64), (128, 256)]
 LARGE = [(4096, 1024), (64, 32, 32, 64)]
@@ -49,7 +49,7 @@ def run(quick: bool, patience: float) -> dict[str, Any]:
     """Time all cases; for the large tensors, the peak memory too."""
     timings = []
     for case in cases(quick):
-        measured = measure(steps(case), 0.5 if quick else 2.0, patience)
+        measured = measure(candidates(case), 0.5 if quick else 2.0, patience)
         timings.append({"case": asdict(case), **measured})
         gc.collect()
     return {"timings": timings, "memory": [] if quick else peaks()}

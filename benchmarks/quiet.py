@@ -28,7 +28,7 @@ def measure(
     deadline = time.monotonic() + patience
     results = []
     while True:
-        _wait_for_quiet(deadline)
+        wait_for_quiet(deadline)
         timing, others = during(lambda: interleave(candidates, budget))
         results.append({"times": timing.summary("kerasnorm"), "others": others})
         if others <= QUIET or time.monotonic() >= deadline:
@@ -37,20 +37,21 @@ def measure(
 
 def during(run: Callable[[], Any]) -> tuple[Any, float]:
     """What `run` returns, and how many cores other processes used meanwhile."""
-    start, busy, own = time.monotonic(), _busy_seconds(), time.process_time()
+    start, busy, own = time.monotonic(), busy_seconds(), time.process_time()
     result = run()
-    others = _busy_seconds() - busy - (time.process_time() - own)
+    others = busy_seconds() - busy - (time.process_time() - own)
     return result, max(others, 0.0) / (time.monotonic() - start)
 
 
-def _wait_for_quiet(deadline: float) -> None:
+def wait_for_quiet(deadline: float) -> None:
+    """Wait until other processes are quiet, or until the deadline."""
     while time.monotonic() < deadline:
         _, others = during(lambda: time.sleep(1))
         if others <= QUIET:
             return
 
 
-def _busy_seconds() -> float:
+def busy_seconds() -> float:
     """Seconds of all cores in use since the start, the hypervisor's share included."""
     first_line = Path("/proc/stat").read_text(encoding="utf-8").partition("\n")[0]
     user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = map(

@@ -151,7 +151,7 @@ def copy_step(case: Case) -> Step:
     return lambda: add(x, one)
 
 
-def steps(case: Case) -> dict[str, Step]:
+def candidates(case: Case) -> dict[str, Step]:
     """All candidates of a case; PyTorch's beside the ordinary graphs only."""
     found = {library: tensorflow_step(case, library) for library in LAYERS[case.layer]}
     if torch is not None and not case.xla and case.known_batch:

@@ -153,14 +153,15 @@ def _train(
 
 def seconds_per_step(config: Config, data: Splits) -> Measurement:
     """The median of each arm, timed in turn; seconds of the processor."""
-    steps = config.timed_steps * (config.timed_rounds + WARM_UP)
+    rounds = config.timed_rounds + WARM_UP
+    steps = rounds * config.timed_steps
     plan = Plan(steps, config.batch_size, 1e-3, 0, every=config.timed_steps)
-    runs = {arm: trainer(config.model, arm).train(data.train, plan) for arm in ARMS}
+    pauses = {arm: trainer(config.model, arm).train(data.train, plan) for arm in ARMS}
     seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
-    for turn in range(config.timed_rounds + WARM_UP):
-        for arm, run in runs.items():
+    for turn in range(rounds):
+        for arm, run_to_pause in pauses.items():
             start = time.process_time()
-            next(run)
+            next(run_to_pause)
             if turn >= WARM_UP:
                 seconds[arm].append((time.process_time() - start) / config.timed_steps)
     return {arm: statistics.median(values) for arm, values in seconds.items()}

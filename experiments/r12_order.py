@@ -184,14 +184,12 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
             ),
             *(
                 Number(
-                    f"test {what}, dropout {arm}, {statistics} statistics",
-                    mean_and_range(
-                        column(measured[arm], f"{what}_{statistics}"), digits
-                    ),
+                    f"test {what}, dropout {arm}, {kind} statistics",
+                    mean_and_range(column(measured[arm], f"{what}_{kind}"), digits),
                 )
                 for arm in ARMS
                 for what, digits in (("accuracy", 2), ("loss", 4))
-                for statistics in ("moving", "real")
+                for kind in ("moving", "real")
             ),
         ],
         p=max(sign_test(larger.tolist()), sign_test(saved.tolist())),
@@ -202,11 +200,9 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
 def _explored(measured: list[Measurement]) -> str:
     """The losses at the best temperatures, in words."""
     values = {
-        f"{what}_{statistics}": mean_and_range(
-            column(measured, f"{what}_{statistics}"), digits
-        )
+        f"{what}_{kind}": mean_and_range(column(measured, f"{what}_{kind}"), digits)
         for what, digits in (("temperature", 2), ("scaled_loss", 4))
-        for statistics in ("moving", "real")
+        for kind in ("moving", "real")
     }
     return (
         "Tried after this result, and no part of the criterion: logits divided by the "

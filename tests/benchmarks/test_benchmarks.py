@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import __main__ as command_line
-from benchmarks import inference, layers, memory, models, pages, quiet, steps
+from benchmarks import inference, layers, memory, networks, pages, quiet, steps
 from benchmarks.report import report
 from benchmarks.steps import Case
 from benchmarks.tables import TABLES, fastest_torch, milliseconds, render
@@ -108,7 +108,7 @@ def disturbed(monkeypatch, others):
     """Other processes that use so many cores, timing by timing; time does not pass."""
     clock, others = FakeClock(), iter(others)
     monkeypatch.setattr(quiet.time, "monotonic", clock)
-    monkeypatch.setattr(quiet, "_wait_for_quiet", lambda deadline: None)
+    monkeypatch.setattr(quiet, "wait_for_quiet", lambda deadline: None)
 
     def during(run):
         clock.now += 1
@@ -134,18 +134,18 @@ def test_own_work_is_not_others(monkeypatch):
     for module, name, values in (
         (quiet.time, "monotonic", [10, 12]),
         (quiet.time, "process_time", [5, 6]),
-        (quiet, "_busy_seconds", [100, 103]),
+        (quiet, "busy_seconds", [100, 103]),
     ):
         monkeypatch.setattr(module, name, iter(values).__next__)
     assert quiet.during(lambda: "done") == ("done", 1.0)
 
 
 def test_the_seconds_in_use_grow():
-    before = quiet._busy_seconds()
+    before = quiet.busy_seconds()
     end = time.process_time() + 0.2
     while time.process_time() < end:
         pass
-    assert quiet._busy_seconds() > before
+    assert quiet.busy_seconds() > before
 
 
 @pytest.mark.parametrize("xla", [False, True], ids=["graph", "xla"])
@@ -323,9 +323,9 @@ def test_keras_dropout_does_draw_floats():
     assert [op for op in names if "Random" in op]
 
 
-@pytest.mark.parametrize("network", models.NETWORKS)
+@pytest.mark.parametrize("network", networks.NETWORKS)
 def test_the_three_variants_of_a_network(network):
-    built = {variant: models.build(network, variant) for variant in models.VARIANTS}
+    built = {variant: networks.build(network, variant) for variant in networks.VARIANTS}
     kinds = {name: [type(v) for v in m.layers] for name, m in built.items()}
     ours = kinds["kerasnorm"]
     assert KBatchNorm in ours
@@ -336,7 +336,7 @@ def test_the_three_variants_of_a_network(network):
 
 def test_the_variant_with_kerass_layers_predicts_the_same():
     ours, builtin, folded = (
-        models.build("cnn", name) for name in ("kerasnorm", "keras", "folded")
+        networks.build("cnn", name) for name in ("kerasnorm", "keras", "folded")
     )
     images = np.random.default_rng(0).uniform(0, 255, (4, 28, 28, 1))
     expected = ours.predict(images, verbose=0)
@@ -348,16 +348,16 @@ def test_the_variant_with_kerass_layers_predicts_the_same():
 
 def test_resnet20_has_the_parameters_of_the_paper():
     """0.27 million, He et al. 2015, Table 6; 19 convolutions and a dense layer."""
-    model = models.build("resnet20", "neither")
+    model = networks.build("resnet20", "neither")
     weighted = [v for v in model.layers if v.weights]
     kernels = [v for v in weighted if v.weights[0].shape[0] == 3]
     assert len(kernels) == 19
     assert round(model.count_params() / 1e6, 2) == 0.27
 
 
-@pytest.mark.parametrize("variant", models.VARIANTS)
+@pytest.mark.parametrize("variant", networks.VARIANTS)
 def test_the_training_step_trains(variant):
-    step = models.training_step("mlp", variant)
+    step = networks.training_step("mlp", variant)
     first, *_, last = (float(step()["loss"]) for _ in range(6))
     assert last < first
 
@@ -365,11 +365,11 @@ def test_the_training_step_trains(variant):
 def test_the_share_that_is_added():
     medians = {"kerasnorm": 7, "keras": 9, "neither": 5}
     times = {name: {"median": median} for name, median in medians.items()}
-    assert models.added_share(times) == 0.5
+    assert networks.added_share(times) == 0.5
 
 
 def test_the_exported_model_answers_as_the_model(tmp_path):
-    model = models.build("mlp", "kerasnorm")
+    model = networks.build("mlp", "kerasnorm")
     images = np.random.default_rng(0).uniform(0, 255, (3, 28, 28, 1)).astype("float32")
     loaded = inference.exported(model, tmp_path / "model")
     np.testing.assert_allclose(
@@ -415,7 +415,7 @@ TIMES = {
     }.items()
 }
 CASE = {"layer": "batch_norm", "shape": [64, 32, 32, 64]}
-COSTS = {name: {"first_call": 1.5, "peak": 4e6} for name in models.VARIANTS}
+COSTS = {name: {"first_call": 1.5, "peak": 4e6} for name in networks.VARIANTS}
 RESULTS = {
     "layers": {
         "timings": [
