@@ -21,11 +21,11 @@ SHAPES = [
 ]
 CHANNELS_FIRST = (64, 64, 32, 32)
 KERAS_XLA_LIMIT = 2**23
-"""Elements up to which Keras's dropout under XLA is waited for: 1.6 s a call."""
+"""Keras's dropout under XLA is timed up to so many elements: there it takes 1.6 s."""
 
 
 def cases(quick: bool) -> Iterator[Case]:
-    """The cases: all shapes in an ordinary graph, the other ways on fewer."""
+    """Yield the cases: all shapes in an ordinary graph, fewer in the other ways."""
     if quick:
         for layer in LAYERS:
             yield from (Case(layer, shape) for shape in (SMALL[-1], LARGE[-1]))
@@ -46,7 +46,7 @@ def cases(quick: bool) -> Iterator[Case]:
 
 
 def run(quick: bool, patience: float) -> dict[str, Any]:
-    """Time all cases; for the large tensors, the peak memory too."""
+    """Time all cases, and measure the peak memory on the large images."""
     timings = []
     for case in cases(quick):
         measured = measure(candidates(case), 0.5 if quick else 2.0, patience)
@@ -56,7 +56,7 @@ def run(quick: bool, patience: float) -> dict[str, Any]:
 
 
 def peaks() -> list[dict[str, Any]]:
-    """Peak memory of a training step on the large images."""
+    """Return the peak memory of a training step on the large images."""
     rows = []
     for layer in LAYERS:
         for xla in (False, True):

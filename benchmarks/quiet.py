@@ -1,4 +1,4 @@
-"""Timings on a machine that others use too: wait for quiet, and record how quiet."""
+"""Timing on a shared machine: wait until it is quiet, and record how quiet it was."""
 
 import os
 import time
@@ -9,21 +9,22 @@ from typing import Any
 from benchmarks.timing import Step, interleave
 
 QUIET = 0.1
-"""Cores that other processes may use on average while something is timed."""
+"""The cores that other processes may use on average during a timing."""
 
 
 def measure(
     candidates: Mapping[str, Step], budget: float, patience: float
 ) -> dict[str, Any]:
-    """The timing least disturbed by other processes.
+    """Time the candidates until other processes disturb them little.
 
     Args:
         candidates: What to call, by name.
-        budget: Seconds to spend on one timing.
-        patience: Seconds after which a disturbed timing is not made again.
+        budget: The seconds of one timing.
+        patience: The seconds after which a disturbed timing is no longer repeated.
 
     Returns:
-        The summary as `times`, and the cores that others used meanwhile as `others`.
+        Of the least disturbed timing: the summary as `times`, and as `others` the
+        cores that other processes used meanwhile.
     """
     deadline = time.monotonic() + patience
     results = []
@@ -36,7 +37,7 @@ def measure(
 
 
 def during(run: Callable[[], Any]) -> tuple[Any, float]:
-    """What `run` returns, and how many cores other processes used meanwhile."""
+    """Return what `run` returns, and the cores that other processes used meanwhile."""
     start, busy, own = time.monotonic(), busy_seconds(), time.process_time()
     result = run()
     others = busy_seconds() - busy - (time.process_time() - own)
@@ -45,6 +46,7 @@ def during(run: Callable[[], Any]) -> tuple[Any, float]:
 
 def wait_for_quiet(deadline: float) -> None:
     """Wait until other processes are quiet, or until the deadline."""
+    """Wait until other processes are quiet, or until the deadline."""
     while time.monotonic() < deadline:
         _, others = during(lambda: time.sleep(1))
         if others <= QUIET:
@@ -52,7 +54,7 @@ def wait_for_quiet(deadline: float) -> None:
 
 
 def busy_seconds() -> float:
-    """Seconds of all cores in use since the start, the hypervisor's share included."""
+    """Return the seconds that all cores have been busy, for the hypervisor too."""
     first_line = Path("/proc/stat").read_text(encoding="utf-8").partition("\n")[0]
     user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = map(
         int, first_line.split()[1:]

@@ -25,16 +25,16 @@ class Split:
         return len(self.labels)
 
     def subset(self, size: int, seed: int) -> "Split":
-        """`size` examples chosen at random; the same seed chooses the same."""
+        """Return `size` examples chosen at random; the same seed chooses the same."""
         chosen = np.random.default_rng((seed, 1)).permutation(len(self))[:size]
         return Split(self.images[chosen], self.labels[chosen])
 
     def first(self, size: int) -> "Split":
-        """The first `size` examples."""
+        """Return the first `size` examples."""
         return Split(self.images[:size], self.labels[:size])
 
     def binarized(self) -> "Split":
-        """Black and white: every pixel above the middle 255, the others 0."""
+        """Return the images in black and white: 255 above the middle, else 0."""
         return replace(self, images=np.uint8(255) * (self.images > 127))
 
 
@@ -49,12 +49,12 @@ class Splits:
 
 @functools.lru_cache(maxsize=2)
 def load_splits(dataset: str, archives: Path | None) -> Splits:
-    """All of a dataset: 50,000, 10,000 and 10,000 images.
+    """Load all of a dataset: 50,000, 10,000 and 10,000 images.
 
     Args:
         dataset: `"mnist"` or `"fashion_mnist"`.
-        archives: A directory with MNIST's original archives, or `None` to have TFDS
-            fetch them. Fashion-MNIST's lie in the repository.
+        archives: A directory with MNIST's original archives. With `None` TFDS
+            downloads them. Fashion-MNIST's archives lie in the repository.
     """
     options = {
         "dataset": dataset,

@@ -4,8 +4,8 @@ Srivastava et al. (2014), section 7.2, figures 7 and 8: an autoencoder with one 
 256 rectified linear units on MNIST, p = 0.5 in the hidden layer. The mean activation of
 the hidden units falls from 2.0 to 0.7, and most of them are near 0.
 
-The size of an activation depends on where the factor p stands, so this is the paper's
-own form, `scale_at="inference"`. The outputs are sigmoids, the loss is the
+The size of an activation depends on where the factor p stands. Here it stands as in the
+paper: `scale_at="inference"`. The outputs are sigmoids, and the loss is the
 cross-entropy of the pixels. Activations are those of 10,000 test images, without
 dropout and before the factor p.
 """
@@ -57,7 +57,7 @@ QUICK = Config(
 
 
 def autoencoder(seed: int, *, units: int, rate: float) -> keras.Model:
-    """784 pixels, ReLU units with dropout, 784 logits; both matrices are learned."""
+    """Make a network of 784 pixels, ReLU units with dropout, and 784 logits."""
     images = keras.Input((28, 28, 1))
     x = keras.layers.Flatten()(images)
     encoder = keras.initializers.HeNormal(seed_of(seed, 1))
@@ -75,7 +75,7 @@ def autoencoder(seed: int, *, units: int, rate: float) -> keras.Model:
 def pixel_cross_entropy(
     outputs: tf.Tensor, images: tf.Tensor, labels: tf.Tensor
 ) -> tf.Tensor:
-    """Summed over the pixels, averaged over the images."""
+    """Return the cross-entropy, summed over the pixels, averaged over the images."""
     pixels = tf.reshape(images, tf.shape(outputs))
     entropy = tf.nn.sigmoid_cross_entropy_with_logits(pixels, outputs)
     return tf.reduce_mean(tf.reduce_sum(entropy, axis=-1))
@@ -83,14 +83,14 @@ def pixel_cross_entropy(
 
 @cache
 def trainer(units: int, arm: str) -> Trainer:
-    """Trains an autoencoder."""
+    """Return the trainer of an autoencoder."""
     build = partial(autoencoder, units=units, rate=ARMS[arm])
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
     return Trainer(build, optimizer, pixel_cross_entropy)
 
 
 def reconstruction_loss(trainer: Trainer, images: np.ndarray) -> float:
-    """The loss at inference."""
+    """Return the loss at inference."""
     logits = trainer.outputs(images).astype("float64")
     pixels = images.reshape(logits.shape) / 255.0
     return float(np.mean(np.sum(np.logaddexp(0, logits) - pixels * logits, axis=-1)))
@@ -125,7 +125,7 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:
-    """The ratio of the mean activations."""
+    """Compare the mean activations."""
     activations = {arm: column(measured[arm], "mean_activation") for arm in ARMS}
     ratios = np.divide(activations["with"], activations["without"])
     small = int(np.sum(ratios <= 0.6))
@@ -161,7 +161,7 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
 
 
 def plot(measured: dict[str, Any], figure: Figure) -> None:
-    """Figures 7b and 8b: histograms of the activations."""
+    """Draw figures 7b and 8b: histograms of the activations."""
     rows = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes, arm in zip(rows, ARMS, strict=True):
         share = np.mean(column(measured[arm], "histogram"), axis=0)

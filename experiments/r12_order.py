@@ -1,22 +1,22 @@
 """R12: dropout in front of a batch normalization shifts its variance.
 
-Li et al. (2018), arXiv:1801.05134: behind dropout, the variance that batch
-normalization sees in training is another one than at inference; behind the last
-normalization dropout does no such harm. Wu & Johnson (2021), arXiv:2105.07576: moving
-statistics can be replaced by those of the population ("precise BN").
+Li et al. (2018), arXiv:1801.05134: a batch normalization behind dropout sees another
+variance in training than at inference; dropout behind the last normalization does no
+such harm. Wu & Johnson (2021), arXiv:2105.07576: the statistics of the population can
+replace the moving ones ("precise BN").
 
-Two networks 784-256-256-256-10 with batch normalization on Fashion-MNIST. In one 0.5 of
-the units of the second hidden layer are dropped, in front of the last normalization; in
-the other 0.5 of the third, behind it. `kerasnorm.recalibrate` measures the real
-variance, with dropout off, on training images; how far the moving variance of the last
-normalization is from it is the mean over its units of max(real / moving, moving /
-real). The first network is then tested again with the real statistics.
+There are two networks 784-256-256-256-10 with batch normalization, on Fashion-MNIST.
+One drops 0.5 of the units of the second hidden layer, in front of the last
+normalization. The other drops 0.5 of the third, behind it. `kerasnorm.recalibrate`
+measures the real variance on training images, with dropout off. The shift is the mean
+over the units of the last normalization of max(real / moving, moving / real). The first
+network is then tested again with the real statistics.
 
 In the first full run the shift was as claimed, but with the real statistics the loss
-was higher, at the same accuracy. What was tried then, and is reported beside the
-verdict without changing it: whether that is a matter of the logits' scale. Both are
-compared again with logits divided by the temperature that is best on validation images
-(Guo et al. 2017, arXiv:1706.04599).
+was higher, at the same accuracy. Then it was tried whether the scale of the logits is
+the reason: both are compared again with logits divided by the temperature that is best
+on validation images (Guo et al. 2017, arXiv:1706.04599). That is reported beside the
+verdict and does not change it.
 """
 
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ QUICK = Config(
 
 
 def network(seed: int, *, width: int, dropped: int) -> keras.Model:
-    """An MLP with batch normalization and dropout behind one hidden layer."""
+    """Make an MLP with batch normalization, and dropout behind one hidden layer."""
     images = keras.Input((28, 28, 1))
     x = keras.layers.Flatten()(images)
     for layer in range(1, LAYERS + 1):
@@ -92,7 +92,7 @@ def network(seed: int, *, width: int, dropped: int) -> keras.Model:
 
 @cache
 def trainer(width: int, arm: str) -> Trainer:
-    """Trains one of the two networks."""
+    """Return the trainer of one of the two networks."""
     build = partial(network, width=width, dropped=ARMS[arm])
     return Trainer(build, keras.optimizers.SGD(0.1, momentum=0.9))
 
@@ -159,7 +159,7 @@ def at_best_temperature(network: Trainer, data: Splits, kind: str) -> Measuremen
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:
-    """The shift of both orders, and what recalibrating gives back."""
+    """Compare the shifts of both orders; find what recalibrating gives back."""
     shifts = {arm: column(measured[arm], "shift") for arm in ARMS}
     larger = np.subtract(shifts["before"], shifts["after"])
     before = measured["before"]
@@ -198,7 +198,7 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
 
 
 def _explored(measured: list[Measurement]) -> str:
-    """The losses at the best temperatures, in words."""
+    """Describe the losses at the best temperatures."""
     values = {
         f"{what}_{kind}": mean_and_range(column(measured, f"{what}_{kind}"), digits)
         for what, digits in (("temperature", 2), ("scaled_loss", 4))
@@ -214,7 +214,7 @@ def _explored(measured: list[Measurement]) -> str:
 
 
 def plot(measured: dict[str, Any], figure: Figure) -> None:
-    """The variance at inference over the moving one, unit by unit."""
+    """Draw the variance at inference over the moving one, unit by unit."""
     axes = figure.subplots()
     ratios = {arm: np.concatenate(column(measured[arm], "ratios")) for arm in ARMS}
     bins = np.linspace(0, 1.5, 61).tolist()

@@ -4,8 +4,8 @@ Zhang et al., "Dive into Deep Learning": LeNet with sigmoids, batch 256, 10 epoc
 rate 0.9, reaches 0.779 test accuracy on Fashion-MNIST (section 7.6), which is far below
 what the same network reaches with batch normalization before each sigmoid (section
 8.5). Here both arms start from the same weights and have a rate of their own, found on
-validation images. The epochs are 25,000 images in batches of 125: 2,000 steps, about as
-many as there.
+validation images. Ten epochs of 25,000 images in batches of 125 are 2,000 steps, about
+as many as there.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from experiments.significance import paired_difference
 from experiments.trainer import Plan, Trainer, accuracy_on
 
 ARMS = {"without": False, "with": True}
-PAPER = 77.9  # without; of the value with, only the order of magnitude is known
+PAPER = 77.9  # without; no exact value is known with
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,10 @@ QUICK = Config(
 
 
 def lenet(seed: int, *, norm: bool) -> keras.Model:
-    """LeNet-5 with sigmoids and average pooling, 61,706 parameters without norm."""
+    """Make LeNet-5 with sigmoids and average pooling.
+
+    Without normalization it has 61,706 parameters.
+    """
 
     def options(layer: int) -> dict[str, Any]:
         initializer = keras.initializers.GlorotUniform(seed_of(seed, layer))
@@ -81,7 +84,7 @@ def lenet(seed: int, *, norm: bool) -> keras.Model:
 
 @cache
 def trainer(norm: bool, xla: bool = False) -> Trainer:
-    """Trains LeNet."""
+    """Return the trainer of LeNet."""
     return Trainer(partial(lenet, norm=norm), keras.optimizers.SGD(), xla=xla)
 
 
@@ -111,7 +114,7 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:
-    """The gain in accuracy."""
+    """Compare the accuracies."""
     accuracies = {arm: column(measured[arm], "test_accuracy") for arm in ARMS}
     gain = paired_difference(accuracies["with"], accuracies["without"])
     return Finding(
@@ -130,7 +133,7 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
 
 
 def plot(measured: dict[str, Any], figure: Figure) -> None:
-    """Validation accuracy, epoch by epoch."""
+    """Draw the validation accuracy, epoch by epoch."""
     axes = figure.subplots()
     for arm, style in (("without", "o--"), ("with", "o-")):
         curves = np.array(column(measured[arm], "curve"))

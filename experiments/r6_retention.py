@@ -2,8 +2,8 @@
 
 Srivastava et al. (2014), section 7.3, figure 9a: 784-2048-2048-2048-10, no dropout of
 the pixels, the same p for all hidden units; the test error is flat for 0.4 <= p <= 0.8
-and rises towards both ends. Here: 784-256-256-256-10 on 5,000 images, a learning rate
-of its own for every p. The paper's p is the fraction retained: `rate` is 1 - p.
+and rises towards both ends. Here: 784-256-256-256-10 on 5,000 images, with a learning
+rate of its own for every p. The paper's p is the fraction retained, so `rate` is 1 - p.
 """
 
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ QUICK = Config(
 
 @cache
 def trainer(widths: tuple[int, ...], retained: float) -> Trainer:
-    """Trains the figure's network."""
+    """Return the trainer of the figure's network."""
     build = partial(mlp, widths=widths, rate=1 - retained)
     return Trainer(build, keras.optimizers.SGD(0.1, momentum=0.9))
 
@@ -94,7 +94,7 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:
-    """The middle against both ends, seed by seed."""
+    """Compare the middle with both ends, seed by seed."""
     errors = {
         r["retained"]: column(r["seeds"], "test_error") for r in measured["results"]
     }
@@ -129,7 +129,7 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
 
 
 def plot(measured: dict[str, Any], figure: Figure) -> None:
-    """Figure 9a: the error over p."""
+    """Draw figure 9a: the error over p."""
     axes = figure.subplots()
     p = column(measured["results"], "retained")
     errors = [column(r["seeds"], "test_error") for r in measured["results"]]

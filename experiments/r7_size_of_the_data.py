@@ -59,7 +59,7 @@ QUICK = Config(
 
 @cache
 def trainer(widths: tuple[int, ...], arm: str) -> Trainer:
-    """Trains the figure's network, with or without dropout."""
+    """Return the trainer of the figure's network, with or without dropout."""
     factor = ARMS[arm]
     build = partial(mlp, widths=widths, rate=0.5 * factor, input_rate=0.2 * factor)
     return Trainer(build, keras.optimizers.SGD(0.1, momentum=0.9))
@@ -90,7 +90,7 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:
-    """The gain by dropout for every number of images."""
+    """Find the gain by dropout for every number of images."""
     errors = {
         r["size"]: {arm: column(r[arm], "test_error") for arm in ARMS}
         for r in measured["results"]
@@ -118,7 +118,7 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
 
 
 def _signs(gains: dict[int, Difference]) -> str:
-    """With how many images dropout helps, and with how many it harms."""
+    """Say with how many images dropout helps, and with how many it harms."""
     helps = [f"{n:,}" for n, gain in gains.items() if gain.lower > 0]
     harms = [f"{n:,}" for n, gain in gains.items() if gain.upper < 0]
     return (
@@ -128,7 +128,7 @@ def _signs(gains: dict[int, Difference]) -> str:
 
 
 def plot(measured: dict[str, Any], figure: Figure) -> None:
-    """Figure 10: the errors over the number of images."""
+    """Draw figure 10: the errors over the number of images."""
     axes = figure.subplots()
     sizes = column(measured["results"], "size")
     for arm, style in (("without", "o--"), ("with", "o-")):

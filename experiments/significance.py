@@ -1,4 +1,4 @@
-"""What may be said from a few paired runs."""
+"""What a few paired runs show."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Difference:
 
     @property
     def p_greater(self) -> float:
-        """The one-sided p-value of a mean above 0."""
+        """Return the one-sided p-value of a mean above 0."""
         return self.p / 2 if self.mean > 0 else 1 - self.p / 2
 
 

@@ -25,10 +25,10 @@ CLASSES = (
 )
 SEED = 0
 FEW = 1000
-"""Training images of the networks that are to overfit."""
+"""Training images of the networks that shall overfit."""
 
 UNSEEN = 2000
-"""Test images by which a network is judged."""
+"""Test images that judge a network."""
 
 HIDDEN = 256
 INPUT_RATE, HIDDEN_RATE = 0.2, 0.5
@@ -47,7 +47,7 @@ def fashion_mnist(part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class AfterSteps(keras.callbacks.Callback):
-    """Calls `look` with the number of steps made, before the first and at intervals."""
+    """Calls `look` with the number of steps, before the first and every so often."""
 
     def __init__(self, look: Callable[[int], Any], every: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class AfterSteps(keras.callbacks.Callback):
 
 
 def compiled(layers: list[Any], optimizer: Any) -> keras.Model:
-    """A classifier of those layers, with logits."""
+    """Compile a classifier of the layers, with logits."""
     model = keras.Sequential(layers)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"])
@@ -75,7 +75,7 @@ def compiled(layers: list[Any], optimizer: Any) -> keras.Model:
 def judged(
     model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> tuple[float, float]:
-    """Loss and accuracy at inference."""
+    """Return loss and accuracy at inference."""
     logits = model(images, training=False)
     losses = keras.losses.sparse_categorical_crossentropy(
         labels, logits, from_logits=True
@@ -86,9 +86,10 @@ def judged(
 
 @functools.cache
 def overfitted(has_dropout: bool) -> tuple[keras.Model, list[dict[str, float]]]:
-    """784-256-256-10, ReLU, Adam, 60 epochs of 1,000 images; and its history.
+    """Train 784-256-256-10 with ReLU by Adam for 60 epochs of 1,000 images.
 
-    Loss and accuracy are those of inference, before training and after each epoch.
+    Returns:
+        The model; loss and accuracy at inference, before training and after each epoch.
     """
     keras.utils.set_random_seed(SEED)
     images, labels = fashion_mnist("train", FEW)

@@ -1,4 +1,4 @@
-"""Results of statistical tests: statistics, expected values, two-sided p-values."""
+"""Results of statistical tests: statistic, expected value, two-sided p-value."""
 
 import math
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from scipy import stats
 
 
 class Result(NamedTuple):
-    """One statistic, its expected value (its median, of a largest) and its p-value."""
+    """A statistic, its expected value (for a largest, its median) and its p-value."""
 
     test: str
     sample: str
