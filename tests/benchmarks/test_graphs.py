@@ -10,7 +10,7 @@ LARGE = (64, 32, 32, 64)
 
 
 def operations(case):
-    """Of our layer's step: the types of the operations by the function they are in."""
+    """Return the types of operations of our layer's step by function, and its graph."""
     step = steps.compiled_step(case, steps.make_layer(case, "kerasnorm"))
     graph = step.get_concrete_function().graph.as_graph_def(add_shapes=True)
     functions = graph.library.function
@@ -19,7 +19,7 @@ def operations(case):
 
 
 def compiled_calls(graph):
-    """The operations that start a function compiled by XLA."""
+    """Return the operations that start a function compiled by XLA."""
     compiled = {
         f.signature.name for f in graph.library.function if f.attr["_XlaMustCompile"].b
     }
@@ -38,7 +38,7 @@ def test_a_large_batch_normalization_runs_the_fused_kernels(known_batch):
 
 
 def test_xla_is_told_from_a_graph():
-    """The fused kernel's form under XLA has a one-pass variance, and is slow."""
+    """Under XLA the fused kernel has a one-pass variance and is slow."""
     found, _ = operations(Case("batch_norm", LARGE, xla=True))
     assert "DeviceIndex" in set().union(*found.values())
     assert "FusedBatchNormV3" not in found[""]
@@ -72,7 +72,7 @@ def test_dropout_draws_no_floats_and_is_compiled(known_batch):
 
 @pytest.mark.parametrize(("shape", "starts"), [((128, 256), 1), (LARGE, 2)])
 def test_a_small_dropout_starts_one_compiled_function(shape, starts):
-    """Forward and backward; of a large one the backward pass draws the mask again."""
+    """The backward pass of a large one draws the mask again: a second start."""
     _, graph = operations(Case("dropout", shape))
     assert len(compiled_calls(graph)) == starts
 
@@ -89,7 +89,7 @@ def test_a_small_dropout_starts_one_compiled_function(shape, starts):
 def test_dropout_is_drawn_in_short_rows(shape, known_batch, in_rows):
     _, graph = operations(Case("dropout", shape, known_batch=known_batch))
     nodes = {node.name: node for node in graph.node}
-    # Not the functions' own arguments: traced for another shape before, they are wider.
+    # The calls' inputs, since the functions' own arguments may be of an older trace.
     drawn = [
         nodes[call.input[0]].attr["_output_shapes"].list.shape[0].dim[-1].size
         for call in compiled_calls(graph)
@@ -99,7 +99,7 @@ def test_dropout_is_drawn_in_short_rows(shape, known_batch, in_rows):
 
 
 def test_keras_dropout_does_draw_floats():
-    """The test above could not fail if the search missed what it looks for."""
+    """So the search of the tests above does find what it looks for."""
     case = Case("dropout", LARGE)
     step = steps.compiled_step(case, steps.make_layer(case, "keras"))
     graph = step.get_concrete_function().graph.as_graph_def()

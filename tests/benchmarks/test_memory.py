@@ -10,7 +10,7 @@ FLOATS = 2**24
 
 
 FILL = (functools.partial, (tf.fill, [FLOATS], 1.0))
-"""How to make a step that needs 64 MiB while it runs."""
+"""The builder and the arguments of a step that needs 64 MiB while it runs."""
 
 
 def test_the_peak_is_what_a_step_needs():

@@ -37,7 +37,7 @@ def test_the_variant_with_kerass_layers_predicts_the_same():
 
 
 def test_resnet20_has_the_parameters_of_the_paper():
-    """0.27 million, He et al. 2015, Table 6; 19 convolutions and a dense layer."""
+    """He et al. 2015, table 6: 0.27 million; 19 convolutions and a dense layer."""
     model = networks.build("resnet20", "neither")
     weighted = [v for v in model.layers if v.weights]
     kernels = [v for v in weighted if v.weights[0].shape[0] == 3]

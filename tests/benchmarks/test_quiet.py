@@ -7,7 +7,7 @@ from tests.benchmarks.clock import FakeClock
 
 
 def disturbed(monkeypatch, others):
-    """Other processes that use so many cores, timing by timing; time does not pass."""
+    """Pretend that other processes use so many cores, timing by timing."""
     clock, others = FakeClock(), iter(others)
     monkeypatch.setattr(quiet.time, "monotonic", clock)
     monkeypatch.setattr(quiet, "wait_for_quiet", lambda deadline: None)
@@ -32,7 +32,7 @@ def test_where_it_stays_loud_the_least_disturbed_timing_counts(monkeypatch):
 
 
 def test_own_work_is_not_others(monkeypatch):
-    """3 s of two cores' time were used in 2 s, 1 s of it by this process."""
+    """In 2 s two cores were busy for 3 s, of which this process used 1 s."""
     for module, name, values in (
         (quiet.time, "monotonic", [10, 12]),
         (quiet.time, "process_time", [5, 6]),

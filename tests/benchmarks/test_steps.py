@@ -18,7 +18,7 @@ needs_torch = pytest.mark.skipif(
 
 
 def arrays(results):
-    """TensorFlow's or PyTorch's tensors as NumPy's, float32."""
+    """Return TensorFlow's or PyTorch's tensors as float32 arrays."""
     return [
         np.asarray(
             tf.cast(r, tf.float32) if tf.is_tensor(r) else r.detach().float().numpy()
