@@ -4,7 +4,7 @@ from kerasnorm import functional
 from kerasnorm._version import __version__
 from kerasnorm.layers.batch_norm import KBatchNorm, KBatchNormalization
 from kerasnorm.layers.dropout import KDropout, KGaussianDropout, KSpatialDropout
-from kerasnorm.monitor.shift_monitor import ShiftMonitor
+from kerasnorm.monitor import ShiftMonitor
 from kerasnorm.transforms.convert import convert
 from kerasnorm.transforms.fold import fold
 from kerasnorm.transforms.monte_carlo import MonteCarloPrediction, monte_carlo

@@ -26,10 +26,10 @@ def check_real(
     """Return `value` as a float, or refuse what is no number in the closed range."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(message(argument, domain, value, advice))
-    value = float(value)
-    if not minimum <= value <= maximum:
-        raise ValueError(message(argument, domain, value, advice))
-    return value
+    number = float(value)
+    if not minimum <= number <= maximum:
+        raise ValueError(message(argument, domain, number, advice))
+    return number
 
 
 def check_rate(rate: Any, below_one: bool = False) -> float | LearningRateSchedule:
@@ -61,7 +61,7 @@ def check_choice(argument: str, value: Any, choices: Iterable[str]) -> str:
     choices = tuple(choices)
     if value not in choices:
         raise ValueError(message(argument, f"one of {choices}", value))
-    return value
+    return str(value)
 
 
 def check_axis(axis: Any) -> int | tuple[int, ...]:

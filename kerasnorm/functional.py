@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from keras import ops
 from keras.backend import standardize_dtype
 
+from kerasnorm._words import int32, mix, uniform
+
 Tensor = Any
 """A tensor of Keras's backend, or what `keras.ops` takes in its place."""
 
@@ -339,9 +341,9 @@ def random_words(positions: Tensor, seed: Tensor) -> Tensor:
             the seed and the number of draws so far. The low 32 bits of each count.
     """
     seed = ops.cast(seed, "int32")
-    key_0 = _mix(ops.bitwise_xor(_mix(seed[0] + _int32(0x9E3779B9)), seed[1]))
-    key_1 = _mix(_mix(ops.bitwise_xor(seed[0], _int32(0x85EBCA6B))) + seed[1])
-    return _mix(_mix(ops.bitwise_xor(positions, key_0)) + positions + key_1)
+    key_0 = mix(ops.bitwise_xor(mix(seed[0] + int32(0x9E3779B9)), seed[1]))
+    key_1 = mix(mix(ops.bitwise_xor(seed[0], int32(0x85EBCA6B))) + seed[1])
+    return mix(mix(ops.bitwise_xor(positions, key_0)) + positions + key_1)
 
 
 def keep_mask(
@@ -395,8 +397,8 @@ def gaussian_noise(
         Float32 tensor of shape `shape`, to be multiplied with the activations.
     """
     unit = ops.arange(math.prod(shape), dtype="int32")
-    radius = ops.sqrt(-2 * ops.log(_uniform(random_words(2 * unit, seed))))
-    angle = 2 * math.pi * _uniform(random_words(2 * unit + 1, seed))
+    radius = ops.sqrt(-2 * ops.log(uniform(random_words(2 * unit, seed))))
+    angle = 2 * math.pi * uniform(random_words(2 * unit + 1, seed))
     normal = radius * ops.cos(angle)
     rate = ops.cast(rate, "float32")
     return 1 + ops.reshape(normal, shape) * ops.sqrt(rate / (1 - rate))
@@ -433,7 +435,7 @@ def gaussian_dropout(x: Tensor, rate: float | Tensor, seed: Tensor) -> Tensor:
 
 
 def _concrete(noise_shape: Shape | None, x: Tensor) -> tuple[int | Tensor, ...]:
-    shape = ops.shape(x)
+    shape: tuple[int | Tensor, ...] = ops.shape(x)
     if noise_shape is None:
         return shape
     aligned = shape[len(shape) - len(noise_shape) :]
@@ -443,26 +445,5 @@ def _concrete(noise_shape: Shape | None, x: Tensor) -> tuple[int | Tensor, ...]:
     )
 
 
-def _uniform(words: Tensor) -> Tensor:
-    """Float32 in (0, 1] from the high 24 bits."""
-    return (ops.cast(_shift_right(words, 8), "float32") + 0.5) / 2**24
-
-
 def _in_dtype_of(x: Tensor, value: float | Tensor) -> Tensor:
     return ops.cast(value, x.dtype)
-
-
-def _int32(word: int) -> int:
-    """The int32 of the same 32 bits: the one integer that all backends hash in."""
-    return word - 2**32 if word >= 2**31 else word
-
-
-def _shift_right(words: Tensor, bits: int) -> Tensor:
-    """Shift in zeros from the left, as for an unsigned integer."""
-    return ops.bitwise_and(ops.right_shift(words, bits), 2 ** (32 - bits) - 1)
-
-
-def _mix(words: Tensor) -> Tensor:
-    words = ops.bitwise_xor(words, _shift_right(words, 16)) * _int32(0x7FEB352D)
-    words = ops.bitwise_xor(words, _shift_right(words, 15)) * _int32(0x846CA68B)
-    return ops.bitwise_xor(words, _shift_right(words, 16))

@@ -1,0 +1,58 @@
+"""The functions that decide the speed, and replicas, for the backend of Keras.
+
+Each backend has the same functions. It takes those that it does not make faster from
+`kerasnorm.functional`. Only the chosen backend is imported.
+"""
+
+import keras
+
+if keras.backend.backend() == "tensorflow":
+    from kerasnorm.backend.tensorflow import (
+        dropout,
+        gaussian_dropout,
+        normalize_batch,
+        normalize_with,
+        pool_replicas,
+        replica_seed,
+        thinning,
+    )
+elif keras.backend.backend() == "jax":
+    from kerasnorm.backend.jax import (
+        dropout,
+        gaussian_dropout,
+        normalize_batch,
+        normalize_with,
+        pool_replicas,
+        replica_seed,
+        thinning,
+    )
+elif keras.backend.backend() == "torch":
+    from kerasnorm.backend.torch import (
+        dropout,
+        gaussian_dropout,
+        normalize_batch,
+        normalize_with,
+        pool_replicas,
+        replica_seed,
+        thinning,
+    )
+else:
+    from kerasnorm.backend.generic import (
+        dropout,
+        gaussian_dropout,
+        normalize_batch,
+        normalize_with,
+        pool_replicas,
+        replica_seed,
+        thinning,
+    )
+
+__all__ = [
+    "dropout",
+    "gaussian_dropout",
+    "normalize_batch",
+    "normalize_with",
+    "pool_replicas",
+    "replica_seed",
+    "thinning",
+]

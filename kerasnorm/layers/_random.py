@@ -2,16 +2,14 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from kerasnorm import _validation, functional
-from kerasnorm.backend.kernels import kernels
-from kerasnorm.backend.replicas import replica_seed
+from kerasnorm import _validation, backend, functional
+from kerasnorm._words import int32
 from kerasnorm.functional import MASK_BITS, Shape, Tensor
 from kerasnorm.layers._schedule import (
     add_step_count,
@@ -19,6 +17,31 @@ from kerasnorm.layers._schedule import (
     is_schedule,
     serialize_schedule,
 )
+
+
+class NoiseSource(Protocol):
+    """The functions that draw noise: `kerasnorm.backend` or `kerasnorm.functional`."""
+
+    def dropout(
+        self,
+        x: Tensor,
+        rate: float | Tensor,
+        seed: Tensor,
+        noise_shape: Shape | None = None,
+    ) -> Tensor:
+        """Return `functional.dropout`'s result."""
+
+    def thinning(
+        self,
+        x: Tensor,
+        rate: float | Tensor,
+        seed: Tensor,
+        noise_shape: Shape | None = None,
+    ) -> Tensor:
+        """Return `functional.thinning`'s result."""
+
+    def gaussian_dropout(self, x: Tensor, rate: float | Tensor, seed: Tensor) -> Tensor:
+        """Return `functional.gaussian_dropout`'s result."""
 
 
 class RandomLayer(keras.layers.Layer):
@@ -120,16 +143,16 @@ class RandomLayer(keras.layers.Layer):
 
     def _seed(self) -> Tensor:
         """The seed of the next draw, on each replica its own."""
-        return replica_seed(self.seed_generator.next())
+        return backend.replica_seed(self.seed_generator.next())
 
-    def _kernels(self, training: Any) -> ModuleType:
-        """Where the noise comes from: compiled in training, where speed matters.
+    def _source(self, training: Any) -> NoiseSource:
+        """Return where the noise comes from: the backend in training, to be fast.
 
         Noise at inference must run wherever an exported model does, with XLA or not.
         """
-        return kernels if ops.is_tensor(training) or training else functional
+        return backend if ops.is_tensor(training) or training else functional
 
-    def _current_rate(self) -> float | Tensor:
+    def current_rate(self) -> float | Tensor:
         """The rate at this step; a schedule's is clipped to the domain of `rate`."""
         if not is_schedule(self.rate):
             return self.rate
@@ -163,4 +186,4 @@ def _state_of(seed: int | None) -> int | None:
     if seed is None:
         return None
     low = seed % 2**32
-    return functional._int32(low) if keras.backend.backend() == "torch" else low
+    return int32(low) if keras.backend.backend() == "torch" else low

@@ -8,11 +8,16 @@ import keras
 from keras import constraints, initializers, ops, regularizers
 from keras.optimizers.schedules import LearningRateSchedule
 
-from kerasnorm import _validation, functional
-from kerasnorm.backend.kernels import kernels
-from kerasnorm.backend.replicas import normalize_over_replicas, pool_replicas
+from kerasnorm import _validation, backend, functional
 from kerasnorm.functional import Moments, Shape, Tensor
 from kerasnorm.layers._mask import align_mask
+from kerasnorm.layers._moving import (
+    MOVING_AVERAGES,
+    Exponential,
+    Moving,
+    SquaredStddev,
+)
+from kerasnorm.layers._replicas import normalize_over_replicas
 from kerasnorm.layers._schedule import (
     add_step_count,
     deserialize_schedule,
@@ -21,7 +26,8 @@ from kerasnorm.layers._schedule import (
 )
 from kerasnorm.layers._training import if_training
 
-MOVING_AVERAGES = ("exponential", "debiased", "cumulative")
+Observer = Callable[[Tensor, Tensor, Tensor | None], None]
+"""Called with inputs, outputs and mask, for what looks into whole models."""
 
 
 @keras.saving.register_keras_serializable(package="kerasnorm")
@@ -178,6 +184,7 @@ class KBatchNorm(keras.layers.Layer):
         self.moving_average = _validation.check_choice(
             "moving_average", moving_average, MOVING_AVERAGES
         )
+        self._average = MOVING_AVERAGES[self.moving_average]
         self.bessel_correction = bool(bessel_correction)
         self.virtual_batch_size = (
             None
@@ -192,14 +199,13 @@ class KBatchNorm(keras.layers.Layer):
         self.mean_weight: Any = None
         self.variance_weight: Any = None
         self.steps_seen: Any = None
-        # Called with inputs, outputs and mask by what looks at whole models.
-        self._observer: Callable[[Tensor, Tensor, Tensor | None], None] | None = None
+        self.observer: Observer | None = None
 
     def build(self, input_shape: Shape) -> None:
         """Create the weights, in the order of the built-in layer."""
         rank = len(input_shape)
         self._axes = _validation.check_axes_fit(self.axis, input_shape)
-        self._reduction_axes = tuple(a for a in range(rank) if a not in self._axes)
+        self.reduction_axes = tuple(a for a in range(rank) if a not in self._axes)
         if self.virtual_batch_size is not None and 0 in self._axes:
             raise ValueError(
                 _validation.message(
@@ -253,7 +259,7 @@ class KBatchNorm(keras.layers.Layer):
             self.renorm_stddev = add_moving(
                 name="renorm_stddev", initializer=stddev_initializer
             )
-        if self.moving_average != "exponential":
+        if self._average.is_weighted:
             self.mean_weight = add_moving(name="mean_weight", initializer="zeros")
             self.variance_weight = add_moving(
                 name="variance_weight", initializer="zeros"
@@ -272,9 +278,9 @@ class KBatchNorm(keras.layers.Layer):
         y = if_training(
             training if self.trainable else False,
             lambda: self._normalize_batch(x, mask),
-            lambda: kernels.normalize_with(
+            lambda: backend.normalize_with(
                 x,
-                self._reduction_axes,
+                self.reduction_axes,
                 self.moving_mean,
                 self.moving_variance,
                 self.gamma,
@@ -282,8 +288,8 @@ class KBatchNorm(keras.layers.Layer):
                 self.epsilon,
             ),
         )
-        if self._observer is not None:
-            self._observer(x, y, mask)
+        if self.observer is not None:
+            self.observer(x, y, mask)
         return ops.cast(y, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -336,15 +342,15 @@ class KBatchNorm(keras.layers.Layer):
 
     def _normalize_batch(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Normalize with the batch's statistics, and learn them."""
-        axes = self._reduction_axes
+        axes = self.reduction_axes
         if self.virtual_batch_size is not None:
             y, batch = self._normalize_ghost_batches(x, self.virtual_batch_size, mask)
-            batch = pool_replicas(batch)
+            batch = backend.pool_replicas(batch)
         elif self.synchronized:
             y, batch = self._normalize(normalize_over_replicas, x, axes, mask)
         else:
-            y, batch = self._normalize(kernels.normalize_batch, x, axes, mask)
-            batch = pool_replicas(batch)
+            y, batch = self._normalize(backend.normalize_batch, x, axes, mask)
+            batch = backend.pool_replicas(batch)
         self._update_statistics(batch)
         return y
 
@@ -352,7 +358,7 @@ class KBatchNorm(keras.layers.Layer):
         self, x: Tensor, size: int, mask: Tensor | None
     ) -> tuple[Tensor, Moments]:
         parts, mask = functional.ghost_batches(x, size, mask)
-        axes = tuple(axis + 1 for axis in self._reduction_axes)
+        axes = tuple(axis + 1 for axis in self.reduction_axes)
         y, batch = self._normalize(functional.normalize_batch, parts, axes, mask)
         samples, *sizes = ops.shape(x)
         y = ops.reshape(y, (-1, *sizes))[:samples]
@@ -402,6 +408,22 @@ class KBatchNorm(keras.layers.Layer):
         )
 
     def _update_statistics(self, batch: Moments) -> None:
+        for statistic, value, samples in self._moving_statistics(batch):
+            statistic.follow(value, samples)
+        if self.steps_seen is not None:
+            self.steps_seen.assign_add(ops.cast(ops.any(batch.count > 0), "int32"))
+
+    def assign_population(self, population: Moments) -> None:
+        """Take the statistics of all samples in the place of the averages."""
+        for statistic, value, samples in self._moving_statistics(population):
+            statistic.restart(value, samples)
+
+    def _moving_statistics(self, batch: Moments) -> list[tuple[Moving, Tensor, Tensor]]:
+        """Return each moving statistic with its value in `batch` and the samples of it.
+
+        The samples are those that the value is worth: m, or m - 1 for an unbiased
+        variance.
+        """
         dtype = self.moving_mean.dtype
         count, mean, variance = (ops.cast(moment, dtype) for moment in batch)
         stddev = ops.sqrt(variance + self.epsilon)
@@ -409,72 +431,23 @@ class KBatchNorm(keras.layers.Layer):
         if self.bessel_correction:
             variance = functional.unbiased_variance(count, variance)
             degrees = count - 1
-        self._follow(self.moving_mean, self.mean_weight, mean, count)
-        if self.renorm:
-            self._follow(
-                self.moving_stddev,
-                self.variance_weight,
-                ops.sqrt(variance + self.epsilon),
-                degrees,
-            )
-            variance = ops.relu(ops.square(self.moving_stddev) - self.epsilon)
-            _assign_where(degrees > 0, self.moving_variance, variance)
-            for moving, value in (
-                (self.renorm_mean, mean),
-                (self.renorm_stddev, stddev),
-            ):
-                average = functional.exponential_average(
-                    moving.value, value, self.renorm_momentum
-                )
-                _assign_where(count > 0, moving, average)
-        else:
-            self._follow(self.moving_variance, self.variance_weight, variance, degrees)
-        if self.steps_seen is not None:
-            self.steps_seen.assign_add(ops.cast(ops.any(count > 0), "int32"))
-
-    def _assign_population(self, population: Moments) -> None:
-        """Take the statistics of all samples in the place of the averages."""
-        count, mean, variance = population
-        stddev = ops.sqrt(variance + self.epsilon)
-        degrees = count
-        if self.bessel_correction:
-            variance = functional.unbiased_variance(count, variance)
-            degrees = count - 1
-        _assign_where(count > 0, self.moving_mean, mean)
-        _assign_where(degrees > 0, self.moving_variance, variance)
-        if self.renorm:
-            moving_stddev = ops.sqrt(variance + self.epsilon)
-            _assign_where(degrees > 0, self.moving_stddev, moving_stddev)
-            _assign_where(count > 0, self.renorm_mean, mean)
-            _assign_where(count > 0, self.renorm_stddev, stddev)
-        if self.mean_weight is not None:
-            # As after this one batch.
-            is_debiased = self.moving_average == "debiased"
-            share = 1.0 - self.momentum if is_debiased else 1.0
-            _assign_where(count > 0, self.mean_weight, share * count)
-            _assign_where(degrees > 0, self.variance_weight, share * degrees)
-
-    def _follow(
-        self, moving: Any, weight: Any, batch: Tensor, batch_weight: Tensor
-    ) -> None:
-        """Let a moving average follow a batch, where it has valid samples."""
-        if self.moving_average == "exponential":
-            average = functional.exponential_average(moving.value, batch, self.momentum)
-        elif self.moving_average == "debiased":
-            average, total = functional.debiased_average(
-                moving.value, weight.value, batch, batch_weight, self.momentum
-            )
-        else:
-            average, total = functional.cumulative_average(
-                moving.value, weight.value, batch, batch_weight
-            )
-        _assign_where(batch_weight > 0, moving, average)
-        if weight is not None:
-            _assign_where(batch_weight > 0, weight, total)
-
-
-def _assign_where(valid: Tensor, variable: Tensor, value: Tensor) -> None:
-    variable.assign(ops.where(valid, value, variable.value))
+        average = functools.partial(self._average, momentum=self.momentum)
+        moving_mean = average(self.moving_mean, self.mean_weight)
+        if not self.renorm:
+            moving_variance = average(self.moving_variance, self.variance_weight)
+            return [(moving_mean, mean, count), (moving_variance, variance, degrees)]
+        moving_stddev = average(self.moving_stddev, self.variance_weight)
+        squared = SquaredStddev(self.moving_variance, moving_stddev, self.epsilon)
+        renorm_mean, renorm_stddev = (
+            Exponential(variable, None, self.renorm_momentum)
+            for variable in (self.renorm_mean, self.renorm_stddev)
+        )
+        return [
+            (moving_mean, mean, count),
+            (squared, variance, degrees),
+            (renorm_mean, mean, count),
+            (renorm_stddev, stddev, count),
+        ]
 
 
 KBatchNormalization = KBatchNorm

@@ -93,13 +93,13 @@ class KDropout(RandomLayer):
         """Drop in training; scale at inference where `scale_at` says so."""
         _validation.check_dtype(inputs, ("float",))
         self.compute_output_shape(inputs.shape)
-        rate = self._current_rate()
+        rate = self.current_rate()
         self._count_step(training)
-        kernels = self._kernels(training)
+        source = self._source(training)
         scaled_at_inference = self.scale_at == "inference"
 
         def drop() -> Tensor:
-            function = kernels.thinning if scaled_at_inference else kernels.dropout
+            function = source.thinning if scaled_at_inference else source.dropout
             return function(inputs, rate, self._seed(), self.noise_shape)
 
         def keep() -> Tensor:
@@ -190,7 +190,7 @@ class KSpatialDropout(RandomLayer):
         """Drop whole feature maps in training."""
         _validation.check_dtype(inputs, ("float",))
         self.compute_output_shape(inputs.shape)
-        rate = self._current_rate()
+        rate = self.current_rate()
         self._count_step(training)
         spatial = (1,) * (len(inputs.shape) - 2)
         if self.data_format == "channels_last":
@@ -199,7 +199,7 @@ class KSpatialDropout(RandomLayer):
             noise_shape = (None, None, *spatial)
 
         def drop() -> Tensor:
-            return self._kernels(training).dropout(
+            return self._source(training).dropout(
                 inputs, rate, self._seed(), noise_shape
             )
 
@@ -270,10 +270,10 @@ class KGaussianDropout(RandomLayer):
     def call(self, inputs: Tensor, training: Any = False) -> Tensor:
         """Multiply by noise in training."""
         _validation.check_dtype(inputs, ("float",))
-        rate = self._current_rate()
+        rate = self.current_rate()
         self._count_step(training)
 
         def multiply() -> Tensor:
-            return self._kernels(training).gaussian_dropout(inputs, rate, self._seed())
+            return self._source(training).gaussian_dropout(inputs, rate, self._seed())
 
         return if_training(self._is_random(training), multiply, lambda: inputs)

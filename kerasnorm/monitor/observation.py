@@ -1,10 +1,9 @@
 """What the KBatchNorm layers of a model see in one run of it."""
 
-import contextlib
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -13,8 +12,8 @@ from keras import ops
 
 from kerasnorm import functional
 from kerasnorm.functional import Moments, Tensor
-from kerasnorm.layers.batch_norm import KBatchNorm
-from kerasnorm.transforms._configs import all_layers
+from kerasnorm.layers._observe import batch_norms, observed
+from kerasnorm.layers.batch_norm import KBatchNorm, Observer
 
 PERCENTILES = (15, 50, 85)
 """Those of BN, figure 1."""
@@ -27,11 +26,10 @@ def find_layers(model: keras.Model) -> dict[str, KBatchNorm]:
     """Every KBatchNorm in the model, however deep, by a name of its own."""
     layers: dict[str, KBatchNorm] = {}
     counts: Counter[str] = Counter()
-    for layer in all_layers(model):
-        if isinstance(layer, KBatchNorm):
-            counts[layer.name] += 1
-            count = counts[layer.name]
-            layers[layer.name if count == 1 else f"{layer.name}#{count}"] = layer
+    for layer in batch_norms(model):
+        counts[layer.name] += 1
+        count = counts[layer.name]
+        layers[layer.name if count == 1 else f"{layer.name}#{count}"] = layer
     return layers
 
 
@@ -51,7 +49,7 @@ class Observation:
             return
         self._inputs.append(_take(inputs, positions))
         self._outputs.append(_take(outputs, positions))
-        axes = self._layer._reduction_axes
+        axes = self._layer.reduction_axes
         self._moments.append(functional.moments(inputs, axes, mask))
 
     def has_samples(self) -> bool:
@@ -94,7 +92,7 @@ def observe_run(
     """
     observations: dict[str, Observation] = {}
 
-    def observer_of(name: str, layer: KBatchNorm) -> Callable[..., None]:
+    def observer_of(name: str, layer: KBatchNorm) -> Observer:
         def observe(inputs: Tensor, outputs: Tensor, mask: Tensor | None) -> None:
             seen = observations.setdefault(name, Observation(layer))
             seen.observe(inputs, outputs, mask)
@@ -105,18 +103,6 @@ def observe_run(
     with observed(observers), keras.StatelessScope():
         model(x, training=False)
     return {name: seen for name, seen in observations.items() if seen.has_samples()}
-
-
-@contextlib.contextmanager
-def observed(observers: dict[KBatchNorm, Callable[..., None]]) -> Iterator[None]:
-    """Let each layer tell its observer its inputs, outputs and mask."""
-    try:
-        for norm, observer in observers.items():
-            norm._observer = observer
-        yield
-    finally:
-        for norm in observers:
-            norm._observer = None
 
 
 def disagreement(summary: Mapping[str, float]) -> float:
@@ -143,7 +129,8 @@ def _draw_positions(shape: tuple[int, ...], mask: Tensor | None) -> np.ndarray:
 
 def _take(values: Tensor, positions: np.ndarray) -> np.ndarray:
     flat = ops.reshape(functional.widen(values), (-1,))
-    return ops.convert_to_numpy(ops.take(flat, positions))
+    taken: np.ndarray = ops.convert_to_numpy(ops.take(flat, positions))
+    return taken
 
 
 def _percentiles(name: str, values: list[np.ndarray]) -> dict[str, float]:

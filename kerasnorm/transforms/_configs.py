@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from kerasnorm._keras import all_layers, lambda_argument, why_not_made
+
 Config = dict[str, Any]
 
 
@@ -38,11 +40,6 @@ def check_is_model(model: Any) -> None:
     """Refuse what is no Keras model."""
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a Keras model. Received: model={model!r}.")
-
-
-def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """Every layer of a model, those inside of other layers and models too."""
-    return model._flatten_layers(include_self=False)
 
 
 def layers_of_attention(model: keras.Model) -> set[keras.layers.Layer]:
@@ -84,10 +81,9 @@ def remade(model: keras.Model, edit: Callable[[Config], Config]) -> keras.Model:
             map_objects(config, prepare), custom_objects=objects, safe_mode=False
         )
     except (TypeError, ValueError, NotImplementedError) as error:
-        reason = str(error).rpartition("encountered: ")[2].strip().splitlines()
         raise ValueError(
             f"`model` must be made of parts that Keras can make again. Received: "
-            f"{model.name!r}, where it says: {(reason or [repr(error)])[0]} "
+            f"{model.name!r}, where it says: {why_not_made(error)} "
             "Give custom classes a `get_config`, and register them and custom "
             "functions with `keras.saving.register_keras_serializable`."
         ) from error
@@ -143,16 +139,9 @@ def _functions_of_lambdas(model: keras.Model) -> dict[str, tuple[Config, Any]]:
         if isinstance(layer, keras.layers.Lambda):
             for key, value in layer.get_config().items():
                 if isinstance(value, dict) and value.get("class_name") == "__lambda__":
-                    function = getattr(layer, _LAMBDA_ATTRIBUTES[key])
+                    function = lambda_argument(layer, key)
                     found[f"lambda_{len(found)}"] = (value, function)
     return found
-
-
-_LAMBDA_ATTRIBUTES = {
-    "function": "function",
-    "output_shape": "_output_shape",
-    "mask": "mask",
-}
 
 
 def _reference(name: str) -> Config:

@@ -23,7 +23,8 @@ class Graph:
 
     def calls(self, name: str) -> list[Config]:
         """The calls of a layer in this model."""
-        return self.entries[name]["inbound_nodes"]
+        calls: list[Config] = self.entries[name]["inbound_nodes"]
+        return calls
 
     def is_called_once(self, name: str) -> bool:
         """Whether the layer stands at one place in the model."""

@@ -11,8 +11,9 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
-Array = np.ndarray
+Array = NDArray[Any]
 L = keras.layers
 
 _CONVOLUTIONS = (L.Conv1D, L.Conv2D, L.Conv3D)

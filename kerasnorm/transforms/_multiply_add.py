@@ -29,9 +29,7 @@ class MultiplyAdd(keras.layers.Layer):
     def build(self, input_shape: Shape) -> None:
         """Create the weights."""
         axes = _validation.check_axes_fit(self.axis, input_shape) if self.axis else ()
-        self._reduction_axes = tuple(
-            a for a in range(len(input_shape)) if a not in axes
-        )
+        self.reduction_axes = tuple(a for a in range(len(input_shape)) if a not in axes)
         for name, initializer in (("factor", "ones"), ("shift", "zeros")):
             weight = self.add_weight(
                 name=name,
@@ -49,7 +47,7 @@ class MultiplyAdd(keras.layers.Layer):
         """Multiply and add; the other arguments are the normalization's."""
         x = functional.widen(inputs)
         factor, shift = (
-            ops.expand_dims(ops.cast(v, x.dtype), self._reduction_axes)
+            ops.expand_dims(ops.cast(v, x.dtype), self.reduction_axes)
             for v in (self.factor, self.shift)
         )
         return ops.cast(x * factor + shift, self.compute_dtype)

@@ -7,12 +7,17 @@ import keras
 from keras import ops
 
 from kerasnorm import _validation
+from kerasnorm._keras import (
+    all_layers,
+    compile_arguments,
+    decays,
+    trained_variables,
+)
 from kerasnorm.layers._schedule import is_schedule
 from kerasnorm.layers.batch_norm import KBatchNorm
 from kerasnorm.layers.dropout import KDropout, KGaussianDropout, KSpatialDropout
 from kerasnorm.transforms._configs import (
     Config,
-    all_layers,
     check_is_functional,
     copy_state,
     layers_of_attention,
@@ -161,7 +166,8 @@ _BACK: dict[type, Callable[[Any, Any], keras.layers.Layer]] = {
 def _with_constant_rate(layer: Any) -> Config:
     if is_schedule(layer.rate):
         raise _no_counterpart(layer, "rate", layer.rate)
-    return layer.get_config()
+    config: Config = layer.get_config()
+    return config
 
 
 def _refuse(layer: Any, option: str, value: Any, only: Any) -> None:
@@ -214,7 +220,7 @@ def _copy_layers(old: keras.Model, new: keras.Model) -> None:
 
 def _copy_compilation(old: keras.Model, new: keras.Model) -> None:
     # As given to `compile`: what its configuration names might not be registered.
-    arguments = dict(old._compile_config.config)
+    arguments = compile_arguments(old)
     for kind in ("metrics", "weighted_metrics"):
         arguments[kind] = keras.tree.map_structure(_copy_metric, arguments[kind])
     optimizer = type(old.optimizer).from_config(old.optimizer.get_config())
@@ -223,9 +229,9 @@ def _copy_compilation(old: keras.Model, new: keras.Model) -> None:
     pairs = zip(old.weights, new.weights, strict=True)
     ours_for = {id(theirs): ours for theirs, ours in pairs}
     inner, old_inner = map(_inner, (optimizer, old.optimizer))
-    trained = old_inner._trainable_variables or old.trainable_variables
+    trained = trained_variables(old_inner) or old.trainable_variables
     inner.exclude_from_weight_decay(
-        [ours_for[id(v)] for v in trained if not old_inner._use_weight_decay(v)]
+        [ours_for[id(v)] for v in trained if not decays(old_inner, v)]
     )
     if old.optimizer.built:
         optimizer.build([ours_for[id(v)] for v in trained])

@@ -8,11 +8,11 @@ import numpy as np
 from keras import ops
 
 from kerasnorm import functional
+from kerasnorm._keras import all_layers
 from kerasnorm.layers.batch_norm import KBatchNorm
 from kerasnorm.layers.dropout import KDropout, KGaussianDropout, KSpatialDropout
 from kerasnorm.transforms._configs import (
     Config,
-    all_layers,
     check_is_functional,
     copy_state,
     is_functional,
@@ -149,7 +149,7 @@ class _Folding:
         if getattr(layer, "monte_carlo", False):
             self._report(f"{name}: kept, since it draws masks at inference")
         elif getattr(layer, "scale_at", "training") == "inference":
-            keep = functional.keep_fraction(layer._current_rate())
+            keep = functional.keep_fraction(layer.current_rate())
             self._weights[name] = [
                 ops.convert_to_numpy(keep).astype("float64"),
                 np.zeros(()),
@@ -239,7 +239,7 @@ class _Folding:
         self._graph.config["layers"] = list(entries.values())
 
     def _report_what_stays_inside(self, layer: keras.layers.Layer) -> None:
-        for inner in layer._flatten_layers():
+        for inner in (layer, *all_layers(layer)):
             if isinstance(inner, (*_NORMALIZATIONS, *_DROPOUTS)):
                 name = inner.path or inner.name
                 self._report(f"{name}: kept, since {_whose(inner, layer)}")

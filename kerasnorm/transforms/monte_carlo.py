@@ -8,9 +8,11 @@ import numpy as np
 from keras import ops
 
 from kerasnorm import _validation, functional
+from kerasnorm._keras import all_layers
+from kerasnorm._words import int32
 from kerasnorm.functional import Tensor
 from kerasnorm.layers._random import RandomLayer, monte_carlo_is
-from kerasnorm.transforms._configs import all_layers, check_is_model
+from kerasnorm.transforms._configs import check_is_model
 
 _BUILTIN = (
     keras.layers.Dropout,
@@ -127,7 +129,7 @@ class _Drawer(keras.Model):
         # Without a policy of its own that would cast the model's variables.
         super().__init__(name="monte_carlo", dtype=model.variable_dtype)
         self._model, self._samples = model, samples
-        self._seed = functional._int32(seed % 2**32)
+        self._seed = int32(seed % 2**32)
         self._from_logits = from_logits
 
     def call(self, inputs: dict[str, Any]) -> dict[str, Tensor]:

@@ -9,11 +9,12 @@ import keras
 from keras import ops
 
 from kerasnorm import _validation, functional
+from kerasnorm._keras import all_layers
 from kerasnorm.functional import Moments, Tensor
+from kerasnorm.layers._observe import batch_norms, observed
 from kerasnorm.layers._random import RandomLayer, monte_carlo_is
-from kerasnorm.layers.batch_norm import KBatchNorm
-from kerasnorm.monitor.observation import observed
-from kerasnorm.transforms._configs import all_layers, check_is_model
+from kerasnorm.layers.batch_norm import KBatchNorm, Observer
+from kerasnorm.transforms._configs import check_is_model
 
 BATCH_SIZE = 128
 """Samples at a time where `data` is an array."""
@@ -77,7 +78,7 @@ def recalibrate(
     first = next(batches(), None)
     if first is None:
         raise ValueError("`data` must have at least one batch. Received: none.")
-    norms = [layer for layer in all_layers(model) if isinstance(layer, KBatchNorm)]
+    norms = batch_norms(model)
     kept = [(v, ops.copy(v.value)) for n in norms for v in n.non_trainable_variables]
     try:
         dropouts = [la for la in all_layers(model) if isinstance(la, RandomLayer)]
@@ -87,7 +88,7 @@ def recalibrate(
                 len(order), verbose=verbose, unit_name="layer"
             )
             for done, norm in enumerate(order, start=1):
-                norm._assign_population(_population(model, norm, batches))
+                norm.assign_population(_population(model, norm, batches))
                 progress.update(done)
     except BaseException:
         for variable, value in kept:
@@ -150,7 +151,7 @@ def _order_of_use(
 ) -> list[KBatchNorm]:
     order: list[KBatchNorm] = []
 
-    def observer_of(norm: KBatchNorm) -> Callable[..., None]:
+    def observer_of(norm: KBatchNorm) -> Observer:
         def observe(x: Tensor, y: Tensor, mask: Tensor | None) -> None:
             if norm not in order:
                 order.append(norm)
@@ -174,7 +175,7 @@ def _population(
 
     def observe(x: Tensor, y: Tensor, mask: Tensor | None) -> None:
         nonlocal population
-        part = functional.moments(x, norm._reduction_axes, mask)
+        part = functional.moments(x, norm.reduction_axes, mask)
         population = (
             part if population is None else functional.merge_moments(population, part)
         )

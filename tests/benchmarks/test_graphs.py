@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import steps
 from benchmarks.steps import Case
-from kerasnorm.backend import tensorflow as kernels
+from kerasnorm.backend.tensorflow import noise
 
 LARGE = (64, 32, 32, 64)
 
@@ -95,7 +95,7 @@ def test_dropout_is_drawn_in_short_rows(shape, known_batch, in_rows):
         for call in compiled_calls(graph)
     ]
     assert drawn
-    assert {size == kernels.ROW for size in drawn} == {in_rows}
+    assert {size == noise.ROW for size in drawn} == {in_rows}
 
 
 def test_keras_dropout_does_draw_floats():

@@ -8,6 +8,8 @@ from keras import ops
 
 from kerasnorm import functional
 from tests import oracle
+from tests.kerasnorm.inputs import random_mask, uneven
+from tests.kerasnorm.probes import in_mode, numpy
 
 REDUCTIONS = [
     ((8, 3), (0,)),
@@ -19,14 +21,6 @@ REDUCTIONS = [
 ]
 RATES = [0.0, 1e-6, 0.001, 0.2, 0.5, 0.8, 0.99999, 1.0]
 SEEDS = [(0, 0), (1, 0), (1, 1), (42, 12345), (2**31 + 5, 2**31), (2**32 - 1, 7)]
-
-
-def uneven(shape, dtype="float64", seed=0, location=3.0, spread=2.0):
-    """Neither constant nor centred, and another distribution in each channel."""
-    rng = np.random.default_rng(seed)
-    channel = np.arange(1, shape[-1] + 1)
-    x = location * channel + spread * channel * rng.standard_normal(shape)
-    return x.astype(dtype)
 
 
 def seed_tensor(seed):
@@ -52,14 +46,14 @@ def test_moments(shape, axes, masked):
     mask = None
     if masked is not None:
         mask_shape = shape if masked == "elements" else (shape[0], *[1] * (x.ndim - 1))
-        mask = np.random.default_rng(1).random(mask_shape) < 0.7
+        mask = random_mask(mask_shape)
     ours = functional.moments(ops.convert_to_tensor(x), axes, mask)
     assert_moments(ours, oracle.moments(x, axes, mask), rtol=1e-12)
     assert ours.mean.shape == ours.variance.shape == oracle.moments(x, axes).mean.shape
 
 
 def test_float32_moments_keep_the_variance_at_a_mean_of_ten_thousand():
-    x = uneven((64, 3), "float32", location=1e4, spread=1.0)
+    x = uneven((64, 3), location=1e4, dtype="float32")
     ours = functional.moments(ops.convert_to_tensor(x), (0,))
     # The mean is right to two roundings of the largest value. Its error enters the
     # variance squared, beside one rounding for each of the 64 additions.
@@ -70,7 +64,7 @@ def test_float32_moments_keep_the_variance_at_a_mean_of_ten_thousand():
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_moments_are_computed_in_float32(dtype):
     """Sums of 2000 values near 60 overflow float16 and stall in bfloat16."""
-    x = ops.cast(uneven((2000, 2), location=30.0, spread=0.5), dtype)
+    x = ops.cast(uneven((2000, 2), location=60.0), dtype)
     ours = functional.moments(x, (0,))
     assert {v.dtype for v in (ours.mean, ours.variance)} == {tf.float32}
     expected = oracle.moments(ops.convert_to_numpy(ops.cast(x, "float64")), (0,))
@@ -119,17 +113,56 @@ def test_merging_nothing_with_nothing_is_nothing():
 
 
 def test_merging_in_float32_keeps_a_variance_that_one_pass_loses():
-    """KERAS.md's sync defect: mean 1e4, standard deviation 1 gave [0, 80, 136, 0]."""
-    x = uneven((64, 4), "float32", location=1e4, spread=1.0)
+    """E[x^2] - E[x]^2 gives 0 to 136 for a variance of 1 at a mean of 1e4."""
+    x = uneven((64, 4), location=1e4, dtype="float32")
     parts = [
         functional.moments(ops.convert_to_tensor(part), (0,)) for part in np.split(x, 8)
     ]
     merged = parts[0]
     for part in parts[1:]:
         merged = functional.merge_moments(merged, part)
-    # The means of the parts are rounded at 4e4, so their differences, which are of
-    # the order of the standard deviation, are right to 4e4 * eps, about 0.005.
+    # The means of the parts are rounded at 1e4, so their differences, which are of
+    # the order of the standard deviation, are right to 1e4 * eps, about 0.001.
     assert_moments(merged, oracle.moments(x, (0,)), rtol=0.01)
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3, 4, 5, 8, 11])
+@pytest.mark.parametrize("size", [1, 4, 16])
+def test_ghost_batches(batch, size):
+    x = uneven((batch, 2, 3))
+    mask = np.random.default_rng(3).random((batch, 1, 3)) < 0.5
+    parts, valid = functional.ghost_batches(x, size, mask)
+    _, all_valid = functional.ghost_batches(x, size)
+    parts, valid, all_valid = map(numpy, (parts, valid, all_valid))
+    ghosts = [slice(start, start + size) for start in range(0, batch, size)]
+    assert parts.shape == (len(ghosts), size, 2, 3)
+    assert (valid.dtype, valid.shape) == (bool, (len(parts), size, 1, 3))
+    for number, ghost in enumerate(ghosts):
+        samples = len(x[ghost])
+        np.testing.assert_array_equal(parts[number, :samples], x[ghost])
+        np.testing.assert_array_equal(valid[number, :samples], mask[ghost])
+        assert all_valid[number, :samples].all()
+        assert not valid[number, samples:].any()
+        assert not all_valid[number, samples:].any()
+
+
+@pytest.mark.parametrize("sizes", [(5,), (3, 0, 1, 7), (0, 0), (0, 4)])
+def test_pooled_moments_are_those_of_all_samples(sizes):
+    rng = np.random.default_rng(0)
+    parts = [
+        rng.normal(3 * number, 1 + number, (size, 3))
+        for number, size in enumerate(sizes)
+    ]
+    masks = [rng.random(part.shape) < 0.7 for part in parts]
+    each = [
+        oracle.moments(part, (0,), mask)
+        for part, mask in zip(parts, masks, strict=True)
+    ]
+    stacked = functional.Moments(*map(np.stack, zip(*each, strict=True)))
+    pooled = functional.pool_moments(stacked)
+    expected = oracle.moments(np.concatenate(parts), (0,), np.concatenate(masks))
+    for ours, truth in zip(pooled, expected, strict=True):
+        np.testing.assert_allclose(numpy(ours), truth, rtol=1e-13, atol=1e-13)
 
 
 def test_unbiased_variance():
@@ -276,11 +309,7 @@ def test_random_words_bit_for_bit(seed):
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
 @pytest.mark.parametrize("shape", [(7,), (4, 3), (2, 5, 1, 3), (0, 3), ()])
 def test_keep_mask_bit_for_bit_in_every_execution_mode(shape, mode):
-    def draw(seed):
-        return functional.keep_mask(shape, 0.3, seed)
-
-    if mode != "eager":
-        draw = tf.function(draw, jit_compile=mode == "xla")
+    draw = in_mode(lambda seed: functional.keep_mask(shape, 0.3, seed), mode)
     for seed in SEEDS:
         np.testing.assert_array_equal(
             draw(seed_tensor(seed)), oracle.keep_mask(shape, 0.3, seed)

@@ -90,6 +90,7 @@ def test_arguments_are_those_of_the_built_in_layer_and_then_our_own(
     assert keyword == added
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("module", MODULES)
 def test_doctests(module):
     failed, _ = doctest.testmod(importlib.import_module(module))
@@ -111,12 +112,13 @@ def test_layers_are_documented_with_an_example(layer_class):
 
 
 def imported(path):
-    """The top-level packages that a file imports anywhere in it."""
+    """The full names of what a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield "kerasnorm" if node.level else node.module.split(".")[0]
+            assert not node.level
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 @pytest.mark.parametrize(
@@ -125,11 +127,30 @@ def imported(path):
 def test_imports_keras_numpy_and_the_backend_only(path):
     allowed = {"keras", "kerasnorm", "numpy"} | sys.stdlib_module_names
     allowed -= {"argparse", "logging"}
-    if path.name in ("tensorflow.py", "tensorflow_replicas.py"):
-        allowed |= {"tensorflow"}
+    for framework in ("tensorflow", "jax", "torch"):
+        if path.with_suffix("").is_relative_to(PACKAGE / "backend" / framework):
+            allowed |= {framework}
     if path.name == "reports.py":
         allowed |= {"matplotlib", "tensorflow"}
-    assert set(imported(path)) <= allowed
+    assert {name.split(".")[0] for name in imported(path)} <= allowed
+
+
+ROOMS_ABOVE = {
+    "functional": ["backend", "layers", "transforms", "monitor"],
+    "backend": ["layers", "transforms", "monitor"],
+    "layers": ["transforms", "monitor"],
+    "transforms": ["monitor"],
+    "monitor": ["transforms"],
+}
+
+
+@pytest.mark.parametrize("room", ROOMS_ABOVE)
+def test_no_room_imports_one_above_it(room):
+    above = {f"kerasnorm.{name}" for name in ROOMS_ABOVE[room]}
+    for path in FILES:
+        if path.relative_to(PACKAGE).with_suffix("").is_relative_to(room):
+            rooms = {".".join(name.split(".")[:2]) for name in imported(path)}
+            assert not rooms & above, path
 
 
 def test_types_are_published():

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from tests.conftest import REPOSITORY
-from tests.kerasnorm.layers.test_replicas import free_addresses
+from tests.kerasnorm.replicas import free_addresses
 from tests.service.services import wait_until
 from tests.service.serving.served import save_scale
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kerasnorm.layers.test_replicas import free_addresses
+from tests.kerasnorm.replicas import free_addresses
 from tests.training.cluster.test_team import arguments, environment
 from tests.training.test_job import history
 from training.cli.command_line import read

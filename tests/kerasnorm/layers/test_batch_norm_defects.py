@@ -109,7 +109,7 @@ def test_moving_statistics_are_free_of_their_initial_values(moving_average):
 
 @pytest.mark.parametrize("moving_average", ["debiased", "cumulative"])
 def test_batches_count_by_their_samples(moving_average):
-    """Batches of 63 and of 1 in turn, KERAS.md's case: 0.47 of the true variance."""
+    """Batches of 63 and of 1 in turn: the built-in layer finds half of the variance."""
     arguments = {"momentum": 0.9}
     builtin = keras.layers.BatchNormalization(**arguments)
     ours = KBatchNorm(

@@ -1,5 +1,7 @@
 """What Keras 3.15's dropout layers get wrong and kerasnorm's do not.
 
+It cuts across layers/dropout.py and layers/_random.py.
+
 Each test first shows the defect on the built-in layer, so that it tells when Keras
 has mended it.
 """
@@ -122,7 +124,7 @@ def test_weights_saved_with_the_built_in_layers_can_be_loaded(tmp_path):
     ],
 )
 def test_rates_are_exact_in_half_precision(dtype, rate, builtin_rate):
-    """At KERAS.md's rates, within 5 standard errors of the fraction dropped."""
+    """Within 5 standard errors of the fraction dropped; the built-in layer's is off."""
     size = 2**20
     x = ops.ones((size,), dtype)
 

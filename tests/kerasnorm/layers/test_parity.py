@@ -1,4 +1,8 @@
-"""`KBatchNorm` beside the built-in layer with the same weights, step by step."""
+"""`KBatchNorm` beside the built-in layer with the same weights, step by step.
+
+It cuts across the layer's parts: where both must agree, the built-in layer is a second
+reference beside the oracle.
+"""
 
 import keras
 import numpy as np
@@ -7,31 +11,8 @@ import tensorflow as tf
 from keras import ops
 
 from kerasnorm import KBatchNorm
-
-
-def uneven(shape, seed=0, location=3.0, spread=2.0, dtype="float64"):
-    """Neither constant nor centred, and another distribution at each index."""
-    rng = np.random.default_rng(seed)
-    scale = np.random.default_rng(99).uniform(0.5, 2, shape[1:])
-    return (scale * (location + spread * rng.standard_normal(shape))).astype(dtype)
-
-
-def randomised(layer, shape, seed=1):
-    """Build the layer and give every weight that has a sign or a size a random one."""
-    layer.build(shape)
-    rng = np.random.default_rng(seed)
-    for weight in layer.weights:
-        if weight.name in (
-            "gamma",
-            "moving_variance",
-            "moving_stddev",
-            "renorm_stddev",
-        ):
-            weight.assign(rng.uniform(0.5, 2, weight.shape))
-        elif weight.name in ("beta", "moving_mean", "renorm_mean"):
-            weight.assign(rng.normal(0, 1, weight.shape))
-    return layer
-
+from tests.kerasnorm.inputs import uneven
+from tests.kerasnorm.probes import randomised
 
 OPTIONS = {
     "defaults": {},

@@ -9,25 +9,23 @@ from keras import layers
 
 import kerasnorm
 from kerasnorm import KBatchNorm, KDropout, KSpatialDropout
+from tests.kerasnorm.probes import BACKEND
 
 RNG = np.random.default_rng(0)
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
 
 
-FLOAT64 = pytest.param(
-    "float64",
-    marks=pytest.mark.skipif(
-        keras.backend.backend() != "tensorflow",
-        reason="Keras's own layers compute in float32 on JAX and PyTorch.",
-    ),
-)
+# Keras's own layers compute in float32 on JAX and PyTorch.
+POLICY = "float64" if BACKEND == "tensorflow" else "float32"
 
 
-@pytest.fixture(params=["float32", FLOAT64])
+@pytest.fixture
 def policy(request):
+    """The policy of new layers: that of the test's parameter, or the widest."""
+    name = getattr(request, "param", POLICY)
     kept = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(request.param)
-    yield request.param
+    keras.config.set_dtype_policy(name)
+    yield name
     keras.config.set_dtype_policy(kept)
 
 
@@ -87,8 +85,19 @@ def model_of(shape, *stack):
     return randomize(model), RNG.normal(1, 2, (4, *shape)).astype(fresh[0].dtype)
 
 
-@pytest.mark.parametrize("norm", [KBatchNorm, layers.BatchNormalization])
-@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("name", "norm", "policy"),
+    [
+        *((name, KBatchNorm, POLICY) for name in LINEAR),
+        ("Dense", KBatchNorm, "float32"),
+        ("Conv2D", KBatchNorm, "float32"),
+        ("Dense, sequences", layers.BatchNormalization, POLICY),
+        ("Conv2D", layers.BatchNormalization, "float32"),
+        ("SeparableConv1D", layers.BatchNormalization, "float32"),
+    ],
+    indirect=["policy"],
+)
 def test_into_the_layer_before(name, norm, policy):
     shape, linear = LINEAR[name]
     model, x = model_of(shape, linear, norm(), layers.ReLU())
@@ -98,7 +107,17 @@ def test_into_the_layer_before(name, norm, policy):
     assert why == f"folded into {model.layers[0].name} before it"
 
 
-@pytest.mark.parametrize("name", ["Dense", "Dense, sequences", "Conv1D", "Conv3D"])
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        ("Dense", POLICY),
+        ("Dense, sequences", "float32"),
+        ("Conv1D", POLICY),
+        ("Conv3D", "float32"),
+    ],
+    indirect=["policy"],
+)
 def test_into_the_layer_after(name, policy):
     shape, linear = LINEAR[name]
     model, x = model_of(shape, layers.ReLU(), KBatchNorm(), KDropout(0.5), linear)
@@ -108,6 +127,7 @@ def test_into_the_layer_after(name, policy):
     assert "removed" in report.values()
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("arguments", "stack", "reason"),
     [
@@ -152,6 +172,7 @@ def test_channels_first():
     }
 
 
+@pytest.mark.any_backend
 def test_several_in_a_row(policy):
     model, x = model_of((6,), layers.Dense(5), KBatchNorm(), KBatchNorm(axis=1))
     result, report = folded(model, x, TOLERANCE[policy])
@@ -194,6 +215,7 @@ def test_shared_layers_and_several_inputs(policy):
     }
 
 
+@pytest.mark.any_backend
 def test_nested_models(policy):
     inner = keras.Sequential(
         [keras.Input((6,)), layers.Dense(5, name="d"), KBatchNorm(name="n")],
@@ -208,6 +230,7 @@ def test_nested_models(policy):
     assert KBatchNorm not in kinds(result)
 
 
+@pytest.mark.any_backend
 def test_dropout_that_works_at_inference(policy):
     scaled = KDropout(0.3, scale_at="inference", name="scaled")
     model, x = model_of((4, 6), layers.Dense(5), scaled, KSpatialDropout(0.5))
@@ -231,6 +254,7 @@ def test_what_is_inside_of_other_layers_is_kept_and_reported(policy):
     assert KBatchNorm in kinds(result)
 
 
+@pytest.mark.any_backend
 def test_masks_pass_through():
     inputs = keras.Input((5,), dtype="int32")
     x = layers.Embedding(7, 6, mask_zero=True)(inputs)
@@ -330,13 +354,16 @@ def test_models_that_cannot_be_folded():
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "policy"),
     [
-        "MobileNet",
-        pytest.param("ResNet50V2", marks=pytest.mark.slow),
-        pytest.param("EfficientNetB0", marks=pytest.mark.slow),
-        pytest.param("DenseNet121", marks=pytest.mark.slow),
+        ("MobileNet", POLICY),
+        *(
+            pytest.param(name, policy, marks=pytest.mark.slow)
+            for name in ("MobileNet", "ResNet50V2", "EfficientNetB0", "DenseNet121")
+            for policy in ("float32", POLICY)
+        ),
     ],
+    indirect=["policy"],
 )
 def test_keras_applications(name, policy):
     model = getattr(keras.applications, name)(

@@ -7,11 +7,11 @@ from kerasnorm.functional import Moments, Tensor
 
 
 def pool_replicas(batch: Moments) -> Moments:
-    """Moments of the batches of all replicas as one batch, in one all-reduce.
+    """Return the moments of the batches of all replicas as one batch.
 
-    Each replica adds its moments in a place of its own to a sum, so that they arrive
-    as they are and `functional.pool_moments` can merge them; a sum over replicas has
-    a gradient, so y of every replica reaches x of every replica.
+    One all-reduce sums arrays in which each replica has a place of its own. So the
+    moments of each arrive as they are, for `functional.pool_moments` to merge. A sum
+    over replicas has a gradient, so that of every y reaches the x of every replica.
     """
     replica = _replica()
     if replica is None:
@@ -24,7 +24,7 @@ def pool_replicas(batch: Moments) -> Moments:
 
 
 def replica_seed(seed: Tensor) -> Tensor:
-    """A seed of this replica's own, made of the one that the replicas share."""
+    """Return a seed of this replica's own, made of the one that the replicas share."""
     replica = _replica()
     if replica is None:
         return seed
@@ -35,7 +35,7 @@ def replica_seed(seed: Tensor) -> Tensor:
 
 
 def _replica() -> tf.distribute.ReplicaContext | None:
-    """The replica that is traced or runs, where there are several."""
+    """Return the replica that is traced or runs, if there are several."""
     replica = tf.distribute.get_replica_context()
     several = replica is not None and replica.num_replicas_in_sync > 1
     return replica if several else None

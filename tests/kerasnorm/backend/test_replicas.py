@@ -1,17 +1,6 @@
-"""Replicas of `tf.distribute`: their statistics together, their masks apart.
+"""Replicas of `tf.distribute`: their statistics together, their masks apart."""
 
-The replicas are logical CPUs of one process under MirroredStrategy, and processes
-under MultiWorkerMirroredStrategy. TensorFlow must be told of either before it starts,
-so they live in processes of their own; what runs there is the functions at the top.
-"""
-
-import functools
 import itertools
-import json
-import multiprocessing
-import os
-import socket
-from concurrent.futures import ProcessPoolExecutor
 
 import keras
 import numpy as np
@@ -20,191 +9,40 @@ import tensorflow as tf
 
 from kerasnorm import KBatchNorm, KDropout, KGaussianDropout, KSpatialDropout
 from tests import oracle
+from tests.kerasnorm.replicas import (
+    RATE,
+    Replicas,
+    draw_on_replicas,
+    fit_on_replicas,
+    free_addresses,
+    start_devices,
+    start_worker,
+    train,
+    train_on_replicas,
+)
 
 EPSILON = 1e-3
-RATE = 0.125  # a float32 without rounding
-
-
-def start_devices(number):
-    """Split the CPU; in a process of its own."""
-    (cpu,) = tf.config.list_physical_devices("CPU")
-    tf.config.set_logical_device_configuration(
-        cpu, [tf.config.LogicalDeviceConfiguration()] * number
-    )
-
-
-def start_worker(addresses, index):
-    """Become a worker of several; in a process of its own."""
-    os.environ["TF_CONFIG"] = json.dumps(
-        {
-            "cluster": {"worker": addresses},
-            "task": {"type": "worker", "index": index},
-        }
-    )
-
-
-@functools.cache
-def strategy_of(number):
-    """The strategy of this process."""
-    if "TF_CONFIG" not in os.environ:
-        return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(number)])
-    return tf.distribute.MultiWorkerMirroredStrategy(
-        communication_options=tf.distribute.experimental.CommunicationOptions(
-            timeout_seconds=60
-        )
-    )
-
-
-def by_replica(strategy, *results):
-    """The tuple of results of each replica of this process, as arrays."""
-    rows = zip(*map(strategy.experimental_local_results, results), strict=True)
-    return [tuple(np.array(result) for result in row) for row in rows]
-
-
-def weights_by_replica(strategy, layer):
-    names = [w.name for w in layer.weights]
-    rows = by_replica(strategy, *(w.value for w in layer.weights))
-    return [dict(zip(names, row, strict=True)) for row in rows]
-
-
-def train(strategy, config, steps, compiled=False):
-    """Train a layer by SGD, a step a tuple of x, dL/dy and perhaps a mask by replica.
-
-    Returns:
-        For each replica: y, dL/dx and the layer's weights after the last step.
-    """
-    with strategy.scope():
-        layer = keras.saving.deserialize_keras_object(config)
-        layer.build((None, *steps[0][0][0].shape[1:]))
-        optimizer = keras.optimizers.SGD(RATE)
-        optimizer.build(layer.trainable_variables)
-
-    def step(x, dy, mask=None):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = layer(x, training=True, mask=mask)
-        dx, *gradients = tape.gradient(y, [x, *layer.trainable_variables], dy)
-        # The optimizer sums them over the replicas.
-        optimizer.apply_gradients(
-            zip(gradients, layer.trainable_variables, strict=True)
-        )
-        return y, dx
-
-    def run(*parts):
-        return strategy.run(step, parts)
-
-    run = tf.function(run, autograph=False) if compiled else run
-    for parts in steps:
-        arguments = [
-            strategy.experimental_distribute_values_from_function(
-                lambda context, own=own: tf.constant(
-                    own[context.replica_id_in_sync_group]
-                )
-            )
-            for own in parts
-        ]
-        y, dx = run(*arguments)
-    return [
-        (*tensors, weights)
-        for tensors, weights in zip(
-            by_replica(strategy, y, dx),
-            weights_by_replica(strategy, layer),
-            strict=True,
-        )
-    ]
-
-
-def train_on_replicas(number, config, steps, compiled=False):
-    return train(strategy_of(number), config, steps, compiled)
-
-
-def draw_on_replicas(number, config, shape):
-    """Two draws of a layer that is made anew, and its random state, on each replica."""
-    strategy = strategy_of(number)
-    with strategy.scope():
-        layer = keras.saving.deserialize_keras_object(config)
-        layer.build(shape)
-
-    def draw():
-        return layer(tf.ones(shape), training=True)
-
-    run = tf.function(lambda: strategy.run(draw), autograph=False)
-    return by_replica(strategy, run(), run(), layer.seed_generator.state.value)
-
-
-def fit_on_replicas(number, config, x, y, batch_size, path):
-    """Fit and save a model; the losses, and the weights of each replica."""
-    strategy = strategy_of(number)
-    with strategy.scope():
-        model = keras.saving.deserialize_keras_object(config)
-        model.compile(keras.optimizers.SGD(0.1), "mse")
-    history = model.fit(x, y, batch_size, epochs=3, shuffle=False, verbose=0)
-    model.save(path)
-    return history.history["loss"], by_replica(
-        strategy, *(w.value for w in model.weights)
-    )
-
-
-class Replicas:
-    """Replicas that wait for work in other processes."""
-
-    def __init__(self, number, initializers):
-        self.number = number
-        context = multiprocessing.get_context("spawn")
-        self._processes = [
-            ProcessPoolExecutor(1, context, function, arguments)
-            for function, *arguments in initializers
-        ]
-
-    def call(self, function, *arguments):
-        """Call `function` in every process; the results of all replicas."""
-        calls = [
-            process.submit(function, self.number, *arguments)
-            for process in self._processes
-        ]
-        return [result for call in calls for result in call.result(timeout=300)]
-
-    def call_one(self, function, *arguments):
-        """Call `function` in the only process."""
-        (process,) = self._processes
-        return process.submit(function, self.number, *arguments).result(timeout=300)
-
-    def close(self):
-        for process in self._processes:
-            process.shutdown()
-
-
-def free_addresses(number):
-    sockets = [socket.create_server(("localhost", 0)) for _ in range(number)]
-    addresses = [f"localhost:{s.getsockname()[1]}" for s in sockets]
-    for each in sockets:
-        each.close()
-    return addresses
-
-
-def make_replicas(kind):
-    if kind == "2 processes":
-        addresses = free_addresses(2)
-        return Replicas(2, [(start_worker, addresses, index) for index in range(2)])
-    number = int(kind[0])
-    return Replicas(number, [(start_devices, number)])
-
-
-@pytest.fixture(scope="module", params=["2 devices", "4 devices", "2 processes"])
-def replicas(request):
-    made = make_replicas(request.param)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module", params=["2 devices", "4 devices"])
-def devices(request):
-    made = make_replicas(request.param)
-    yield made
-    made.close()
-
-
 SIZES = {2: [(5, 3), (0, 6)], 4: [(2, 2, 2, 2), (5, 0, 3, 1)]}
+
+
+@pytest.fixture(scope="module")
+def devices():
+    made = Replicas(4, [(start_devices, 4)])
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def processes():
+    addresses = free_addresses(2)
+    made = Replicas(2, [(start_worker, addresses, index) for index in range(2)])
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["devices", "processes"])
+def replicas(request):
+    return request.getfixturevalue(request.param)
 
 
 def batches(number, mask_shape=None, location=3.0, dtype="float64"):

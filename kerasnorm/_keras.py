@@ -1,0 +1,60 @@
+"""What kerasnorm takes from inside of Keras: one function each.
+
+`tests/kerasnorm/test_keras.py` says what each of them relies on.
+"""
+
+from typing import Any
+
+import keras
+
+
+def all_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Return every layer inside of a model or layer, however deep, each once.
+
+    The public `layers` are those of a model's first level, and a layer has none.
+    """
+    layers: list[keras.layers.Layer] = layer._flatten_layers(include_self=False)
+    return layers
+
+
+def compile_arguments(model: keras.Model) -> dict[str, Any]:
+    """Return what a model was compiled with, as it was given.
+
+    The public `get_compile_config` serializes it. A function or class that is not
+    registered cannot be made of that again.
+    """
+    return dict(model._compile_config.config)
+
+
+def trained_variables(optimizer: keras.Optimizer) -> list[keras.Variable]:
+    """Return the variables that an optimizer was built for; none before.
+
+    The public `variables` are the optimizer's own.
+    """
+    return list(optimizer._trainable_variables)
+
+
+def decays(optimizer: keras.Optimizer, variable: keras.Variable) -> bool:
+    """Return whether weight decay applies to a variable.
+
+    The public `exclude_from_weight_decay` tells it to the optimizer; nothing public
+    asks.
+    """
+    return bool(optimizer._use_weight_decay(variable))
+
+
+def lambda_argument(layer: keras.layers.Lambda, name: str) -> Any:
+    """Return an argument of a Lambda layer as it was given.
+
+    Its `get_config` has the bytecode of a function, and `output_shape` is not public.
+    """
+    return getattr(layer, {"output_shape": "_output_shape"}.get(name, name))
+
+
+def why_not_made(error: Exception) -> str:
+    """Return the line in which Keras says why an object cannot be deserialized.
+
+    Keras tells it in the message alone, behind the object's whole configuration.
+    """
+    reason = str(error).rpartition("encountered: ")[2].strip().splitlines()
+    return reason[0] if reason else repr(error)

@@ -1,0 +1,19 @@
+"""The functions of `kerasnorm.backend` for TensorFlow.
+
+They give the results of `kerasnorm.functional` with fewer passes over memory,
+eagerly, in graphs and under XLA.
+"""
+
+from kerasnorm.backend.tensorflow.noise import dropout, gaussian_dropout, thinning
+from kerasnorm.backend.tensorflow.normalization import normalize_batch, normalize_with
+from kerasnorm.backend.tensorflow.replicas import pool_replicas, replica_seed
+
+__all__ = [
+    "dropout",
+    "gaussian_dropout",
+    "normalize_batch",
+    "normalize_with",
+    "pool_replicas",
+    "replica_seed",
+    "thinning",
+]

@@ -1,0 +1,90 @@
+"""Batch normalization by composed operations, forward and backward.
+
+`total` sums values over the samples. The other arguments broadcast to `x`.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from kerasnorm.functional import Tensor
+
+Sum = Callable[[Tensor], Tensor]
+
+
+def moments_around_mean(x: Tensor, count: Tensor, total: Sum) -> tuple[Tensor, ...]:
+    """Return the moments of x and x less a shift: BN, Alg. 1, lines 1 and 2.
+
+    One float32 has not enough digits for a mean that is large in standard deviations.
+    So a first mean, the shift, is subtracted before the rest is summed. The mean of the
+    rest is mere rounding. So its mean square less the square of its mean loses no
+    digits, and costs less than a second subtraction.
+
+    Returns:
+        x - shift, the shift, the mean of the rest, and the variance.
+    """
+    divisor = tf.maximum(count, 1)
+    shift = total(x) / divisor
+    rest = x - shift
+    mean = total(rest) / divisor
+    mean_square = total(tf.square(rest)) / divisor
+    return rest, shift, mean, tf.maximum(mean_square - tf.square(mean), 0)
+
+
+def moments_around_sample(x: Tensor, count: Tensor, total: Sum) -> tuple[Tensor, ...]:
+    """Return what `moments_around_mean` returns, with the first row as the shift.
+
+    It reads x once less. Under XLA that outweighs the second subtraction.
+    """
+    shift = total(x[:1])
+    rest = x - shift
+    mean = total(rest) / tf.maximum(count, 1)
+    deviation = tf.math.squared_difference(rest, mean)
+    return rest, shift, mean, total(deviation) / tf.maximum(count, 1)
+
+
+def normalize_rest(
+    rest: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    epsilon: float,
+) -> Tensor:
+    """Normalize, scale and shift in one multiply-add: BN, Alg. 1, lines 3 and 4."""
+    factor = gamma * tf.math.rsqrt(variance + epsilon)
+    return rest * factor + (beta - mean * factor)
+
+
+def gradients(
+    dy: Tensor,
+    rest: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    gamma: Tensor,
+    epsilon: float,
+    count: Tensor,
+    total: Sum,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return dx, dgamma and dbeta: the chain rule of BN, section 3, collected.
+
+    With factor = 1 / sqrt(variance + epsilon) and x_hat = (rest - mean) * factor,
+    dx = gamma * factor * (dy - dbeta / m - x_hat * dgamma / m). A sample that the mask
+    leaves out is normalized like the others, so its dy counts and `total` sums over it
+    too. But neither the mean nor the variance depends on it.
+    """
+    factor = tf.math.rsqrt(variance + epsilon)
+    dbeta = total(dy)
+    dgamma = (total(dy * rest) - mean * dbeta) * factor
+    divisor = tf.maximum(count, 1)
+    slope = dgamma * factor / divisor
+    through_moments = rest * slope + (dbeta / divisor - mean * slope)
+    if mask is not None:
+        through_moments = tf.where(mask, through_moments, 0)
+    return (dy - through_moments) * (gamma * factor), dgamma, dbeta
+
+
+def sum_rows(values: Tensor) -> Tensor:
+    """Sum over the first axis; in graphs this operation starts sooner than `Sum`."""
+    return tf.raw_ops.BiasAddGrad(out_backprop=values)

@@ -1,0 +1,130 @@
+"""How the moving statistics of batch normalization follow the batches.
+
+`follow` takes in a batch after those before it. `restart` forgets those: it leaves what
+a batch alone would have left. Neither changes an index where the batch has no sample.
+"""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from keras import ops
+
+from kerasnorm import functional
+from kerasnorm.functional import Tensor
+
+
+class Moving(ABC):
+    """A moving statistic."""
+
+    @abstractmethod
+    def follow(self, batch: Tensor, samples: Tensor) -> None:
+        """Take in the statistic of a batch of so many samples."""
+
+    @abstractmethod
+    def restart(self, batch: Tensor, samples: Tensor) -> None:
+        """Take the statistic of a batch in the place of the average."""
+
+
+@dataclasses.dataclass
+class MovingAverage(Moving):
+    """An average over batches.
+
+    Args:
+        value: The variable that holds the average.
+        weight: The variable that holds the samples behind it; where `is_weighted`.
+        momentum: Weight of the old value.
+    """
+
+    value: Any
+    weight: Any
+    momentum: float
+    is_weighted: ClassVar[bool] = True
+
+    def _assign(self, samples: Tensor, value: Tensor, weight: Tensor) -> None:
+        assign_where(samples > 0, self.value, value)
+        assign_where(samples > 0, self.weight, weight)
+
+
+class Exponential(MovingAverage):
+    """`functional.exponential_average`: every batch counts the same, as in Keras."""
+
+    is_weighted = False
+
+    def follow(self, batch: Tensor, samples: Tensor) -> None:
+        """Take in the statistic of a batch of so many samples."""
+        average = functional.exponential_average(self.value.value, batch, self.momentum)
+        assign_where(samples > 0, self.value, average)
+
+    def restart(self, batch: Tensor, samples: Tensor) -> None:
+        """Take the statistic of a batch in the place of the average."""
+        assign_where(samples > 0, self.value, batch)
+
+
+class Debiased(MovingAverage):
+    """`functional.debiased_average`: weighted by samples and by age."""
+
+    def follow(self, batch: Tensor, samples: Tensor) -> None:
+        """Take in the statistic of a batch of so many samples."""
+        average, weight = functional.debiased_average(
+            self.value.value, self.weight.value, batch, samples, self.momentum
+        )
+        self._assign(samples, average, weight)
+
+    def restart(self, batch: Tensor, samples: Tensor) -> None:
+        """Take the statistic of a batch in the place of the average."""
+        self._assign(samples, batch, (1.0 - self.momentum) * samples)
+
+
+class Cumulative(MovingAverage):
+    """`functional.cumulative_average`: weighted by samples, however old."""
+
+    def follow(self, batch: Tensor, samples: Tensor) -> None:
+        """Take in the statistic of a batch of so many samples."""
+        average, weight = functional.cumulative_average(
+            self.value.value, self.weight.value, batch, samples
+        )
+        self._assign(samples, average, weight)
+
+    def restart(self, batch: Tensor, samples: Tensor) -> None:
+        """Take the statistic of a batch in the place of the average."""
+        self._assign(samples, batch, samples)
+
+
+@dataclasses.dataclass
+class SquaredStddev(Moving):
+    """The moving variance of batch renormalization: the average stddev, squared.
+
+    Args:
+        value: The variable that holds the moving variance.
+        stddev: The average of sqrt(variance + epsilon).
+        epsilon: The layer's.
+    """
+
+    value: Any
+    stddev: MovingAverage
+    epsilon: float
+
+    def follow(self, batch: Tensor, samples: Tensor) -> None:
+        """Take in the variance of a batch of so many samples."""
+        self.stddev.follow(ops.sqrt(batch + self.epsilon), samples)
+        variance = ops.relu(ops.square(self.stddev.value) - self.epsilon)
+        assign_where(samples > 0, self.value, variance)
+
+    def restart(self, batch: Tensor, samples: Tensor) -> None:
+        """Take the variance of a batch in the place of the average."""
+        self.stddev.restart(ops.sqrt(batch + self.epsilon), samples)
+        assign_where(samples > 0, self.value, batch)
+
+
+MOVING_AVERAGES: dict[str, type[MovingAverage]] = {
+    "exponential": Exponential,
+    "debiased": Debiased,
+    "cumulative": Cumulative,
+}
+"""By the layer's argument `moving_average`."""
+
+
+def assign_where(valid: Tensor, variable: Any, value: Tensor) -> None:
+    """Assign to the indices of `variable` that are `valid`."""
+    variable.assign(ops.where(valid, value, variable.value))

@@ -1,0 +1,52 @@
+"""Every backend has the same functions, and one of them is chosen."""
+
+import importlib
+import inspect
+import subprocess
+import sys
+
+import keras
+import pytest
+
+from kerasnorm import backend, functional
+
+pytestmark = pytest.mark.any_backend
+
+NAMES = ("tensorflow", "jax", "torch", "generic")
+
+
+def functions_of(name):
+    try:
+        module = importlib.import_module(f"kerasnorm.backend.{name}")
+    except ModuleNotFoundError as error:
+        if error.name.startswith("kerasnorm"):
+            raise
+        pytest.skip(f"{error.name} is not installed.")
+    return {function: getattr(module, function) for function in module.__all__}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_backend_has_the_same_functions(name):
+    functions = functions_of(name)
+    assert list(functions) == backend.__all__
+    for function, own in functions.items():
+        reference = getattr(functional, function, getattr(backend, function))
+        assert inspect.signature(own) == inspect.signature(reference), function
+
+
+def test_the_chosen_backend_is_that_of_keras():
+    functions = functions_of(keras.backend.backend())
+    for name, function in functions.items():
+        assert getattr(backend, name) is function
+
+
+def test_no_other_backend_is_imported():
+    code = (
+        "import sys, kerasnorm; print(*(name.split('.')[2] for name in sys.modules "
+        "if name.startswith('kerasnorm.backend.') and name.count('.') == 2))"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    imported = set(process.stdout.split()) - {"generic"}
+    assert imported == {keras.backend.backend()}

@@ -1,0 +1,33 @@
+"""Fixtures of the library's tests, and the marker of those for every backend."""
+
+from collections.abc import Iterator
+
+import keras
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "any_backend: runs on every backend of Keras; make test-backends"
+    )
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Let JAX compute in float64, which it does only where it is told."""
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def float64_policy(float64: None) -> Iterator[None]:
+    """Make float64 the policy of new layers."""
+    kept = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_dtype_policy(kept)

@@ -1,0 +1,148 @@
+"""What the library relies on inside of Keras. A failure here means Keras changed it."""
+
+import inspect
+
+import keras
+import pytest
+from keras import layers
+
+from kerasnorm import _keras
+from kerasnorm.transforms._graph import Graph
+
+
+def by_name(found):
+    return [layer.name for layer in found]
+
+
+def test_all_layers_are_those_of_every_depth_each_once():
+    """`Layer._flatten_layers(include_self=False)`."""
+    shared = layers.Dense(3, name="shared")
+    inner = keras.Sequential([layers.Input((5, 3)), shared], name="inner")
+    x = inputs = keras.Input((5, 3), name="input")
+    x = layers.TimeDistributed(layers.Dense(3, name="wrapped"), name="wrapper")(x)
+    model = keras.Model(inputs, shared(inner(x)))
+    found = by_name(_keras.all_layers(model))
+    expected = ["input", "wrapper", "wrapped", "inner", "shared"]
+    assert [name for name in found if name in expected] == expected
+    assert len(found) == len(set(found)), "Keras lists a shared layer more than once."
+    assert by_name(_keras.all_layers(layers.Dense(3))) == []
+
+
+def test_compile_arguments_are_those_that_were_given():
+    """`Model._compile_config.config`."""
+
+    def unregistered_loss(y_true, y_pred):
+        return keras.ops.mean(y_pred - y_true)
+
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(1)])
+    model.compile("sgd", unregistered_loss, metrics=["mae"], run_eagerly=True)
+    arguments = _keras.compile_arguments(model)
+    assert arguments["loss"] is unregistered_loss, "Keras keeps another loss."
+    assert arguments["metrics"] == ["mae"]
+    assert arguments["run_eagerly"] is True
+    taken = set(inspect.signature(keras.Model.compile).parameters)
+    assert set(arguments) <= taken, "`compile` does not take what Keras keeps."
+
+
+def test_an_optimizer_knows_the_variables_that_it_was_built_for():
+    """`Optimizer._trainable_variables`."""
+    optimizer = keras.optimizers.Adam()
+    assert _keras.trained_variables(optimizer) == []
+    variables = [keras.Variable([1.0, 2.0]), keras.Variable([3.0])]
+    optimizer.build(variables)
+    trained = _keras.trained_variables(optimizer)
+    assert list(map(id, trained)) == list(map(id, variables))
+
+
+def test_an_optimizer_knows_what_decays():
+    """`Optimizer._use_weight_decay`."""
+    optimizer = keras.optimizers.AdamW()
+    kernel, bias = (keras.Variable([1.0], name=name) for name in ("kernel", "bias"))
+    optimizer.exclude_from_weight_decay([bias])
+    optimizer.build([kernel, bias])
+    assert _keras.decays(optimizer, kernel)
+    assert not _keras.decays(optimizer, bias)
+
+
+def test_a_lambda_layer_keeps_its_functions_and_serializes_their_code():
+    """`Lambda.function`, `_output_shape`, `mask`; the `"__lambda__"` entries."""
+    given = {
+        "function": lambda x: x + 1,
+        "output_shape": lambda shape: shape,
+        "mask": lambda x, mask: mask,
+    }
+    layer = layers.Lambda(**given)
+    config = layer.get_config()
+    for argument, function in given.items():
+        assert _keras.lambda_argument(layer, argument) is function, argument
+        assert config[argument]["class_name"] == "__lambda__", argument
+
+
+class Forgetful(layers.Layer):
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+
+    def get_config(self):
+        return super().get_config()
+
+
+def test_an_error_of_deserialization_says_why_in_one_line():
+    """`Exception encountered: ...` at the end of the message."""
+    config = keras.saving.serialize_keras_object(Forgetful(3))
+    with pytest.raises(TypeError) as caught:
+        keras.saving.deserialize_keras_object(
+            config, custom_objects={"Forgetful": Forgetful}
+        )
+    reason = _keras.why_not_made(caught.value)
+    assert "missing 1 required positional argument: 'units'" in reason
+    assert "config" not in reason
+    assert "\n" not in reason
+    assert _keras.why_not_made(ValueError()) == "ValueError()"
+
+
+def test_the_configuration_of_a_functional_model_is_its_graph():
+    """`layers`, `inbound_nodes`, `keras_history`, `output_layers`."""
+    first, second = (keras.Input((3,), name=name) for name in ("first", "second"))
+    shared = layers.Dense(3, name="shared")
+    total = layers.Add(name="total")([shared(first), shared(second)])
+    model = keras.Model([first, second], {"sum": total, "raw": first})
+    graph = Graph(model.get_config())
+    assert list(graph.entries) == by_name(model.layers)
+    assert len(graph.calls("shared")) == 2
+    (call,) = graph.calls("total")
+    tensor = call["args"][0][1]
+    assert tensor["class_name"] == "__keras_tensor__"
+    assert tensor["config"]["keras_history"] == ["shared", 1, 0]
+    assert graph.inputs(call) == [("shared", 0, 0), ("shared", 1, 0)]
+    assert graph.consumers("total") == [None]
+    assert graph.config["output_layers"]["raw"] == ["first", 0, 0]
+
+
+def test_the_entry_of_a_layer_has_what_makes_it_again():
+    """`module`, `class_name`, `registered_name`, `config`, `build_config`."""
+    layer = layers.Dense(3, name="dense")
+    layer.build((None, 5))
+    entry = keras.saving.serialize_keras_object(layer)
+    assert (entry["module"], entry["class_name"]) == ("keras.layers", "Dense")
+    assert entry["config"]["name"] == "dense"
+    assert tuple(entry["build_config"]["input_shape"]) == (None, 5)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="TensorFlow's checkpoints"
+)
+def test_a_checkpoint_asks_a_layer_for_its_children(tmp_path):
+    """`Layer._trackable_children(save_type="checkpoint")`."""
+    import tensorflow as tf
+
+    child = tf.Variable(7.0)
+
+    class WithChild(layers.Layer):
+        def _trackable_children(self, save_type="checkpoint", **kwargs):
+            children = super()._trackable_children(save_type, **kwargs)
+            return {**children, "child": child}
+
+    path = tf.train.Checkpoint(layer=WithChild()).save(tmp_path / "checkpoint")
+    saved = [name for name, _ in tf.train.list_variables(path)]
+    name = "layer/child/.ATTRIBUTES/VARIABLE_VALUE"
+    assert name in saved, "tf.train.Checkpoint does not ask for `_trackable_children`."
