@@ -52,7 +52,7 @@ class Config(Sizes):
 
 
 QUICK = Config(
-    units=32, steps=100, tuning_steps=50, every=50, rates=(0.01,), seeds=(1, 2)
+    units=32, steps=40, tuning_steps=20, every=20, rates=(0.01,), seeds=(1, 2)
 )
 
 

@@ -63,9 +63,9 @@ class Config(Sizes):
 
 QUICK = Config(
     width=32,
-    steps=100,
-    tuning_steps=50,
-    every=50,
+    steps=40,
+    tuning_steps=20,
+    every=20,
     rates=(0.03,),
     recalibration_images=1_000,
     seeds=(1, 2),

@@ -63,11 +63,12 @@ class Config:
 
 FULL = Config()
 QUICK = Config(
-    steps=600,
-    tuning_steps=200,
+    steps=200,
+    every=50,
+    tuning_steps=100,
     stddevs=(0.1, 0.3),
     rates=(1.0,),
-    explored_steps=200,
+    explored_steps=100,
     seeds=(1, 2),
 )
 

@@ -42,7 +42,13 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
 
     def measure(arm: str, rate: float, seed: int) -> Measurement:
         network = r1.trainer(r1.ARMS[arm], stddev)
-        plan = Plan(config.steps, config.tuning.batch_size, rate, seed)
+        plan = Plan(
+            config.steps,
+            config.tuning.batch_size,
+            rate,
+            seed,
+            every=config.tuning.every,
+        )
         network.train_to_end(data.train, plan)
         logits = network.outputs(data.test.images)
         return {
@@ -136,7 +142,7 @@ R3 = Experiment(
     "1 point against 1 time; at 30 times it beats the network without, with every "
     "seed. Outputs that are not numbers are failures.",
     full=Config(),
-    quick=Config(tuning=r1.QUICK, steps=500),
+    quick=Config(tuning=r1.QUICK, steps=100),
     run=run,
     analyse=analyse,
     plot=plot,

@@ -47,12 +47,13 @@ class Config(Sizes):
 
 
 QUICK = Config(
-    images=1_000,
-    steps=20,
-    tuning_steps=10,
-    every=10,
+    images=500,
+    batch_size=25,
+    steps=10,
+    tuning_steps=5,
+    every=5,
     rates=(0.9,),
-    watched_images=1_000,
+    watched_images=500,
     seeds=(1, 2),
 )
 

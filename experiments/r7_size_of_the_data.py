@@ -46,12 +46,12 @@ class Config(Sizes):
 
 
 QUICK = Config(
-    sizes=(100, 500),
-    headlines=(500,),
+    sizes=(100,),
+    headlines=(100,),
     widths=(32, 32),
-    steps=100,
-    tuning_steps=50,
-    every=50,
+    steps=40,
+    tuning_steps=20,
+    every=20,
     rates=(0.1,),
     seeds=(1, 2),
 )

@@ -7,9 +7,12 @@ The networks are those of R5 with dropout and max-norm. Each image has 100 draws
 are averaged in 100 // k groups of k, and the error is the mean over the groups.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
@@ -56,16 +59,23 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
     }
 
 
-def sample(trainer: Trainer, data: Split, draws: int) -> np.ndarray:
-    """Return probabilities of thinned networks, of shape (draws, images, classes)."""
-    model = trainer.model
-    dropouts = [x for x in model.layers if isinstance(x, kerasnorm.KDropout)]
+@cache
+def thinned(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Compile the probabilities of one draw, once for all seeds."""
 
     @tf.function(jit_compile=True)
     def draw(images: tf.Tensor) -> tf.Tensor:
         x = tf.cast(images, tf.float32) / 255
         return tf.nn.softmax(model(x, training=False))
 
+    return draw
+
+
+def sample(trainer: Trainer, data: Split, draws: int) -> np.ndarray:
+    """Return probabilities of thinned networks, of shape (draws, images, classes)."""
+    model = trainer.model
+    draw = thinned(model)
+    dropouts = [x for x in model.layers if isinstance(x, kerasnorm.KDropout)]
     batches = [
         tf.constant(data.images[i : i + FORWARD_BATCH])
         for i in range(0, len(data), FORWARD_BATCH)

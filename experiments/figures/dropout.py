@@ -23,6 +23,7 @@ from experiments.figures.runs import (
 )
 from kerasnorm import functional
 
+EPOCHS = 10  # of the small network
 ARMS = {"without dropout": False, "with dropout": True}
 
 
@@ -128,7 +129,7 @@ def thinned() -> Drawn:
         ],
         keras.optimizers.Adam(5e-3),
     )
-    model.fit(small, labels, batch_size=100, epochs=10, verbose=0)
+    model.fit(small, labels, batch_size=100, epochs=EPOCHS, verbose=0)
     kernels = model.get_weights()[::2]
     whole = [np.ones(n, bool) for n in units]
     figure = Figure(figsize=(9, 3.8), layout="constrained")

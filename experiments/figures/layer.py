@@ -12,7 +12,7 @@ import kerasnorm
 from experiments.figures.drawing import BLUE, GREEN, GREY, ORANGE, Drawn, table
 from experiments.figures.runs import SEED, UNSEEN, AfterSteps, compiled, fashion_mnist
 
-UNITS, SHOWN, BATCH = 64, 3, 6
+UNITS, SHOWN, BATCH, EPOCHS = 64, 3, 6, 5
 
 
 @functools.cache
@@ -49,7 +49,7 @@ def trained(moving_average: str) -> tuple[keras.Model, list[dict[str, Any]]]:
         images,
         labels,
         batch_size=100,
-        epochs=5,
+        epochs=EPOCHS,
         callbacks=[AfterSteps(look, 10)],
         verbose=0,
     )

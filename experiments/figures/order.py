@@ -16,7 +16,7 @@ ARMS = {
     "dropout before a batch normalization": True,
     "dropout after the last one": False,
 }
-RATE = 0.5
+RATE, EPOCHS = 0.5, 10
 
 
 @functools.cache
@@ -37,7 +37,7 @@ def trained(dropout_before: bool) -> keras.Model:
         if name == "second" or dropout_before:
             layers.append(kerasnorm.KDropout(RATE))
     model = compiled([*layers, keras.layers.Dense(10)], keras.optimizers.Adam(1e-3))
-    model.fit(images, labels, batch_size=100, epochs=10, verbose=0)
+    model.fit(images, labels, batch_size=100, epochs=EPOCHS, verbose=0)
     return model
 
 

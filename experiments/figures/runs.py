@@ -24,6 +24,7 @@ CLASSES = (
     "boot",
 )
 SEED = 0
+EPOCHS = 60
 FEW = 1000
 """Training images of the networks that shall overfit."""
 
@@ -86,7 +87,7 @@ def judged(
 
 @functools.cache
 def overfitted(has_dropout: bool) -> tuple[keras.Model, list[dict[str, float]]]:
-    """Train 784-256-256-10 with ReLU by Adam for 60 epochs of 1,000 images.
+    """Train 784-256-256-10 with ReLU by Adam for `EPOCHS` epochs of 1,000 images.
 
     Returns:
         The model; loss and accuracy at inference, before training and after each epoch.
@@ -113,7 +114,7 @@ def overfitted(has_dropout: bool) -> tuple[keras.Model, list[dict[str, float]]]:
         images,
         labels,
         batch_size=100,
-        epochs=60,
+        epochs=EPOCHS,
         callbacks=[AfterSteps(look, FEW // 100)],
         verbose=0,
     )
