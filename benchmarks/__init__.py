@@ -1,1 +1,1 @@
-"""Timings beside Keras's own layers, PyTorch's and the limit set by the memory."""
+"""Timings of our layers beside Keras's, PyTorch's and a mere copy of the bytes."""

@@ -3,13 +3,13 @@
 import argparse
 from pathlib import Path
 
-from benchmarks import inference, layers, models, scaling
+from benchmarks import inference, layers, networks, scaling
 from benchmarks.report import report
 from benchmarks.timing import environment
 
 BENCHMARKS = {
     "layers": layers.run,
-    "models": models.run,
+    "models": networks.run,
     "inference": inference.run,
     "scaling": scaling.run,
 }

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.models import LARGE_NETWORKS, NETWORKS, build
+from benchmarks.networks import LARGE_NETWORKS, NETWORKS, build
 from benchmarks.quiet import measure
 
 BATCHES = (1, 32, 256)
@@ -16,7 +16,7 @@ VARIANTS = ("kerasnorm", "folded", "keras", "neither")
 
 
 def exported(model: keras.Model, directory: Path) -> Any:
-    """The model, for batches of any size, from a SavedModel loaded again."""
+    """Export a model for batches of any size; return the SavedModel, loaded again."""
     images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
     archive = keras.export.ExportArchive()
     archive.track(model)

@@ -1,4 +1,4 @@
-"""What the service costs: its answers with a long queue, and a job's time with it."""
+"""What the service costs: its answers beside a long queue, and a job's extra time."""
 
 import argparse
 import functools
@@ -23,7 +23,7 @@ CONFIG: dict[str, str | int] = {"model": "mlp", "epochs": 3}
 
 
 def main() -> None:
-    """Prints medians as they are measured, and writes jobs.json."""
+    """Print medians as they are measured, and write jobs.json."""
     parser = argparse.ArgumentParser("python -m benchmarks.jobs", description=__doc__)
     parser.add_argument("--queued", type=int, default=1000, help="jobs in the queue")
     parser.add_argument("--pairs", type=int, default=3, help="jobs with and without")
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _answers(number: int) -> dict[str, float]:
-    """Milliseconds to submit, list and cancel, one connection, medians."""
+    """Return the median milliseconds to submit, list and cancel on one connection."""
     with _service() as (session, _):
         blocker = session.post(JOBS, json={"model": "cnn", "epochs": 1000}).json()["id"]
         submit = [
@@ -62,7 +62,7 @@ def _answers(number: int) -> dict[str, float]:
 
 
 def _overhead(pairs: int) -> dict[str, float]:
-    """Seconds of a job by train.py and by the service, taken in turn."""
+    """Compare the seconds of a job by train.py and by the service, taken in turn."""
     alone, served, shares = [], [], []
     for pair in range(pairs):
         alone.append(_seconds(_train))

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks import memory
 from benchmarks.quiet import measure
-from benchmarks.steps import LAYERS, Case, steps, tensorflow_step
+from benchmarks.steps import LAYERS, Case, candidates, tensorflow_step
 
 SMALL = [(32, 16), (128, 64), (128, 256)]
 LARGE = [(4096, 1024), (64, 32, 32, 64)]
@@ -21,11 +21,11 @@ SHAPES = [
 ]
 CHANNELS_FIRST = (64, 64, 32, 32)
 KERAS_XLA_LIMIT = 2**23
-"""Elements up to which Keras's dropout under XLA is waited for: 1.6 s a call."""
+"""Keras's dropout under XLA is timed up to so many elements: there it takes 1.6 s."""
 
 
 def cases(quick: bool) -> Iterator[Case]:
-    """The cases: all shapes in an ordinary graph, the other ways on fewer."""
+    """Yield the cases: all shapes in an ordinary graph, fewer in the other ways."""
     if quick:
         for layer in LAYERS:
             yield from (Case(layer, shape) for shape in (SMALL[-1], LARGE[-1]))
@@ -46,17 +46,17 @@ def cases(quick: bool) -> Iterator[Case]:
 
 
 def run(quick: bool, patience: float) -> dict[str, Any]:
-    """Time all cases; for the large tensors, the peak memory too."""
+    """Time all cases, and measure the peak memory on the large images."""
     timings = []
     for case in cases(quick):
-        measured = measure(steps(case), 0.5 if quick else 2.0, patience)
+        measured = measure(candidates(case), 0.5 if quick else 2.0, patience)
         timings.append({"case": asdict(case), **measured})
         gc.collect()
     return {"timings": timings, "memory": [] if quick else peaks()}
 
 
 def peaks() -> list[dict[str, Any]]:
-    """Peak memory of a training step on the large images."""
+    """Return the peak memory of a training step on the large images."""
     rows = []
     for layer in LAYERS:
         for xla in (False, True):

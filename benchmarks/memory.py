@@ -1,4 +1,4 @@
-"""What a step costs in memory and at its first call, in a process of its own."""
+"""The memory and the first call of a step, measured in a process of its own."""
 
 import statistics
 import time
@@ -18,7 +18,7 @@ DEVICE = "CPU:0"
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of the first call; bytes needed at the peak of the later ones."""
+    """Seconds of the first call, and bytes at the peak of the later ones."""
 
     first_call: float
     peak: float
@@ -27,12 +27,12 @@ class Cost:
 def measure_costs(
     builders: Mapping[str, tuple[Callable[..., Step], tuple[Any, ...]]], repeats: int
 ) -> dict[str, Cost]:
-    """The median costs of the candidates, taken in turn.
+    """Return the median costs of the candidates, taken in turn.
 
     Args:
-        builders: For each candidate a function that makes its step, and its
-            arguments.
-        repeats: How many processes are started for each.
+        builders: For each candidate, the function that makes its step, and the
+            function's arguments.
+        repeats: The number of processes for each candidate.
     """
     costs: dict[str, list[Cost]] = {name: [] for name in builders}
     with ProcessPoolExecutor(
@@ -63,10 +63,10 @@ def measure_cost(build: Callable[..., Step], *arguments: Any) -> Cost:
 
 
 def peak_memory(step: Step) -> int:
-    """Bytes that calls of a step need beyond what is allocated between them.
+    """Return the bytes that a step needs beyond what is allocated between its calls.
 
-    By TensorFlow's own account: it keeps the memory that it has once been given, so
-    the operating system would not see what a later step needs.
+    TensorFlow's own account counts. TensorFlow keeps the memory that it has been given
+    once, so the operating system does not see what a later step needs.
     """
     tf.config.experimental.reset_memory_stats(DEVICE)
     before = tf.config.experimental.get_memory_info(DEVICE)["current"]

@@ -1,15 +1,15 @@
-"""Figures put where a page of docs/ has a place for them."""
+"""Put figures into their place on a page of docs/."""
 
 from pathlib import Path
 
 
 def put(page: Path, name: str, text: str) -> None:
-    """Replaces what stands between `<!-- NAME -->` and `<!-- end of NAME -->`.
+    """Replace what stands between `<!-- NAME -->` and `<!-- end of NAME -->`.
 
     Args:
         page: A Markdown file.
-        name: That of the place.
-        text: What shall stand there.
+        name: The name of the place.
+        text: The new text.
 
     Raises:
         ValueError: If the page does not have the place once.

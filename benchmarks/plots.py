@@ -20,7 +20,7 @@ DPI = 150
 
 
 def draw_timings(results: dict[str, Any], path: Path) -> None:
-    """Training steps in an ordinary graph, float32: time over the floor's."""
+    """Draw the layers' training steps in a float32 graph, as multiples of the floor."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
     for axes, layer in zip(panels, ("batch_norm", "dropout"), strict=True):
@@ -52,7 +52,7 @@ def draw_timings(results: dict[str, Any], path: Path) -> None:
 
 
 def draw_models(results: dict[str, Any], path: Path) -> None:
-    """Training steps of whole models."""
+    """Draw the training steps of whole models."""
     _draw_bars(
         [(row["network"], row["times"]) for row in results["models"]],
         "Training step, batch 128",
@@ -61,7 +61,7 @@ def draw_models(results: dict[str, Any], path: Path) -> None:
 
 
 def draw_inference(results: dict[str, Any], path: Path) -> None:
-    """Answers of exported models."""
+    """Draw the answers of exported models."""
     _draw_bars(
         [(f"{r['network']}\n{r['batch']}", r["times"]) for r in results["inference"]],
         "An exported model's answer, by batch size",
@@ -70,7 +70,7 @@ def draw_inference(results: dict[str, Any], path: Path) -> None:
 
 
 def draw_scaling(results: dict[str, Any], path: Path) -> None:
-    """Time by elements, with a straight line through our last point."""
+    """Draw the time over the number of elements, and a line through our last point."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, layer in zip(panels, ("batch_norm", "dropout"), strict=True):
@@ -111,7 +111,7 @@ PLOTS: dict[str, Callable[[dict[str, Any], Path], None]] = {
 
 
 def _draw_bars(rows: list[tuple[str, Any]], title: str, path: Path) -> None:
-    """Medians with their quartiles, over the median of the model with neither."""
+    """Draw medians and quartiles, divided by the median of the model with neither."""
     figure = Figure(figsize=(max(6, 1.4 * len(rows)), 4), layout="constrained")
     axes = figure.subplots()
     names = [n for n in ("neither", "folded", "kerasnorm", "keras") if n in rows[0][1]]

@@ -1,4 +1,4 @@
-"""Timings on a machine that others use too: wait for quiet, and record how quiet."""
+"""Timing on a shared machine: wait until it is quiet, and record how quiet it was."""
 
 import os
 import time
@@ -9,26 +9,27 @@ from typing import Any
 from benchmarks.timing import Step, interleave
 
 QUIET = 0.1
-"""Cores that other processes may use on average while something is timed."""
+"""The cores that other processes may use on average during a timing."""
 
 
 def measure(
     candidates: Mapping[str, Step], budget: float, patience: float
 ) -> dict[str, Any]:
-    """The timing least disturbed by other processes.
+    """Time the candidates until other processes disturb them little.
 
     Args:
         candidates: What to call, by name.
-        budget: Seconds to spend on one timing.
-        patience: Seconds after which a disturbed timing is not made again.
+        budget: The seconds of one timing.
+        patience: The seconds after which a disturbed timing is no longer repeated.
 
     Returns:
-        The summary as `times`, and the cores that others used meanwhile as `others`.
+        Of the least disturbed timing: the summary as `times`, and as `others` the
+        cores that other processes used meanwhile.
     """
     deadline = time.monotonic() + patience
     results = []
     while True:
-        _wait_for_quiet(deadline)
+        wait_for_quiet(deadline)
         timing, others = during(lambda: interleave(candidates, budget))
         results.append({"times": timing.summary("kerasnorm"), "others": others})
         if others <= QUIET or time.monotonic() >= deadline:
@@ -36,22 +37,24 @@ def measure(
 
 
 def during(run: Callable[[], Any]) -> tuple[Any, float]:
-    """What `run` returns, and how many cores other processes used meanwhile."""
-    start, busy, own = time.monotonic(), _busy_seconds(), time.process_time()
+    """Return what `run` returns, and the cores that other processes used meanwhile."""
+    start, busy, own = time.monotonic(), busy_seconds(), time.process_time()
     result = run()
-    others = _busy_seconds() - busy - (time.process_time() - own)
+    others = busy_seconds() - busy - (time.process_time() - own)
     return result, max(others, 0.0) / (time.monotonic() - start)
 
 
-def _wait_for_quiet(deadline: float) -> None:
+def wait_for_quiet(deadline: float) -> None:
+    """Wait until other processes are quiet, or until the deadline."""
+    """Wait until other processes are quiet, or until the deadline."""
     while time.monotonic() < deadline:
         _, others = during(lambda: time.sleep(1))
         if others <= QUIET:
             return
 
 
-def _busy_seconds() -> float:
-    """Seconds of all cores in use since the start, the hypervisor's share included."""
+def busy_seconds() -> float:
+    """Return the seconds that all cores have been busy, for the hypervisor too."""
     first_line = Path("/proc/stat").read_text(encoding="utf-8").partition("\n")[0]
     user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = map(
         int, first_line.split()[1:]

@@ -1,4 +1,4 @@
-"""Results written down: JSON, tables, a picture."""
+"""Write results down as JSON, tables and a picture."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from benchmarks.tables import TABLES, render
 
 
 def report(name: str, results: dict[str, Any], directory: Path) -> None:
-    """Write `name`.json, .md and .png, and show the tables."""
+    """Write `name`.json, .md and .png, and print the tables."""
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(results, indent=1) + "\n"
     (directory / f"{name}.json").write_text(text, encoding="utf-8")
@@ -20,7 +20,7 @@ def report(name: str, results: dict[str, Any], directory: Path) -> None:
 
 
 def make_tables(results: dict[str, Any]) -> list[Any]:
-    """The tables of all parts of the results."""
+    """Return the tables of all parts of the results."""
     rows = dict(results)
     if "models" in rows:
         rows["costs"] = rows["models"]

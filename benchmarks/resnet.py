@@ -9,7 +9,7 @@ WIDTHS = (16, 32, 64)
 
 
 def resnet20(input_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
-    """Three stages of three residual blocks; projections where the shape changes."""
+    """Make three stages of three residual blocks, with projections between shapes."""
     images = keras.Input(input_shape)
     x = keras.layers.Rescaling(1 / 255)(images)
     x = keras.layers.ReLU()(_normed_convolution(x, WIDTHS[0]))

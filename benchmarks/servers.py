@@ -68,7 +68,7 @@ while True:
 
 
 def export(network: str, directory: Path) -> None:
-    """The SavedModel of an untrained network, with the signature of train.py's."""
+    """Write the SavedModel of an untrained network, with the signature of train.py."""
     model = models.build(network, (28, 28, 1), 10)
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -87,7 +87,7 @@ def export(network: str, directory: Path) -> None:
 
 
 class Server:
-    """A server in processes of its own, and the requests that it is sent."""
+    """A server in processes of its own."""
 
     def __init__(self, command: list[str], port: int) -> None:
         self.port = port
@@ -96,7 +96,7 @@ class Server:
         )
 
     def request(self, images: np.ndarray) -> bytes:
-        """The bytes of a predict request."""
+        """Return the bytes of a predict request."""
         body = json.dumps({"instances": images.tolist()}).encode()
         head = (
             f"POST /v1/models/m:predict HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
@@ -105,16 +105,16 @@ class Server:
         return head.encode() + body
 
     def connect(self) -> socket.socket:
-        """A connection that sends at once."""
+        """Open a connection that sends without delay."""
         connection = socket.create_connection(("127.0.0.1", self.port))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
     def wait(self, images: np.ndarray) -> None:
-        """Waits until it answers.
+        """Wait until the server answers.
 
         Raises:
-            SystemExit: If it has ended instead.
+            SystemExit: If the server has ended instead.
         """
         body = self.request(images).partition(b"\r\n\r\n")[2]
         url = f"http://127.0.0.1:{self.port}/v1/models/m:predict"
@@ -128,7 +128,7 @@ class Server:
         raise SystemExit("error: a server has ended; its output says why.")
 
     def stop(self) -> None:
-        """Ends it."""
+        """End the server."""
         self._process.terminate()
         self._process.wait(60)
 
@@ -139,7 +139,7 @@ RAY_SERVE = ("Ray Serve",) if importlib.util.find_spec("ray") else ()
 
 @contextmanager
 def servers(base: Path, names: Sequence[str]) -> Iterator[dict[str, Server]]:
-    """Servers of the model `m` under a directory, each answering."""
+    """Run servers of the model `m` under a directory, each ready to answer."""
     directory = str(base / "m" / "1")
     python = [sys.executable]
     commands = {

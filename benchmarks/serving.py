@@ -1,8 +1,8 @@
 """Predictions over HTTP beside the bare call: `python -m benchmarks.serving`.
 
 The service and a minimal FastAPI application answer the same requests with the same
-model, in turn, each in processes of its own, and after them, where it is installed, Ray
-Serve. All, the client that asks too, share the machine's cores.
+model. They take turns, each in processes of its own. Ray Serve follows, where it is
+installed. The servers and the client share the machine's cores.
 """
 
 import argparse
@@ -36,10 +36,10 @@ LARGE = 256
 
 
 def receive(connection: socket.socket) -> bytes:
-    """The body of an answer, in chunks if it came in chunks.
+    """Return the body of an answer; one that came in chunks is left so.
 
     Raises:
-        ValueError: If it is not of status 200.
+        ValueError: If its status is not 200.
     """
     answer = connection.recv(2**20)
     while b"\r\n\r\n" not in answer:
@@ -58,7 +58,7 @@ def receive(connection: socket.socket) -> bytes:
 
 
 def latency(call: Callable[[], Any], seconds: float) -> float:
-    """The median time of one call after the other."""
+    """Return the median time of calls, one after the other."""
     times: list[float] = []
     end = time.perf_counter() + seconds
     while (start := time.perf_counter()) < end or len(times) < 10:
@@ -68,7 +68,7 @@ def latency(call: Callable[[], Any], seconds: float) -> float:
 
 
 def ask(server: Server, images: np.ndarray, seconds: float) -> float:
-    """The median latency on one connection."""
+    """Return the median latency on one connection."""
     request = server.request(images)
     with server.connect() as connection:
 
@@ -81,7 +81,7 @@ def ask(server: Server, images: np.ndarray, seconds: float) -> float:
 
 
 def throughput(server: Server, images: np.ndarray, seconds: float) -> float:
-    """Answers a second on many connections, each with one request under way."""
+    """Return the answers a second on many connections, each with one open request."""
     request = server.request(images)
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
         for _ in range(CONNECTIONS):
@@ -99,7 +99,7 @@ def throughput(server: Server, images: np.ndarray, seconds: float) -> float:
 
 
 def bare_throughput(call: Callable[[], Any], seconds: float) -> float:
-    """Calls a second of as many threads as make the most of them."""
+    """Return the calls a second, with the number of threads that makes the most."""
     rates = []
     for count in (1, 2, 4):
         end = time.perf_counter() + seconds / 3
@@ -120,7 +120,7 @@ def bare_throughput(call: Callable[[], Any], seconds: float) -> float:
 
 
 def measure(network: str, seconds: float, rounds: int) -> dict[str, Any]:
-    """All figures of one network: medians over rounds in which all take turns."""
+    """Return all figures of a network: medians over rounds in which all take turns."""
     draw = np.random.default_rng(0)
     one = draw.integers(0, 256, (1, 28, 28, 1), np.uint8)
     many = draw.integers(0, 256, (LARGE, 28, 28, 1), np.uint8)
@@ -152,7 +152,7 @@ def measure(network: str, seconds: float, rounds: int) -> dict[str, Any]:
 
 
 def table(network: str, figures: dict[str, dict[str, float]]) -> str:
-    """The figures of a network as Markdown."""
+    """Return the figures of a network as Markdown."""
     bare: dict[str, float] = {}
     lines = [
         f"| {network} | 1 image, ms | / bare | {LARGE} images, ms | / bare "
@@ -174,7 +174,7 @@ def table(network: str, figures: dict[str, dict[str, float]]) -> str:
 
 
 def describe(results: dict[str, Any]) -> str:
-    """Where the figures come from, and all tables, as Markdown."""
+    """Return the origin of the figures and all tables, as Markdown."""
     made = results["environment"]
     origin = (
         f"{made['date'][:10]}, {made['cpu']}, {made['threads']} threads, Python "
@@ -185,7 +185,7 @@ def describe(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measures, and prints tables and where they come from."""
+    """Measure, and print the tables."""
     parser = argparse.ArgumentParser("python -m benchmarks.serving")
     parser.add_argument("--seconds", type=float, default=3, help="for each figure")
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,4 +1,4 @@
-"""One step of one layer: ours, Keras's and PyTorch's, and a copy of its input."""
+"""One step of one layer: ours, Keras's or PyTorch's, or a copy of the input."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 import kerasnorm
-from benchmarks.timing import Step, num_threads
+from benchmarks.timing import Step
+from training.machine import num_cores
 
 try:
     import torch
@@ -26,7 +27,7 @@ LAYERS = {
     "dropout": {"kerasnorm": kerasnorm.KDropout, "keras": keras.layers.Dropout},
 }
 COPIES = {"batch_norm": 4, "dropout": 2}
-"""Reads and writes of the whole tensor that a training step needs, in pairs.
+"""How many pairs of a read and a write of the whole tensor a training step needs.
 
 Batch normalization: read x for the moments; read x, write y; read x and dy for the
 sums; read x and dy, write dx. Dropout: read x, write y; read dy, write dx.
@@ -35,15 +36,15 @@ sums; read x and dy, write dx. Dropout: read x, write y; read dy, write dx.
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured: one layer on one tensor in one way.
+    """What is timed: one layer on one tensor in one way.
 
     Attributes:
         layer: A key of `LAYERS`.
         shape: The input's shape.
         dtype: The input's dtype; the weights are float32.
-        xla: Whether the whole step is compiled by XLA.
+        xla: Whether XLA compiles the whole step.
         known_batch: Whether the batch size is known while tracing.
-        training: Forward and backward, else inference.
+        training: Whether forward and backward are timed, or inference.
         axis: The channels' axis.
     """
 
@@ -57,17 +58,17 @@ class Case:
 
     @property
     def elements(self) -> int:
-        """The input's size."""
+        """Return the number of elements of the input."""
         return math.prod(self.shape)
 
     @property
     def copies(self) -> int:
-        """The floor: so many times the time to read and write the tensor once."""
+        """Return the floor, in times that the tensor is read and written once."""
         return COPIES[self.layer] if self.training else 1
 
 
 def make_layer(case: Case, library: str) -> keras.Layer:
-    """A layer of ours or of Keras's."""
+    """Make a layer of ours or of Keras's."""
     policy = case.dtype if case.dtype == "float32" else f"mixed_{case.dtype}"
     make = LAYERS[case.layer][library]
     if case.layer == "dropout":
@@ -76,10 +77,10 @@ def make_layer(case: Case, library: str) -> keras.Layer:
 
 
 def compiled_step(case: Case, layer: keras.Layer) -> Any:
-    """The step as a traced function of x and dy.
+    """Make the step: a `tf.function` of x and dy.
 
-    In training it returns y and the gradients with respect to x, gamma and beta: what
-    is not returned, TensorFlow would not compute.
+    In training it returns y and the gradients with respect to x, gamma and beta, since
+    TensorFlow does not compute what is not returned.
     """
     batch, *rest = case.shape
     spec = tf.TensorSpec((batch if case.known_batch else None, *rest), case.dtype)
@@ -104,15 +105,15 @@ def compiled_step(case: Case, layer: keras.Layer) -> Any:
 
 
 def tensorflow_step(case: Case, library: str) -> Step:
-    """The compiled step of our layer or of Keras's."""
+    """Make the compiled step of our layer or of Keras's."""
     step = compiled_step(case, make_layer(case, library))
     x, dy = (tf.cast(values, case.dtype) for values in arrays(case))
     return lambda: step(x, dy)
 
 
 def torch_step(case: Case, channels_last: bool = False) -> Step:
-    """The same in PyTorch, which has one shape and two memory layouts for images."""
-    torch.set_num_threads(num_threads())
+    """Make the step in PyTorch, which has two memory layouts for images."""
+    torch.set_num_threads(num_cores())
     dtype = getattr(torch, case.dtype)
     channels = case.shape[case.axis]
     x, dy = (
@@ -140,9 +141,9 @@ def torch_step(case: Case, channels_last: bool = False) -> Step:
 
 
 def copy_step(case: Case) -> Step:
-    """One read and one write of as many bytes as the input has.
+    """Make a step that reads and writes as many bytes as the input has.
 
-    As float32, since TensorFlow has slow arithmetic for the half-precision dtypes.
+    It takes them for float32, since TensorFlow computes slowly in half precision.
     """
     num_bytes = case.elements * tf.as_dtype(case.dtype).size
     x, one = tf.ones([num_bytes // 4]), tf.ones([])
@@ -150,8 +151,8 @@ def copy_step(case: Case) -> Step:
     return lambda: add(x, one)
 
 
-def steps(case: Case) -> dict[str, Step]:
-    """All candidates of a case; PyTorch's beside the ordinary graphs only."""
+def candidates(case: Case) -> dict[str, Step]:
+    """Make all candidates of a case; PyTorch is one in ordinary graphs only."""
     found = {library: tensorflow_step(case, library) for library in LAYERS[case.layer]}
     if torch is not None and not case.xla and case.known_batch:
         if len(case.shape) == 4:
@@ -164,7 +165,7 @@ def steps(case: Case) -> dict[str, Step]:
 
 
 def arrays(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """x, neither centred nor of unit variance, and dy; float32."""
+    """Return x, neither centred nor of unit variance, and dy, both float32."""
     rng = np.random.default_rng(0)
     x = 3 + 2 * rng.standard_normal(case.shape, dtype="float32")
     return x, rng.standard_normal(case.shape, dtype="float32")

@@ -13,7 +13,7 @@ Times = Mapping[str, Mapping[str, float]]
 
 
 def timings_table(rows: list[dict[str, Any]]) -> Table:
-    """Layers: milliseconds, and how they compare."""
+    """Make the table of the layers' times."""
     table = _table(
         "Milliseconds: median (quartiles). Floor: copy is one read and one write of "
         "the tensor's bytes, timed in the same rounds; batch normalization's training "
@@ -44,7 +44,7 @@ def timings_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def memory_table(rows: list[dict[str, Any]]) -> Table:
-    """Layers: peak memory."""
+    """Make the table of the layers' peak memory."""
     table = _table(
         "Peak memory of a training step beyond what is allocated between steps, MB.",
         ("layer", "kerasnorm", "keras"),
@@ -62,7 +62,7 @@ def memory_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def models_table(rows: list[dict[str, Any]]) -> Table:
-    """Whole models: training steps."""
+    """Make the table of whole models' training steps."""
     table = _table(
         "Milliseconds of a training step, batch 128: median (quartiles). Share: what "
         "our layers add to the model with neither, of what Keras's add.",
@@ -82,7 +82,7 @@ def models_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def costs_table(rows: list[dict[str, Any]]) -> Table:
-    """Whole models: first call and peak memory."""
+    """Make the table of whole models' first calls and peak memory."""
     table = _table(
         "First call of the train function (tracing, compiling), seconds, and peak "
         "memory of the later ones beyond what is allocated between them, MB: medians "
@@ -105,7 +105,7 @@ def costs_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def inference_table(rows: list[dict[str, Any]]) -> Table:
-    """Exported models."""
+    """Make the table of exported models."""
     table = _table(
         "Milliseconds of an exported model's answer: median (quartiles).",
         ("model", "batch", "kerasnorm", "folded", "keras", "neither"),
@@ -128,7 +128,7 @@ def inference_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def scaling_table(rows: list[dict[str, Any]]) -> Table:
-    """Growth with the number of elements."""
+    """Make the table of the growth with the number of elements."""
     table = _table(
         "Training step on (samples, 64): milliseconds, median (quartiles), and "
         "nanoseconds an element.",
@@ -162,7 +162,7 @@ TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
 
 
 def render(table: Table) -> str:
-    """The table in Markdown, its note in front."""
+    """Return the table in Markdown, after its note."""
     console = Console(width=10_000, color_system=None)
     note, table.caption = table.caption, None
     with console.capture() as capture:
@@ -173,12 +173,12 @@ def render(table: Table) -> str:
 
 
 def as_case(case: Mapping[str, Any]) -> Case:
-    """The case that a result was made for."""
+    """Return the case that a result belongs to."""
     return Case(**{**case, "shape": tuple(case["shape"])})
 
 
 def describe(case: Case) -> str:
-    """What a case is, in a few words."""
+    """Return a case in a few words."""
     words = [
         case.layer.replace("_", " "),
         str(case.shape),
@@ -192,13 +192,13 @@ def describe(case: Case) -> str:
 
 
 def fastest_torch(times: Times) -> str | None:
-    """PyTorch's faster layout, if PyTorch was there."""
+    """Return PyTorch's faster layout, or None without PyTorch."""
     names = [name for name in times if name.startswith("torch")]
     return min(names, key=lambda name: times[name]["median"], default=None)
 
 
 def spread(time: Mapping[str, float]) -> str:
-    """Median and quartiles."""
+    """Return median and quartiles in milliseconds."""
     lower, upper = time["lower_quartile"], time["upper_quartile"]
     return (
         f"{milliseconds(time['median'])} ({milliseconds(lower)}-{milliseconds(upper)})"
@@ -206,13 +206,13 @@ def spread(time: Mapping[str, float]) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """Three digits."""
+    """Return milliseconds with three digits."""
     value = 1e3 * seconds
     return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def megabytes(num_bytes: float) -> str:
-    """Whole megabytes."""
+    """Return whole megabytes."""
     return f"{num_bytes / 1e6:.0f}"
 
 

@@ -1,8 +1,7 @@
-"""Candidates timed in turn, call by call, so that all see the same machine."""
+"""Time candidates in turn, call by call, so that all see the same machine."""
 
 import datetime
 import gc
-import os
 import platform
 import random
 import statistics
@@ -10,8 +9,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
+
+from training.machine import num_cores, processor
 
 Step = Callable[[], Any]
 
@@ -23,25 +23,25 @@ PACKAGES = ("kerasnorm", "tensorflow", "keras", "torch", "numpy")
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of every call: for each candidate, one a round."""
+    """The seconds of every call: for each candidate, one a round."""
 
     seconds: Mapping[str, Sequence[float]]
 
     def median(self, name: str) -> float:
-        """The candidate's median."""
+        """Return the candidate's median."""
         return statistics.median(self.seconds[name])
 
     def ratio(self, name: str, base: str) -> float:
-        """How many times as long as `base`'s the candidate's median is."""
+        """Return the candidate's median as a multiple of `base`'s."""
         return self.median(name) / self.median(base)
 
     def paired_ratio(self, name: str, base: str) -> float:
-        """The median over the rounds of the candidate's time over `base`'s."""
+        """Return the median over the rounds of the candidate's time / `base`'s time."""
         pairs = zip(self.seconds[name], self.seconds[base], strict=True)
         return statistics.median(one / other for one, other in pairs)
 
     def summary(self, base: str) -> dict[str, dict[str, float]]:
-        """What is kept of the calls, for each candidate."""
+        """Return what is kept of each candidate's calls."""
         result = {}
         for name, seconds in self.seconds.items():
             lower, _, upper = statistics.quantiles(seconds, method="inclusive")
@@ -63,13 +63,13 @@ def interleave(
 ) -> Timing:
     """Call the candidates in turn, in a new order every round.
 
-    With a fixed order one candidate would always run on the caches and the still
-    spinning threads that the same other one has left.
+    In a fixed order a candidate would always follow the same other one, and run with
+    its caches and its threads that still spin.
 
     Args:
         candidates: What to call, by name.
-        budget: Seconds to spend; at least `FEWEST_ROUNDS` rounds are made.
-        clock: Tells the seconds.
+        budget: The seconds to spend. There are at least `FEWEST_ROUNDS` rounds.
+        clock: Returns the seconds.
     """
     for _ in range(WARM_UP):
         for step in candidates.values():
@@ -96,28 +96,16 @@ def interleave(
     return Timing(seconds)
 
 
-def num_threads() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def environment() -> dict[str, Any]:
-    """What the figures depend on."""
+    """Return what the figures depend on."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "cpu": _cpu(),
-        "threads": num_threads(),
+        "cpu": processor(),
+        "threads": num_cores(),
         "system": platform.platform(),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
     }
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def _version(name: str) -> str | None:

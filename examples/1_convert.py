@@ -1,4 +1,4 @@
-"""Make an existing, compiled Keras model of kerasnorm's layers, and train on.
+"""Give an existing, compiled Keras model the layers of kerasnorm, and train on.
 
 python examples/1_convert.py
 """

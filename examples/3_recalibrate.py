@@ -1,8 +1,9 @@
 """Close the gap between training and inference that small batches leave.
 
 A network with dropout in front of batch normalization is trained with batches of 4.
-At inference dropout is off, so the variances differ from the moving ones, which are
-noisy besides; `recalibrate` computes them anew, with the weights as they are.
+At inference dropout is off, so the variances differ from the moving ones. After such
+small batches those are noisy, too. `recalibrate` computes them anew and leaves the
+weights as they are.
 
     python examples/3_recalibrate.py [TRAINING IMAGES]
 """

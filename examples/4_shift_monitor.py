@@ -1,7 +1,7 @@
-"""Watch batch normalization while a model trains, and mend what it left apart.
+"""Watch batch normalization while a model trains, and correct it afterwards.
 
-`ShiftMonitor` sees that after so few steps the moving statistics are not yet those of
-the data, and warns; `recalibrate` sets them right, and the validation accuracy rises.
+After so few steps the moving statistics are not yet those of the data. `ShiftMonitor`
+sees it and warns. `recalibrate` sets them right, and the validation accuracy rises.
 
     python examples/4_shift_monitor.py
 """

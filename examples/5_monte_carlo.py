@@ -1,8 +1,8 @@
 """Know what a model does not know: Monte Carlo dropout.
 
-Trained on five of Fashion-MNIST's classes, the model sees the five others; or trained
-on MNIST, whose archives are in the directory given, it sees Fashion-MNIST. AUROC: how
-often an unknown image has the greater uncertainty than a known one; 0.5 is chance.
+The model is trained on five of Fashion-MNIST's classes and then sees the five others.
+With a directory of MNIST's archives it is trained on MNIST and then sees Fashion-MNIST.
+AUROC is how often an unknown image is more uncertain than a known one; 0.5 is chance.
 
     python examples/5_monte_carlo.py [DIRECTORY OF MNIST] [TRAINING IMAGES]
 """
@@ -18,7 +18,7 @@ import kerasnorm
 
 
 def auroc(known: np.ndarray, unknown: np.ndarray) -> float:
-    """The probability that an unknown score is the greater one."""
+    """Return the probability that an unknown score is greater than a known one."""
     order = np.searchsorted(np.sort(known), unknown, side="left")
     ties = np.searchsorted(np.sort(known), unknown, side="right")
     return float((order + ties).mean() / 2 / len(known))

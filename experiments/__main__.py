@@ -18,7 +18,7 @@ PAGE = REPOSITORY / "docs" / "results.md"
 
 
 def main() -> int:
-    """Does what the command line says; returns the exit status."""
+    """Do what the command line says; return the exit status."""
     arguments = _parser().parse_args()
     start_tensorflow()
     try:

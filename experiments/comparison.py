@@ -1,15 +1,15 @@
 """C1, C2, C3: the same networks with this package's layers and with Keras's.
 
-C1 and C2 are the MLP and the CNN of `models/`, on MNIST and Fashion-MNIST; C3 is
+C1 and C2 are the MLP and the CNN of `models/`, on MNIST and Fashion-MNIST. C3 is
 keras-io's "Simple MNIST convnet" in its published configuration (Chollet 2015,
 https://keras.io/examples/vision/mnist_convnet/): 34,826 parameters, Adam, batch 128, 15
 epochs, test accuracy 0.9922. `kerasnorm.convert(model, to="keras")` makes the other
-arm, so both start from the same weights and see the same batches; only dropout's masks
-differ, since the layers draw them differently.
+arm. Both arms start from the same weights and see the same batches. Only dropout's
+masks differ, since the layers draw them differently.
 
 The time to an accuracy is the number of steps to it, seen on validation images, times
 the median time of a step. Steps of both arms are timed in turn, on one thread, in
-seconds of the processor: on a busy machine the clock says little.
+seconds of the processor, since the clock says little on a busy machine.
 """
 
 import statistics
@@ -41,7 +41,7 @@ from experiments.trainer import Plan, Trainer, accuracy
 ARMS = ("kerasnorm", "Keras")
 TARGETS = {"mnist": 0.99, "fashion_mnist": 0.93}
 ALPHA = 0.05
-LONGER = 1.1  # what a step may take, as a multiple; shorter differences are noise
+LONGER = 1.1  # how many times as long a step may take; less is noise
 WARM_UP = 2
 
 
@@ -69,7 +69,7 @@ class Config:
 
 
 def convnet() -> keras.Model:
-    """keras-io's network, with logits."""
+    """Make keras-io's network, with logits."""
     images = keras.Input((28, 28, 1))
     x = keras.layers.Conv2D(32, 3, activation="relu")(images)
     x = keras.layers.MaxPooling2D(2)(x)
@@ -87,7 +87,7 @@ BUILDERS: dict[str, Callable[[], keras.Model]] = {
 
 
 def network(seed: int, *, model: str, arm: str) -> keras.Model:
-    """The network of a seed, with the layers of an arm."""
+    """Make the network of a seed, with the layers of an arm."""
     keras.utils.set_random_seed(seed)
     ours = BUILDERS[model]()
     return ours if arm == "kerasnorm" else kerasnorm.convert(ours, to="keras")
@@ -95,13 +95,13 @@ def network(seed: int, *, model: str, arm: str) -> keras.Model:
 
 @cache
 def trainer(model: str, arm: str) -> Trainer:
-    """Trains it, without XLA: under it Keras's dropout is fifty times as slow."""
+    """Return its trainer. Under XLA Keras's dropout would take 50 times as long."""
     build = partial(network, model=model, arm=arm)
     return Trainer(build, keras.optimizers.Adam(), xla=False)
 
 
 def run(lab: Lab, config: Config) -> dict[str, Any]:
-    """Trains both arms with every seed; times their steps in turn."""
+    """Train both arms with every seed, and time their steps in turn."""
     return {dataset: _run_on(dataset, lab, config) for dataset in config.steps}
 
 
@@ -152,22 +152,23 @@ def _train(
 
 
 def seconds_per_step(config: Config, data: Splits) -> Measurement:
-    """The median of each arm, timed in turn; seconds of the processor."""
-    steps = config.timed_steps * (config.timed_rounds + WARM_UP)
+    """Return each arm's median seconds of the processor, timed in turn."""
+    rounds = config.timed_rounds + WARM_UP
+    steps = rounds * config.timed_steps
     plan = Plan(steps, config.batch_size, 1e-3, 0, every=config.timed_steps)
-    runs = {arm: trainer(config.model, arm).train(data.train, plan) for arm in ARMS}
+    pauses = {arm: trainer(config.model, arm).train(data.train, plan) for arm in ARMS}
     seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
-    for turn in range(config.timed_rounds + WARM_UP):
-        for arm, run in runs.items():
+    for turn in range(rounds):
+        for arm, run_to_pause in pauses.items():
             start = time.process_time()
-            next(run)
+            next(run_to_pause)
             if turn >= WARM_UP:
                 seconds[arm].append((time.process_time() - start) / config.timed_steps)
     return {arm: statistics.median(values) for arm, values in seconds.items()}
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:
-    """The difference of the accuracies on each dataset, and the ratio of the times."""
+    """Compare the accuracies and the times on each dataset."""
     differences = {
         dataset: paired_difference(
             column(result["kerasnorm"], "test_accuracy"),
@@ -220,7 +221,7 @@ def _numbers(
 
 
 def plot(measured: dict[str, Any], figure: Figure) -> None:
-    """Validation accuracy over the seconds."""
+    """Draw the validation accuracy over the seconds."""
     rows = figure.subplots(1, len(measured), squeeze=False)[0]
     for axes, (dataset, result) in zip(rows, measured.items(), strict=True):
         for arm, style in zip(ARMS, ("-", "--"), strict=True):
@@ -248,11 +249,11 @@ def _experiment(name: str, title: str, source: str, full: Config) -> Experiment:
         full=full,
         quick=Config(
             full.model,
-            {dataset: 100 for dataset in full.steps},
-            every=50,
-            batch_size=16,
-            watched_images=1_000,
-            timed_steps=2,
+            {dataset: 20 for dataset in full.steps},
+            every=10,
+            batch_size=8,
+            watched_images=500,
+            timed_steps=10,
             timed_rounds=2,
             seeds=(1, 2),
         ),

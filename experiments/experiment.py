@@ -29,8 +29,8 @@ class Finding:
         holds: Whether the criterion is met.
         measured: What was found, in one line.
         numbers: The table.
-        p: The p-value of the headline, where a test belongs to it.
-        remark: What else has to be said, for instance what was tried.
+        p: The p-value of the headline, if there is a test of it.
+        remark: What else there is to say, such as what was tried.
     """
 
     holds: bool
@@ -42,18 +42,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A claim, and all that is needed to see whether it holds.
+    """A claim, and what it takes to see whether it holds.
 
     Attributes:
         name: As on the command line.
         title: A few words.
-        claim: What is said.
-        source: Where it is said.
-        criterion: When it is taken to hold; fixed before the first full run.
-        full: The configuration: a dataclass.
-        quick: The same in small, to see that it runs. It shows nothing.
+        claim: What the paper says.
+        source: Where the paper says it.
+        criterion: When the claim holds; fixed before the first full run.
+        full: The configuration, a dataclass.
+        quick: A small configuration that shows that the experiment runs, no more.
         run: Makes the measurements, each through `Lab.once`, and returns them.
-        analyse: The criterion as code, on the measurements.
+        analyse: Applies the criterion to the measurements.
         plot: Draws the measurements.
     """
 
@@ -70,11 +70,11 @@ class Experiment:
 
 
 def column(measurements: Sequence[dict[str, Any]], name: str) -> list[Any]:
-    """One value of every seed's measurement."""
+    """Return one value of every seed's measurement."""
     return [measurement[name] for measurement in measurements]
 
 
 def mean_and_range(values: Sequence[float], digits: int = 2) -> str:
-    """The mean over the seeds, and the smallest and largest."""
+    """Return the mean over the seeds, the smallest and the largest value."""
     mean = sum(values) / len(values)
     return f"{mean:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"

@@ -1,7 +1,7 @@
-"""What an experiment works with: its data, and a store of all it has measured.
+"""An experiment's data, and the store of all its measurements.
 
-Every measurement is appended to a file as soon as it ends, so that a stopped
-experiment goes on where it stopped.
+Every measurement is appended to a file as soon as it is made, so a stopped experiment
+goes on where it stopped.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from typing import Any, Self
 from experiments.data import Splits, load_splits
 from training.config import REPOSITORY
 from training.errors import UserError
+from training.machine import num_cores, processor
 from training.run.atomic import write_atomically
 from training.run.claim import claim
 
@@ -29,13 +30,13 @@ PACKAGES = ("kerasnorm", "keras", "tensorflow", "numpy", "scipy")
 
 
 class Lab:
-    """One experiment's store, in `directory/name`; no other process may use it.
+    """The store of one experiment, used by one process at a time.
 
     Args:
-        name: The experiment's.
-        directory: Where the experiments' stores are.
-        archives: MNIST's archives, if TFDS is not to fetch them.
-        report: Told in a line what has been measured.
+        name: The name of the experiment.
+        directory: Holds the stores; this one is the directory `name` in it.
+        archives: The directory of MNIST's archives. With `None` TFDS downloads them.
+        report: Takes a line about every new measurement.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Lab:
         self._archives, self._report = archives, report
         self._stack = contextlib.ExitStack()
         self.records: list[Measurement] = []
-        self.others: list[Lab] = []  # those that `of` has opened
+        self.others: list[Lab] = []  # opened by `of`
 
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -62,12 +63,13 @@ class Lab:
         self._stack.close()
 
     def check(self, config: Mapping[str, Any]) -> None:
-        """Keeps the configuration, and refuses another one than the store's.
+        """Keep the configuration; refuse one that differs from the store's.
 
-        Not all of it is in the keys. Seeds are, and fields may be added.
+        Not every value is part of the keys. Seeds are, so they may change. New fields
+        may be added.
 
         Raises:
-            UserError: If a value has changed.
+            UserError: If another value has changed.
         """
         path = self.directory / "config.json"
         new = json.loads(json.dumps(config))
@@ -85,29 +87,29 @@ class Lab:
         return self.directory / "measurements.jsonl"
 
     def of(self, name: str) -> "Lab":
-        """The lab of another experiment, whose measurements this one needs."""
+        """Open the lab of another experiment, whose measurements this one needs."""
         other = Lab(name, self.directory.parent, self._archives, self._report)
         self.others.append(self._stack.enter_context(other))
         return other
 
     def weights(self, name: str) -> Path:
-        """Where the weights of a network are kept."""
+        """Return where the weights of a network are kept."""
         directory = self.directory / "weights"
         directory.mkdir(exist_ok=True)
         return directory / f"{name.replace(' ', '')}.weights.h5"
 
     def data(self, dataset: str) -> Splits:
-        """All images of a dataset."""
+        """Load all images of a dataset."""
         return load_splits(dataset, self._archives)
 
     def once(
         self, key: Mapping[str, Any], measure: Callable[[], Measurement]
     ) -> Measurement:
-        """What `measure` returns, called only if the store does not have it yet.
+        """Return a measurement from the store; make it first if it is not there.
 
         Args:
-            key: All that determines the measurement.
-            measure: Returns what JSON can hold.
+            key: What tells the measurement from all others.
+            measure: Makes it, of values that JSON can hold.
         """
         known = json.loads(json.dumps(key))  # tuples become lists
         for record in self.records:
@@ -134,12 +136,12 @@ class Lab:
         choices: Iterable[Mapping[str, Any]],
         measure: Callable[[Mapping[str, Any]], Measurement],
     ) -> dict[str, Any]:
-        """The choice with the highest `"score"`, which is taken on validation data.
+        """Return the choice with the highest `"score"` on validation data.
 
         Args:
-            arm: What is being tuned, and all else that determines the scores.
+            arm: What is tuned, and what else determines the scores.
             choices: The settings to choose from.
-            measure: Trains with one of them, with a seed kept for tuning.
+            measure: Trains with one choice and a seed that is kept for tuning.
         """
         scores = []
         for choice in map(dict, choices):
@@ -154,7 +156,7 @@ class Lab:
         rates: Iterable[float],
         measure: Callable[[float], Measurement],
     ) -> float:
-        """The learning rate with the highest `"score"`, as `tune`."""
+        """Return the learning rate with the highest `"score"`, as `tune` does."""
         choices = [{"rate": rate} for rate in rates]
         return self.tune(arm, choices, lambda choice: measure(choice["rate"]))["rate"]
 
@@ -164,7 +166,7 @@ class Lab:
         seeds: Iterable[int],
         measure: Callable[[int], Measurement],
     ) -> list[Measurement]:
-        """What `measure` returns for each seed, by `once`."""
+        """Return the measurement of each seed, as `once` does."""
         return [
             self.once({**key, "seed": seed}, functools.partial(measure, seed))
             for seed in seeds
@@ -172,12 +174,12 @@ class Lab:
 
 
 def circumstances() -> dict[str, Any]:
-    """When, on what and of which commit a measurement was made."""
+    """Return the time, the commit, the machine and the versions of a measurement."""
     now = datetime.datetime.now(datetime.UTC)
     return {
         "date": now.isoformat(timespec="seconds"),
         "commit": commit(),
-        "machine": machine(),
+        "machine": f"{processor()}, {num_cores()} cores",
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in PACKAGES},
@@ -187,25 +189,13 @@ def circumstances() -> dict[str, Any]:
 
 @functools.cache
 def commit() -> str:
-    """The commit this process runs; with a + if files differ from it."""
+    """Return the commit that this process runs, with a + if files differ from it."""
     try:
         head = _git("rev-parse", "--short=10", "HEAD")
         changed = _git("status", "--porcelain", "--", "experiments", "kerasnorm")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head + ("+" if changed else "")
-
-
-@functools.cache
-def machine() -> str:
-    """The processor and how many cores of it this process may use."""
-    name = platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    return f"{name}, {len(os.sched_getaffinity(0))} cores"
 
 
 def _git(*arguments: str) -> str:
@@ -218,7 +208,7 @@ def _git(*arguments: str) -> str:
 
 
 def _read(path: Path) -> list[Measurement]:
-    """All whole records; a process that was killed may have left half of one."""
+    """Return all whole records. A process that was killed may have left half of one."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 """The fully connected networks of both papers.
 
-All take images in [0, 1] of shape (28, 28, 1). The same seed gives the same initial
-weights to networks that differ in normalization or dropout only.
+All take images in [0, 1] of shape (28, 28, 1). With the same seed, networks that differ
+only in normalization or dropout have the same initial weights.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import kerasnorm
 
 
 def seed_of(seed: int, layer: int) -> int:
-    """A seed for one layer of a network."""
+    """Return a seed for one layer of a network."""
     return 1000 * seed + layer
 
 
@@ -30,7 +30,7 @@ def mlp(
     l2: float = 0.0,
     max_norm: float | None = None,
 ) -> keras.Model:
-    """A multilayer perceptron with ten logits.
+    """Make a multilayer perceptron with ten logits.
 
     Args:
         seed: Of the initial weights and of dropout's masks.
@@ -75,5 +75,5 @@ def mlp(
 
 
 def batch_norm(**options: Any) -> keras.layers.Layer:
-    """Batch normalization whose moving statistics are right from the first step on."""
+    """Make a batch normalization with moving statistics that are right at once."""
     return kerasnorm.KBatchNorm(moving_average="debiased", **options)

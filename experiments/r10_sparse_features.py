@@ -4,8 +4,8 @@ Srivastava et al. (2014), section 7.2, figures 7 and 8: an autoencoder with one 
 256 rectified linear units on MNIST, p = 0.5 in the hidden layer. The mean activation of
 the hidden units falls from 2.0 to 0.7, and most of them are near 0.
 
-The size of an activation depends on where the factor p stands, so this is the paper's
-own form, `scale_at="inference"`. The outputs are sigmoids, the loss is the
+The size of an activation depends on where the factor p stands. Here it stands as in the
+paper: `scale_at="inference"`. The outputs are sigmoids, and the loss is the
 cross-entropy of the pixels. Activations are those of 10,000 test images, without
 dropout and before the factor p.
 """
@@ -20,9 +20,8 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 import kerasnorm
+from experiments.arm import Arm, Sizes
 from experiments.experiment import (
-    SEEDS,
-    TUNING_SEED,
     Experiment,
     Finding,
     Number,
@@ -41,7 +40,7 @@ BINS = np.linspace(0, 10, 101)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Sizes):
     """The sizes."""
 
     units: int = 256
@@ -50,16 +49,15 @@ class Config:
     tuning_steps: int = 1_000
     every: int = 500
     rates: tuple[float, ...] = (0.003, 0.01, 0.03)
-    seeds: tuple[int, ...] = SEEDS
 
 
 QUICK = Config(
-    units=32, steps=100, tuning_steps=50, every=50, rates=(0.01,), seeds=(1, 2)
+    units=32, steps=40, tuning_steps=20, every=20, rates=(0.01,), seeds=(1, 2)
 )
 
 
 def autoencoder(seed: int, *, units: int, rate: float) -> keras.Model:
-    """784 pixels, ReLU units with dropout, 784 logits; both matrices are learned."""
+    """Make a network of 784 pixels, ReLU units with dropout, and 784 logits."""
     images = keras.Input((28, 28, 1))
     x = keras.layers.Flatten()(images)
     encoder = keras.initializers.HeNormal(seed_of(seed, 1))
@@ -77,7 +75,7 @@ def autoencoder(seed: int, *, units: int, rate: float) -> keras.Model:
 def pixel_cross_entropy(
     outputs: tf.Tensor, images: tf.Tensor, labels: tf.Tensor
 ) -> tf.Tensor:
-    """Summed over the pixels, averaged over the images."""
+    """Return the cross-entropy, summed over the pixels, averaged over the images."""
     pixels = tf.reshape(images, tf.shape(outputs))
     entropy = tf.nn.sigmoid_cross_entropy_with_logits(pixels, outputs)
     return tf.reduce_mean(tf.reduce_sum(entropy, axis=-1))
@@ -85,38 +83,28 @@ def pixel_cross_entropy(
 
 @cache
 def trainer(units: int, arm: str) -> Trainer:
-    """Trains an autoencoder."""
+    """Return the trainer of an autoencoder."""
     build = partial(autoencoder, units=units, rate=ARMS[arm])
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
     return Trainer(build, optimizer, pixel_cross_entropy)
 
 
 def reconstruction_loss(trainer: Trainer, images: np.ndarray) -> float:
-    """The loss at inference."""
+    """Return the loss at inference."""
     logits = trainer.outputs(images).astype("float64")
     pixels = images.reshape(logits.shape) / 255.0
     return float(np.mean(np.sum(np.logaddexp(0, logits) - pixels * logits, axis=-1)))
 
 
 def run(lab: Lab, config: Config) -> dict[str, Any]:
-    """Tunes both arms, then trains each with every seed."""
+    """Tune both arms, then train each with every seed."""
     data = lab.data("mnist")
 
-    def train(arm: str, rate: float, seed: int, steps: int) -> Trainer:
-        plan = Plan(
-            steps, config.batch_size, rate, seed, decay=True, every=config.every
-        )
-        network = trainer(config.units, arm)
-        network.train_to_end(data.train, plan)
-        return network
-
-    def score(arm: str, rate: float) -> Measurement:
-        network = train(arm, rate, TUNING_SEED, config.tuning_steps)
+    def score(network: Trainer) -> Measurement:
         value = reconstruction_loss(network, data.validation.images)
         return {"score": -value if np.isfinite(value) else -1e9}
 
-    def measure(arm: str, rate: float, seed: int) -> Measurement:
-        network = train(arm, rate, seed, config.steps)
+    def measure(network: Trainer) -> Measurement:
         hidden = network.outputs(data.test.images, "dropout")
         counts, _ = np.histogram(hidden, BINS)
         return {
@@ -126,17 +114,18 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
             "histogram": (counts / hidden.size).round(6).tolist(),
         }
 
-    def all_seeds(arm: str) -> list[Measurement]:
-        tuning = {"arm": arm, "units": config.units, "steps": config.tuning_steps}
-        rate = lab.tune_rate(tuning, config.rates, partial(score, arm))
-        key = {"arm": arm, "units": config.units, "steps": config.steps, "rate": rate}
-        return lab.with_seeds(key, config.seeds, partial(measure, arm, rate))
+    def measured(arm: str) -> list[Measurement]:
+        def train(plan: Plan) -> Trainer:
+            return trainer(config.units, arm).train_to_end(data.train, plan)
 
-    return {arm: all_seeds(arm) for arm in ARMS}
+        key = {"arm": arm, "units": config.units}
+        return Arm(lab, config, key, train, score).with_seeds(measure)
+
+    return {arm: measured(arm) for arm in ARMS}
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:
-    """The ratio of the mean activations."""
+    """Compare the mean activations."""
     activations = {arm: column(measured[arm], "mean_activation") for arm in ARMS}
     ratios = np.divide(activations["with"], activations["without"])
     small = int(np.sum(ratios <= 0.6))
@@ -172,7 +161,7 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
 
 
 def plot(measured: dict[str, Any], figure: Figure) -> None:
-    """Figures 7b and 8b: histograms of the activations."""
+    """Draw figures 7b and 8b: histograms of the activations."""
     rows = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes, arm in zip(rows, ARMS, strict=True):
         share = np.mean(column(measured[arm], "histogram"), axis=0)

@@ -1,4 +1,4 @@
-"""R11: what the papers derive is exact, and the layers do it.
+"""R11: the identities that the papers derive hold for the layers.
 
 Srivastava et al. (2014), section 9.1 (dropout in linear regression is ridge regression
 in expectation) and section 10 (the two forms of dropout). Li et al. (2018),
@@ -6,8 +6,8 @@ arXiv:1801.05134, section 3.1: how dropout changes a variance. Ioffe & Szegedy (
 Alg. 2 (the unbiased variance) and section 3.3 (what the scale of the weights does not
 change).
 
-An expectation is compared with a Monte Carlo mean, in standard errors of that mean; an
-identity is computed both ways in float64, and the largest relative error is given.
+An expectation is compared with a Monte Carlo mean, in standard errors of that mean. An
+identity is computed both ways in float64, and the largest relative error counts.
 """
 
 import math
@@ -27,7 +27,7 @@ from kerasnorm import functional
 
 STANDARD_ERRORS = 4.0
 TOLERANCE = 1e-6
-RATE = 0.2  # not 0.5, at which the fraction kept and the fraction dropped agree
+RATE = 0.2  # not 0.5, where the fraction kept equals the fraction dropped
 KEEP = functional.keep_fraction(RATE)
 
 
@@ -41,7 +41,7 @@ class Config:
 
 
 def compare(values: np.ndarray, expected: float) -> Measurement:
-    """A Monte Carlo mean against its expectation."""
+    """Compare a Monte Carlo mean with its expectation."""
     error = values.std(ddof=1) / math.sqrt(len(values))
     return {
         "mean": float(values.mean()),
@@ -51,13 +51,13 @@ def compare(values: np.ndarray, expected: float) -> Measurement:
 
 
 def relative_error(first: Any, second: Any) -> Measurement:
-    """The largest difference, as a fraction of the largest value."""
+    """Return the largest difference, as a fraction of the largest value."""
     first, second = np.asarray(first), np.asarray(second)
     return {"error": float(np.abs(first - second).max() / np.abs(second).max())}
 
 
 def draw_masks(shape: tuple[int, ...], rate: float) -> np.ndarray:
-    """Masks of the library, as 0 and 1."""
+    """Draw masks of the library, as 0 and 1."""
     seed = tf.constant([11, 0], dtype="uint32")
     return functional.keep_mask(shape, rate, seed).numpy().astype("float64")
 
@@ -86,12 +86,12 @@ def variance_shift(
 
 
 def identity(x: np.ndarray) -> np.ndarray:
-    """The inputs."""
+    """Return the inputs."""
     return x
 
 
 def relu(x: np.ndarray) -> np.ndarray:
-    """The positive part."""
+    """Return the positive part."""
     return np.maximum(x, 0)
 
 
@@ -103,7 +103,7 @@ MOMENTS: dict[Callable[[np.ndarray], np.ndarray], tuple[float, float]] = {
 
 
 def two_forms(config: Config) -> Measurement:
-    """Both forms of dropout are one function under W' = pW, also while learning.
+    """Show that both forms of dropout are one function under W' = pW, while learning.
 
     The initial weights behind the dropout are multiplied by p, their learning rate by
     p^2, the factor of their squares in the loss by 1 / p^2.
@@ -171,7 +171,7 @@ def bessel(config: Config, corrected: bool) -> Measurement:
 
 
 def layer_bessel(config: Config) -> Measurement:
-    """The layer's moving variance of batches of two is the mean of (x1 - x2)^2 / 2."""
+    """Show that the layer's moving variance at m = 2 is the mean of (x1 - x2)^2 / 2."""
     batches = np.random.default_rng(5).normal(3, 2, (20, 2, 3))
     norm = kerasnorm.KBatchNorm(
         bessel_correction=True, moving_average="cumulative", dtype="float64"
@@ -201,7 +201,7 @@ IDENTITIES: dict[str, Callable[[Config], Measurement]] = {
 
 
 def run(lab: Lab, config: Config) -> dict[str, Any]:
-    """Computes all of them."""
+    """Compute all of them."""
     return {
         name: lab.once({"identity": name}, partial(measure, config))
         for name, measure in (EXPECTATIONS | IDENTITIES).items()
@@ -209,7 +209,7 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:
-    """The largest deviation of each kind."""
+    """Find the largest deviation of each kind."""
     deviation = max(measured[name]["standard_errors"] for name in EXPECTATIONS)
     error = max(measured[name]["error"] for name in IDENTITIES)
     return Finding(
@@ -235,7 +235,7 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
 
 
 def plot(measured: dict[str, Any], figure: Figure) -> None:
-    """The deviations of the Monte Carlo means."""
+    """Draw the deviations of the Monte Carlo means."""
     axes = figure.subplots()
     names = list(EXPECTATIONS)
     axes.barh(names, [measured[name]["standard_errors"] for name in names])

@@ -1,22 +1,22 @@
 """R12: dropout in front of a batch normalization shifts its variance.
 
-Li et al. (2018), arXiv:1801.05134: behind dropout, the variance that batch
-normalization sees in training is another one than at inference; behind the last
-normalization dropout does no such harm. Wu & Johnson (2021), arXiv:2105.07576: moving
-statistics can be replaced by those of the population ("precise BN").
+Li et al. (2018), arXiv:1801.05134: a batch normalization behind dropout sees another
+variance in training than at inference; dropout behind the last normalization does no
+such harm. Wu & Johnson (2021), arXiv:2105.07576: the statistics of the population can
+replace the moving ones ("precise BN").
 
-Two networks 784-256-256-256-10 with batch normalization on Fashion-MNIST. In one 0.5 of
-the units of the second hidden layer are dropped, in front of the last normalization; in
-the other 0.5 of the third, behind it. `kerasnorm.recalibrate` measures the real
-variance, with dropout off, on training images; how far the moving variance of the last
-normalization is from it is the mean over its units of max(real / moving, moving /
-real). The first network is then tested again with the real statistics.
+There are two networks 784-256-256-256-10 with batch normalization, on Fashion-MNIST.
+One drops 0.5 of the units of the second hidden layer, in front of the last
+normalization. The other drops 0.5 of the third, behind it. `kerasnorm.recalibrate`
+measures the real variance on training images, with dropout off. The shift is the mean
+over the units of the last normalization of max(real / moving, moving / real). The first
+network is then tested again with the real statistics.
 
 In the first full run the shift was as claimed, but with the real statistics the loss
-was higher, at the same accuracy. What was tried then, and is reported beside the
-verdict without changing it: whether that is a matter of the logits' scale. Both are
-compared again with logits divided by the temperature that is best on validation images
-(Guo et al. 2017, arXiv:1706.04599).
+was higher, at the same accuracy. Then it was tried whether the scale of the logits is
+the reason: both are compared again with logits divided by the temperature that is best
+on validation images (Guo et al. 2017, arXiv:1706.04599). That is reported beside the
+verdict and does not change it.
 """
 
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ from matplotlib.figure import Figure
 from scipy.optimize import minimize_scalar
 
 import kerasnorm
+from experiments.arm import Arm, Sizes, validation_score
+from experiments.data import Splits
 from experiments.experiment import (
-    SEEDS,
-    TUNING_SEED,
     Experiment,
     Finding,
     Number,
@@ -49,24 +49,23 @@ LAST_NORM = f"norm_{LAYERS}"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Sizes):
     """The sizes."""
 
     width: int = 256
+    recalibration_images: int = 10_000
     steps: int = 3_000
     batch_size: int = 100
     tuning_steps: int = 1_000
     every: int = 500
     rates: tuple[float, ...] = (0.01, 0.03, 0.1)
-    recalibration_images: int = 10_000
-    seeds: tuple[int, ...] = SEEDS
 
 
 QUICK = Config(
     width=32,
-    steps=100,
-    tuning_steps=50,
-    every=50,
+    steps=40,
+    tuning_steps=20,
+    every=20,
     rates=(0.03,),
     recalibration_images=1_000,
     seeds=(1, 2),
@@ -74,7 +73,7 @@ QUICK = Config(
 
 
 def network(seed: int, *, width: int, dropped: int) -> keras.Model:
-    """An MLP with batch normalization and dropout behind one hidden layer."""
+    """Make an MLP with batch normalization, and dropout behind one hidden layer."""
     images = keras.Input((28, 28, 1))
     x = keras.layers.Flatten()(images)
     for layer in range(1, LAYERS + 1):
@@ -93,89 +92,74 @@ def network(seed: int, *, width: int, dropped: int) -> keras.Model:
 
 @cache
 def trainer(width: int, arm: str) -> Trainer:
-    """Trains one of the two networks."""
+    """Return the trainer of one of the two networks."""
     build = partial(network, width=width, dropped=ARMS[arm])
     return Trainer(build, keras.optimizers.SGD(0.1, momentum=0.9))
 
 
 def run(lab: Lab, config: Config) -> dict[str, Any]:
-    """Tunes both arms, trains each with every seed, and recalibrates."""
+    """Tune both arms, train each with every seed, and recalibrate."""
     data = lab.data("fashion_mnist")
 
-    def train(arm: str, rate: float, seed: int, steps: int) -> Trainer:
-        plan = Plan(
-            steps, config.batch_size, rate, seed, decay=True, every=config.every
-        )
-        one = trainer(config.width, arm)
-        one.train_to_end(data.train, plan)
-        return one
-
-    def score(arm: str, rate: float) -> Measurement:
-        one = train(arm, rate, TUNING_SEED, config.tuning_steps)
-        logits = one.outputs(data.validation.images)
-        return {"score": accuracy(logits, data.validation.labels)}
-
-    def test(one: Trainer, name: str) -> Measurement:
-        logits = one.outputs(data.test.images)
+    def test(network: Trainer, kind: str) -> Measurement:
+        logits = network.outputs(data.test.images)
         return {
-            f"accuracy_{name}": 100 * accuracy(logits, data.test.labels),
-            f"loss_{name}": loss(logits, data.test.labels),
+            f"accuracy_{kind}": 100 * accuracy(logits, data.test.labels),
+            f"loss_{kind}": loss(logits, data.test.labels),
         }
 
-    def recalibrate(one: Trainer, seed: int) -> None:
-        images = data.train.subset(config.recalibration_images, seed).images
-        kerasnorm.recalibrate(one.model, images.astype("float32") / 255, verbose=0)
+    def recalibrate(network: Trainer) -> None:
+        images = data.train.subset(config.recalibration_images, network.seed).images
+        kerasnorm.recalibrate(network.model, images.astype("float32") / 255, verbose=0)
 
-    def measure(arm: str, rate: float, seed: int) -> Measurement:
-        one = train(arm, rate, seed, config.steps)
-        variance = one.model.get_layer(LAST_NORM).moving_variance
-        with_moving, moving = test(one, "moving"), variance.numpy()
-        recalibrate(one, seed)
+    def measure(network: Trainer) -> Measurement:
+        variance = network.model.get_layer(LAST_NORM).moving_variance
+        with_moving, moving = test(network, "moving"), variance.numpy()
+        recalibrate(network)
         real = variance.numpy()
         return {
             **with_moving,
-            **test(one, "real"),
+            **test(network, "real"),
             "shift": float(np.mean(np.maximum(real / moving, moving / real))),
             "ratios": np.round(real / moving, 4).tolist(),
         }
 
-    def at_best_temperature(one: Trainer, name: str) -> Measurement:
-        watched = one.outputs(data.validation.images)
-        found = minimize_scalar(
-            lambda log_t: loss(watched / np.exp(log_t), data.validation.labels),
-            bounds=(-3, 3),
-            method="bounded",
-        )
-        temperature = float(np.exp(found.x))
-        logits = one.outputs(data.test.images) / temperature
-        return {
-            f"temperature_{name}": temperature,
-            f"scaled_loss_{name}": loss(logits, data.test.labels),
-        }
+    def explore(network: Trainer) -> Measurement:
+        moving = at_best_temperature(network, data, "moving")
+        recalibrate(network)
+        return {**moving, **at_best_temperature(network, data, "real")}
 
-    def explore(rate: float, seed: int) -> Measurement:
-        one = train("before", rate, seed, config.steps)
-        moving = at_best_temperature(one, "moving")
-        recalibrate(one, seed)
-        return {**moving, **at_best_temperature(one, "real")}
+    def arm(name: str) -> Arm[Trainer]:
+        def train(plan: Plan) -> Trainer:
+            return trainer(config.width, name).train_to_end(data.train, plan)
 
-    def key_of(arm: str) -> dict[str, Any]:
-        tuning = {"arm": arm, "width": config.width, "steps": config.tuning_steps}
-        rate = lab.tune_rate(tuning, config.rates, partial(score, arm))
-        return {"arm": arm, "width": config.width, "steps": config.steps, "rate": rate}
+        key = {"arm": name, "width": config.width}
+        return Arm(lab, config, key, train, validation_score(data))
 
-    keys = {arm: key_of(arm) for arm in ARMS}
-    arms = {
-        arm: lab.with_seeds(key, config.seeds, partial(measure, arm, key["rate"]))
-        for arm, key in keys.items()
+    return {
+        **{name: arm(name).with_seeds(measure) for name in ARMS},
+        "explored": arm("before").with_seeds(explore, explored=True),
     }
-    explored = {"explored": True, **keys["before"]}
-    tried = partial(explore, explored["rate"])
-    return {**arms, "explored": lab.with_seeds(explored, config.seeds, tried)}
+
+
+def at_best_temperature(network: Trainer, data: Splits, kind: str) -> Measurement:
+    """Return the temperature that is best on validation images, and the test loss."""
+    watched = network.outputs(data.validation.images)
+    found = minimize_scalar(
+        lambda log_t: loss(watched / np.exp(log_t), data.validation.labels),
+        bounds=(-3, 3),
+        method="bounded",
+    )
+    temperature = float(np.exp(found.x))
+    logits = network.outputs(data.test.images) / temperature
+    return {
+        f"temperature_{kind}": temperature,
+        f"scaled_loss_{kind}": loss(logits, data.test.labels),
+    }
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:
-    """The shift of both orders, and what recalibrating gives back."""
+    """Compare the shifts of both orders; find what recalibrating gives back."""
     shifts = {arm: column(measured[arm], "shift") for arm in ARMS}
     larger = np.subtract(shifts["before"], shifts["after"])
     before = measured["before"]
@@ -200,14 +184,12 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
             ),
             *(
                 Number(
-                    f"test {what}, dropout {arm}, {statistics} statistics",
-                    mean_and_range(
-                        column(measured[arm], f"{what}_{statistics}"), digits
-                    ),
+                    f"test {what}, dropout {arm}, {kind} statistics",
+                    mean_and_range(column(measured[arm], f"{what}_{kind}"), digits),
                 )
                 for arm in ARMS
                 for what, digits in (("accuracy", 2), ("loss", 4))
-                for statistics in ("moving", "real")
+                for kind in ("moving", "real")
             ),
         ],
         p=max(sign_test(larger.tolist()), sign_test(saved.tolist())),
@@ -216,13 +198,11 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
 
 
 def _explored(measured: list[Measurement]) -> str:
-    """The losses at the best temperatures, in words."""
+    """Describe the losses at the best temperatures."""
     values = {
-        f"{what}_{statistics}": mean_and_range(
-            column(measured, f"{what}_{statistics}"), digits
-        )
+        f"{what}_{kind}": mean_and_range(column(measured, f"{what}_{kind}"), digits)
         for what, digits in (("temperature", 2), ("scaled_loss", 4))
-        for statistics in ("moving", "real")
+        for kind in ("moving", "real")
     }
     return (
         "Tried after this result, and no part of the criterion: logits divided by the "
@@ -234,7 +214,7 @@ def _explored(measured: list[Measurement]) -> str:
 
 
 def plot(measured: dict[str, Any], figure: Figure) -> None:
-    """The variance at inference over the moving one, unit by unit."""
+    """Draw the variance at inference over the moving one, unit by unit."""
     axes = figure.subplots()
     ratios = {arm: np.concatenate(column(measured[arm], "ratios")) for arm in ARMS}
     bins = np.linspace(0, 1.5, 61).tolist()

@@ -2,17 +2,17 @@
 
 Ioffe & Szegedy (2015), section 4.1, figure 1a: binary MNIST, three hidden layers of
 100 sigmoids, small random Gaussian weights, 50,000 steps of batch 60. The paper gives
-neither learning rate nor standard deviation: both are swept. The standard deviation is
-the one that is best *without* normalization, since both arms must start from the same
-weights; the rate is the best of each arm. Plain gradient descent.
+neither the learning rate nor the standard deviation, so both are swept. The standard
+deviation is the one that is best *without* normalization, since both arms must start
+from the same weights. Each arm has its own best rate. Plain gradient descent.
 
 The paper shows the test accuracy during training. Here the test images are used once,
-after the last step; the curve is that of validation images.
+after the last step. The curve is that of validation images.
 
 The first full run found no difference in speed: at the largest standard deviation and
-the best rate the network without normalization is as fast. What was tried then, and is
-reported beside the verdict without changing it: the other standard deviations, each
-arm at the rate that is best for it there.
+the best rate the network without normalization is as fast. The other standard
+deviations were tried then, each arm at its best rate there. They are reported beside
+the verdict and do not change it.
 """
 
 from dataclasses import dataclass
@@ -63,18 +63,19 @@ class Config:
 
 FULL = Config()
 QUICK = Config(
-    steps=600,
-    tuning_steps=200,
+    steps=200,
+    every=50,
+    tuning_steps=100,
     stddevs=(0.1, 0.3),
     rates=(1.0,),
-    explored_steps=200,
+    explored_steps=100,
     seeds=(1, 2),
 )
 
 
 @cache
 def trainer(norm: bool, stddev: float) -> Trainer:
-    """Trains the section's network."""
+    """Return the trainer of the section's network."""
     build = partial(
         mlp, widths=(100,) * 3, activation="sigmoid", stddev=stddev, norm=norm
     )
@@ -82,7 +83,7 @@ def trainer(norm: bool, stddev: float) -> Trainer:
 
 
 def watch(trainer: Trainer, data: Splits, plan: Plan, config: Config) -> Measurement:
-    """Trains, and looks at the accuracy and at the last hidden layer's inputs."""
+    """Train, and look at the accuracy and at the last hidden layer's inputs."""
     watched = data.validation.first(config.watched_images)
     accuracies, percentiles = [], []
     for _ in trainer.train(data.train, plan):
@@ -100,10 +101,10 @@ def watch(trainer: Trainer, data: Splits, plan: Plan, config: Config) -> Measure
 
 
 def drift(percentiles: np.ndarray) -> float:
-    """How far the inputs of a nonlinearity wander, in widths of their distribution.
+    """Return how far the inputs of a nonlinearity wander, in widths of their spread.
 
-    For each unit the standard deviation of its median over the training divided by
-    its mean interquartile range; the mean over the units.
+    The drift of a unit is the standard deviation of its median over the training,
+    divided by its mean interquartile range. The result is the mean over the units.
 
     Args:
         percentiles: Shape (times, PERCENTILES, units).
@@ -114,7 +115,7 @@ def drift(percentiles: np.ndarray) -> float:
 
 
 def binary_mnist(lab: Lab) -> Splits:
-    """MNIST in black and white."""
+    """Return MNIST in black and white."""
     data = lab.data("mnist")
     return Splits(
         data.train.binarized(), data.validation.binarized(), data.test.binarized()
@@ -122,7 +123,7 @@ def binary_mnist(lab: Lab) -> Splits:
 
 
 def tune(lab: Lab, config: Config, arm: str, *stddevs: float) -> dict[str, float]:
-    """The standard deviation, of those given, and the rate that are best for an arm."""
+    """Return the best standard deviation, of those given, and rate of an arm."""
     data = binary_mnist(lab)
 
     def score(choice: Any) -> Measurement:
@@ -141,14 +142,14 @@ def tune(lab: Lab, config: Config, arm: str, *stddevs: float) -> dict[str, float
 
 
 def tuned(lab: Lab, config: Config) -> tuple[float, dict[str, float]]:
-    """The standard deviation that is best without, and the rate of each arm there."""
+    """Return the standard deviation that is best without, and each arm's rate there."""
     without = tune(lab, config, "without", *config.stddevs)
     with_norm = tune(lab, config, "with", without["stddev"])
     return without["stddev"], {"without": without["rate"], "with": with_norm["rate"]}
 
 
 def explore(lab: Lab, config: Config, known: float) -> list[dict[str, Any]]:
-    """The steps to the target from the standard deviations that are not known yet."""
+    """Return the steps to the target from the other standard deviations."""
     data = binary_mnist(lab)
 
     def measure(arm: str, stddev: float, rate: float, seed: int) -> Measurement:
@@ -172,7 +173,7 @@ def explore(lab: Lab, config: Config, known: float) -> list[dict[str, Any]]:
 
 
 def run(lab: Lab, config: Config) -> dict[str, Any]:
-    """Tunes both arms, then trains each with every seed."""
+    """Tune both arms, then train each with every seed."""
     data = binary_mnist(lab)
     stddev, rates = tuned(lab, config)
 
@@ -197,19 +198,19 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
 
 
 def run_and_explore(lab: Lab, config: Config) -> dict[str, Any]:
-    """The runs, which R2 uses too, and the exploration."""
+    """Make the runs, which R2 uses too, and the exploration."""
     measured = run(lab, config)
     return {**measured, "explored": explore(lab, config, measured["stddev"])}
 
 
 def steps_to_target(accuracies: list[float], config: Config) -> int:
-    """The first step that was seen to reach it; the last of all if none did."""
+    """Return the first step that was seen at the target; the last step if none was."""
     reached = (i for i, value in enumerate(accuracies, start=1) if value >= TARGET)
     return next(reached, len(accuracies)) * config.every
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:
-    """The median ratio of the steps, and the errors at the end."""
+    """Compare the steps to the target, and the errors at the end."""
     steps = {arm: column(measured[arm], "steps_to_target") for arm in ARMS}
     errors = {arm: column(measured[arm], "test_error") for arm in ARMS}
     ratios = [w / wo for w, wo in zip(steps["with"], steps["without"], strict=True)]
@@ -245,7 +246,7 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
 
 
 def _explored(results: list[dict[str, Any]]) -> str:
-    """The exploration in words."""
+    """Describe the exploration."""
     lines = []
     for result in results:
         steps = {arm: column(result[arm], "steps_to_target") for arm in ARMS}
@@ -262,7 +263,7 @@ def _explored(results: list[dict[str, Any]]) -> str:
 
 
 def plot(measured: dict[str, Any], figure: Figure) -> None:
-    """Figure 1a: accuracy over the steps."""
+    """Draw figure 1a: accuracy over the steps."""
     axes = figure.subplots()
     for arm, style in (("without", "--"), ("with", "-")):
         curves = np.array(column(measured[arm], "accuracies"))

@@ -18,12 +18,12 @@ from experiments.significance import sign_test
 
 
 def run(lab: Lab, config: r1.Config) -> dict[str, Any]:
-    """Takes R1's runs."""
+    """Take R1's runs."""
     return r1.run(lab.of("r1"), config)
 
 
 def analyse(measured: dict[str, Any], config: r1.Config) -> Finding:
-    """The drift of both arms, seed by seed."""
+    """Compare the drift of both arms, seed by seed."""
     drifts = {arm: column(measured[arm], "drift") for arm in r1.ARMS}
     less = np.subtract(drifts["without"], drifts["with"]).tolist()
     lower = sum(value > 0 for value in less)
@@ -46,7 +46,7 @@ def analyse(measured: dict[str, Any], config: r1.Config) -> Finding:
 
 
 def plot(measured: dict[str, Any], figure: Figure) -> None:
-    """Figures 1b and 1c: percentiles of one unit's inputs over the steps."""
+    """Draw figures 1b and 1c: percentiles of one unit's inputs over the steps."""
     panels = figure.subplots(1, 2, sharey=True)
     for axes, arm in zip(panels, r1.ARMS, strict=True):
         unit = np.array(measured[arm][0]["unit"])

@@ -2,13 +2,13 @@
 
 Srivastava et al. (2014), table 9: 784-1024-1024-2048-10 ReLU networks on all of MNIST;
 L2 1.62 %, max-norm 1.35 %, dropout + L2 1.25 %, dropout + max-norm 1.05 % test error.
-Here the layers are half as wide, on 10,000 images, so the errors are higher than the
-paper's and only their order and ratio are compared. As there: 0.5 of the hidden units
-and 0.2 of the pixels are dropped; the norms' bound is that of the authors' code, 3.
-Every arm has its own learning rate, those with L2 their own strength of it. Gradient
-descent with momentum 0.9, the rate falling linearly to 0.
+Here the layers are half as wide and the images are 10,000. So the errors are higher
+than the paper's, and only their order and ratio are compared. As in the paper, 0.5 of
+the hidden units and 0.2 of the pixels are dropped, and the norms' bound is 3, as in the
+authors' code. Every arm has its own learning rate, and its own strength of L2. Gradient
+descent with momentum 0.9; the rate falls linearly to 0.
 
-R8 and R9 go on with these networks; their weights stay in the store.
+R8 and R9 use these networks too. Their weights stay in the store.
 """
 
 from collections.abc import Callable, Iterator
@@ -69,8 +69,9 @@ FULL = Config()
 QUICK = Config(
     subset=500,
     widths=(32, 32),
-    steps=100,
-    explored_steps=200,
+    # One number of steps for all, so that each network is compiled once.
+    steps=50,
+    explored_steps=50,
     explored_seeds=(1, 2),
     tuning_steps=50,
     rates=(0.1,),
@@ -88,7 +89,7 @@ def trainer(
     dropped: bool,
     layer: Callable[..., keras.layers.Layer] = kerasnorm.KDropout,
 ) -> Trainer:
-    """Trains one of the table's networks."""
+    """Return the trainer of one of the table's networks."""
     build = partial(
         mlp,
         widths=widths,
@@ -102,7 +103,7 @@ def trainer(
 
 
 def choices(arm: str, config: Config) -> Iterator[dict[str, float]]:
-    """Strengths of the regularization, and learning rates."""
+    """Yield strengths of the regularization, and learning rates."""
     l2, max_norm = (config.l2, (0.0,)) if "L2" in arm else ((0.0,), config.max_norm)
     for one_l2, one_bound, rate in product(l2, max_norm, config.rates):
         yield {"l2": one_l2, "max_norm": one_bound, "rate": rate}
@@ -114,13 +115,13 @@ def network(
     config: Config,
     layer: Callable[..., keras.layers.Layer] = kerasnorm.KDropout,
 ) -> Trainer:
-    """The trainer of an arm with the settings that tuning has chosen."""
+    """Return the trainer of an arm with the settings that tuning has chosen."""
     dropped = arm.startswith("dropout")
     return trainer(config.widths, chosen["l2"], chosen["max_norm"], dropped, layer)
 
 
 def plan(config: Config, rate: float, seed: int, steps: int | None = None) -> Plan:
-    """How a network is trained."""
+    """Return how a network is trained."""
     steps = steps or config.steps
     return Plan(steps, config.batch_size, rate, seed, decay=True, every=min(steps, 500))
 
@@ -131,7 +132,7 @@ def tuned(
     config: Config,
     layer: Callable[..., keras.layers.Layer] = kerasnorm.KDropout,
 ) -> dict[str, float]:
-    """The settings of an arm that are best on validation data."""
+    """Return the settings of an arm that are best on validation data."""
     data = lab.data("mnist")
 
     def measure(chosen: Any) -> Measurement:
@@ -154,7 +155,7 @@ def fit(
     config: Config,
     layer: Callable[..., keras.layers.Layer] = kerasnorm.KDropout,
 ) -> Trainer:
-    """Trains an arm to the end."""
+    """Train an arm to the end."""
     chosen = tuned(lab, arm, config, layer)
     one = network(arm, chosen, config, layer)
     one.train_to_end(
@@ -171,7 +172,7 @@ def trained(
     config: Config,
     layer: Callable[..., keras.layers.Layer] = kerasnorm.KDropout,
 ) -> Measurement:
-    """The test error of an arm; keeps the weights."""
+    """Return the test error of an arm, and keep the weights."""
     test = lab.data("mnist").test
 
     def measure() -> Measurement:
@@ -188,10 +189,10 @@ def trained(
 
 
 def kept(lab: Lab, arm: str, seed: int, config: Config) -> Trainer:
-    """A trained network: its weights from the store, or trained again.
+    """Return a trained network; train it again if its weights are gone.
 
-    Trained by another version of a library it may differ in its roundings, and so in
-    its error, from the one whose measurement the store has.
+    With another version of a library its roundings, and so its error, may differ from
+    those of the network that the store has measured.
     """
     trained(lab, arm, seed, config)
     path = lab.weights(f"{arm}-{seed}")
@@ -205,7 +206,7 @@ def kept(lab: Lab, arm: str, seed: int, config: Config) -> Trainer:
 
 
 def explore(lab: Lab, arm: str, seed: int, config: Config) -> Measurement:
-    """The test error of an arm that is trained for longer."""
+    """Return the test error of an arm that is trained for longer."""
     longer = replace(config, steps=config.explored_steps)
 
     def measure() -> Measurement:
@@ -217,7 +218,7 @@ def explore(lab: Lab, arm: str, seed: int, config: Config) -> Measurement:
 
 
 def run(lab: Lab, config: Config) -> dict[str, Any]:
-    """Tunes every arm and trains it with every seed."""
+    """Tune every arm and train it with every seed."""
     return {
         "chosen": {arm: tuned(lab, arm, config) for arm in PAPER},
         "arms": {
@@ -232,7 +233,7 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:
-    """The error of dropout + max-norm against that of L2."""
+    """Compare the errors of dropout + max-norm and of L2."""
     errors = {arm: column(measured["arms"][arm], "test_error") for arm in PAPER}
     gain = paired_difference(errors["L2"], errors[BEST])
     relative = gain.mean / float(np.mean(errors["L2"]))
@@ -265,7 +266,7 @@ def _settings(chosen: dict[str, float]) -> str:
 
 
 def plot(measured: dict[str, Any], figure: Figure) -> None:
-    """Errors of the arms, and the paper's."""
+    """Draw the errors of the arms, and the paper's."""
     axes = figure.subplots()
     for position, (arm, paper) in enumerate(PAPER.items()):
         errors = column(measured["arms"][arm], "test_error")

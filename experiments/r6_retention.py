@@ -2,8 +2,8 @@
 
 Srivastava et al. (2014), section 7.3, figure 9a: 784-2048-2048-2048-10, no dropout of
 the pixels, the same p for all hidden units; the test error is flat for 0.4 <= p <= 0.8
-and rises towards both ends. Here: 784-256-256-256-10 on 5,000 images, a learning rate
-of its own for every p. The paper's p is the fraction retained: `rate` is 1 - p.
+and rises towards both ends. Here: 784-256-256-256-10 on 5,000 images, with a learning
+rate of its own for every p. The paper's p is the fraction retained, so `rate` is 1 - p.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.arm import Arm, Sizes, validation_score
 from experiments.experiment import (
     SEEDS,
-    TUNING_SEED,
     Experiment,
     Finding,
     Number,
@@ -26,38 +26,37 @@ from experiments.experiment import (
 from experiments.lab import Lab, Measurement
 from experiments.nets import mlp
 from experiments.significance import sign_test
-from experiments.trainer import Plan, Trainer, accuracy, error_percent
+from experiments.trainer import Plan, Trainer, error_percent
 
 BEST, ENDS = 0.5, (0.1, 1.0)
 EXPLORED = (0.5, 0.8, 1.0)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Sizes):
     """The sizes."""
 
     retained: tuple[float, ...] = (0.1, 0.3, 0.5, 0.8, 1.0)
     subset: int = 5_000
     widths: tuple[int, ...] = (256, 256, 256)
-    steps: int = 2_000
     explored_steps: int = 20_000
     explored_seeds: tuple[int, ...] = SEEDS[:3]
+    steps: int = 2_000
     batch_size: int = 100
     tuning_steps: int = 1_000
     every: int = 500
     rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
-    seeds: tuple[int, ...] = SEEDS
 
 
 QUICK = Config(
     retained=(0.1, 0.5, 1.0),
     subset=500,
     widths=(32, 32),
-    steps=100,
-    explored_steps=200,
+    steps=40,
+    explored_steps=60,
     explored_seeds=(1, 2),
-    tuning_steps=50,
-    every=50,
+    tuning_steps=20,
+    every=20,
     rates=(0.1,),
     seeds=(1, 2),
 )
@@ -65,52 +64,37 @@ QUICK = Config(
 
 @cache
 def trainer(widths: tuple[int, ...], retained: float) -> Trainer:
-    """Trains the figure's network."""
+    """Return the trainer of the figure's network."""
     build = partial(mlp, widths=widths, rate=1 - retained)
     return Trainer(build, keras.optimizers.SGD(0.1, momentum=0.9))
 
 
 def run(lab: Lab, config: Config) -> dict[str, Any]:
-    """Tunes and trains for every p."""
+    """Tune and train for every p."""
     data = lab.data("mnist")
 
-    def train(p: float, rate: float, seed: int, steps: int) -> Trainer:
-        plan = Plan(
-            steps, config.batch_size, rate, seed, decay=True, every=config.every
-        )
-        network = trainer(config.widths, p)
-        network.train_to_end(data.train.subset(config.subset, seed), plan)
-        return network
-
-    def score(p: float, rate: float) -> Measurement:
-        network = train(p, rate, TUNING_SEED, config.tuning_steps)
-        logits = network.outputs(data.validation.images)
-        return {"score": accuracy(logits, data.validation.labels)}
-
-    def measure(p: float, rate: float, steps: int, seed: int) -> Measurement:
-        network = train(p, rate, seed, steps)
+    def measure(network: Trainer) -> Measurement:
         return {"test_error": error_percent(network, data.test)}
 
-    def at(p: float) -> dict[str, Any]:
+    def measured(p: float) -> dict[str, Any]:
+        def train(plan: Plan) -> Trainer:
+            images = data.train.subset(config.subset, plan.seed)
+            return trainer(config.widths, p).train_to_end(images, plan)
+
         key = {"retained": p, "subset": config.subset}
-        tuning = {**key, "steps": config.tuning_steps}
-        rate = lab.tune_rate(tuning, config.rates, partial(score, p))
-
-        def trained(steps: int, seeds: tuple[int, ...]) -> list[Measurement]:
-            settings = {**key, "rate": rate, "steps": steps}
-            return lab.with_seeds(settings, seeds, partial(measure, p, rate, steps))
-
-        result: dict[str, Any] = {"retained": p, "rate": rate}
-        result["seeds"] = trained(config.steps, config.seeds)
+        arm = Arm(lab, config, key, train, validation_score(data))
+        result: dict[str, Any] = {"retained": p, "rate": arm.rate()}
+        result["seeds"] = arm.with_seeds(measure)
         if p in EXPLORED:
-            result["explored"] = trained(config.explored_steps, config.explored_seeds)
+            steps, seeds = config.explored_steps, config.explored_seeds
+            result["explored"] = arm.with_seeds(measure, steps, seeds)
         return result
 
-    return {"results": [at(p) for p in config.retained]}
+    return {"results": [measured(p) for p in config.retained]}
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:
-    """The middle against both ends, seed by seed."""
+    """Compare the middle with both ends, seed by seed."""
     errors = {
         r["retained"]: column(r["seeds"], "test_error") for r in measured["results"]
     }
@@ -145,7 +129,7 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
 
 
 def plot(measured: dict[str, Any], figure: Figure) -> None:
-    """Figure 9a: the error over p."""
+    """Draw figure 9a: the error over p."""
     axes = figure.subplots()
     p = column(measured["results"], "retained")
     errors = [column(r["seeds"], "test_error") for r in measured["results"]]

@@ -14,9 +14,8 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.arm import Arm, Sizes, validation_score
 from experiments.experiment import (
-    SEEDS,
-    TUNING_SEED,
     Experiment,
     Finding,
     Number,
@@ -26,14 +25,14 @@ from experiments.experiment import (
 from experiments.lab import Lab, Measurement
 from experiments.nets import mlp
 from experiments.significance import Difference, holm, paired_difference
-from experiments.trainer import Plan, Trainer, accuracy, error_percent
+from experiments.trainer import Plan, Trainer, error_percent
 
 ARMS = {"without": 0.0, "with": 1.0}  # factors of the rates of dropout
 ALPHA = 0.05
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Sizes):
     """The sizes."""
 
     sizes: tuple[int, ...] = (100, 500, 1_000, 5_000, 10_000)
@@ -44,16 +43,15 @@ class Config:
     tuning_steps: int = 500
     every: int = 500
     rates: tuple[float, ...] = (0.03, 0.1)
-    seeds: tuple[int, ...] = SEEDS
 
 
 QUICK = Config(
-    sizes=(100, 500),
-    headlines=(500,),
+    sizes=(100,),
+    headlines=(100,),
     widths=(32, 32),
-    steps=100,
-    tuning_steps=50,
-    every=50,
+    steps=40,
+    tuning_steps=20,
+    every=20,
     rates=(0.1,),
     seeds=(1, 2),
 )
@@ -61,50 +59,38 @@ QUICK = Config(
 
 @cache
 def trainer(widths: tuple[int, ...], arm: str) -> Trainer:
-    """Trains the figure's network, with or without dropout."""
+    """Return the trainer of the figure's network, with or without dropout."""
     factor = ARMS[arm]
     build = partial(mlp, widths=widths, rate=0.5 * factor, input_rate=0.2 * factor)
     return Trainer(build, keras.optimizers.SGD(0.1, momentum=0.9))
 
 
 def run(lab: Lab, config: Config) -> dict[str, Any]:
-    """Tunes and trains both arms for every number of images."""
+    """Tune and train both arms for every number of images."""
     data = lab.data("mnist")
 
-    def train(arm: str, size: int, rate: float, seed: int, steps: int) -> Trainer:
-        plan = Plan(
-            steps, config.batch_size, rate, seed, decay=True, every=config.every
-        )
-        network = trainer(config.widths, arm)
-        network.train_to_end(data.train.subset(size, seed), plan)
-        return network
-
-    def score(arm: str, size: int, rate: float) -> Measurement:
-        network = train(arm, size, rate, TUNING_SEED, config.tuning_steps)
-        logits = network.outputs(data.validation.images)
-        return {"score": accuracy(logits, data.validation.labels)}
-
-    def measure(arm: str, size: int, rate: float, seed: int) -> Measurement:
-        network = train(arm, size, rate, seed, config.steps)
+    def measure(network: Trainer) -> Measurement:
         return {"test_error": error_percent(network, data.test)}
 
-    def all_seeds(arm: str, size: int) -> list[Measurement]:
+    def measured(arm: str, size: int) -> list[Measurement]:
+        def train(plan: Plan) -> Trainer:
+            images = data.train.subset(size, plan.seed)
+            return trainer(config.widths, arm).train_to_end(images, plan)
+
         key = {"arm": arm, "size": size}
-        tuning = {**key, "steps": config.tuning_steps}
-        rate = lab.tune_rate(tuning, config.rates, partial(score, arm, size))
-        key |= {"steps": config.steps, "rate": rate}
-        return lab.with_seeds(key, config.seeds, partial(measure, arm, size, rate))
+        one = Arm(lab, config, key, train, validation_score(data))
+        return one.with_seeds(measure)
 
     return {
         "results": [
-            {"size": size, **{arm: all_seeds(arm, size) for arm in ARMS}}
+            {"size": size, **{arm: measured(arm, size) for arm in ARMS}}
             for size in config.sizes
         ]
     }
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:
-    """The gain by dropout for every number of images."""
+    """Find the gain by dropout for every number of images."""
     errors = {
         r["size"]: {arm: column(r[arm], "test_error") for arm in ARMS}
         for r in measured["results"]
@@ -132,7 +118,7 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
 
 
 def _signs(gains: dict[int, Difference]) -> str:
-    """With how many images dropout helps, and with how many it harms."""
+    """Say with how many images dropout helps, and with how many it harms."""
     helps = [f"{n:,}" for n, gain in gains.items() if gain.lower > 0]
     harms = [f"{n:,}" for n, gain in gains.items() if gain.upper < 0]
     return (
@@ -142,7 +128,7 @@ def _signs(gains: dict[int, Difference]) -> str:
 
 
 def plot(measured: dict[str, Any], figure: Figure) -> None:
-    """Figure 10: the errors over the number of images."""
+    """Draw figure 10: the errors over the number of images."""
     axes = figure.subplots()
     sizes = column(measured["results"], "size")
     for arm, style in (("without", "o--"), ("with", "o-")):

@@ -2,7 +2,7 @@
 
 Srivastava et al. (2014), section 10, table 10: MNIST error 1.08 ± 0.04 % with dropout
 and 0.95 ± 0.04 % with noise from N(1, (1 − p)/p), which has the same mean and variance.
-The Bernoulli arm is R5's dropout with max-norm; the Gaussian arm is the same network
+The Bernoulli arm is R5's dropout with max-norm. The Gaussian arm is the same network
 with `KGaussianDropout`, tuned in the same way.
 """
 
@@ -22,7 +22,7 @@ PAPER = {"Bernoulli": "1.08 ± 0.04", "Gaussian": "0.95 ± 0.04"}
 
 
 def run(lab: Lab, config: r5.Config) -> dict[str, Any]:
-    """Trains the Gaussian arm; takes the other from R5."""
+    """Train the Gaussian arm; take the other from R5."""
     noise = kerasnorm.KGaussianDropout
     gaussian = [r5.trained(lab, r5.BEST, s, config, noise) for s in config.seeds]
     bernoulli = lab.of("r5")
@@ -33,7 +33,7 @@ def run(lab: Lab, config: r5.Config) -> dict[str, Any]:
 
 
 def analyse(measured: dict[str, Any], config: r5.Config) -> Finding:
-    """How much worse the Gaussian arm may be."""
+    """Find how much worse the Gaussian arm may be."""
     errors = {arm: column(measured[arm], "test_error") for arm in PAPER}
     worse = paired_difference(errors["Gaussian"], errors["Bernoulli"])
     return Finding(
@@ -47,7 +47,7 @@ def analyse(measured: dict[str, Any], config: r5.Config) -> Finding:
 
 
 def plot(measured: dict[str, Any], figure: Figure) -> None:
-    """The errors, seed by seed."""
+    """Draw the errors, seed by seed."""
     axes = figure.subplots()
     pairs = np.array([column(measured[arm], "test_error") for arm in PAPER])
     axes.plot([0, 1], pairs, "o-", color="C0", alpha=0.6)

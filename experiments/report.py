@@ -1,4 +1,4 @@
-"""`docs/results.md`, made of the stored results alone."""
+"""Make `docs/results.md` of the stored results alone."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ before the run. A claim that does not hold is printed so.
 
 
 def read_results(directory: Path) -> dict[str, Result]:
-    """All results of full runs, by name; quick ones are none."""
+    """Return the results of full runs by name, without those of quick runs."""
     results = {}
     for path in sorted(directory.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -46,7 +46,7 @@ def read_results(directory: Path) -> dict[str, Result]:
 
 
 def page(experiments: Mapping[str, Experiment], results: Mapping[str, Result]) -> str:
-    """The page."""
+    """Return the page."""
     present = [results[name] for name in experiments if name in results]
     parts = [INTRODUCTION, _verdicts(experiments, results)]
     if headlines := {r["name"]: r["p"] for r in present if r["p"] is not None}:
@@ -58,7 +58,7 @@ def page(experiments: Mapping[str, Experiment], results: Mapping[str, Result]) -
 def _verdicts(
     experiments: Mapping[str, Experiment], results: Mapping[str, Result]
 ) -> str:
-    """One line for each claim, whether it has been run or not."""
+    """Return a table with one line for each claim, run or not."""
     rows = [
         (f"[{name}](#{_anchor(results[name])})", e.claim, _verdict(results[name]))
         if name in results
@@ -124,7 +124,7 @@ def _circumstances(result: Result) -> str:
 
 
 def _seeds(config: Mapping[str, Any]) -> str:
-    """How many; R3 has those of R1's configuration, R8 those of R5's."""
+    """Return how many seeds; R3 has those of R1's configuration, R8 those of R5's."""
     parts = (config, config.get("tuning", {}), config.get("nets", {}))
     found = [part["seeds"] for part in parts if "seeds" in part]
     return f"{len(found[0])} seeds, " if found else ""
@@ -139,7 +139,7 @@ def _capitalized(text: str) -> str:
 
 
 def _anchor(result: Result) -> str:
-    """GitHub's and Python-Markdown's anchor of the section."""
+    """Return the anchor that GitHub and Python-Markdown give to the section."""
     kept = [c for c in _heading(result).lower() if c.isalnum() or c in " -_"]
     return "".join(kept).replace(" ", "-")
 

@@ -1,4 +1,4 @@
-"""An experiment carried out and written down: JSON, CSV, a picture and one line."""
+"""Carry out an experiment and write it down: JSON, CSV, a picture and one line."""
 
 import csv
 import dataclasses
@@ -20,23 +20,23 @@ def carry_out(
     stores: Path,
     output: Path,
 ) -> str:
-    """Runs what has not been run yet, and writes the results.
+    """Run what has not been run yet, and write the results.
 
     Args:
         experiment: What to run.
-        quick: Whether in its small form.
-        archives: MNIST's archives.
-        stores: Where the measurements are kept.
-        output: Where the results go.
+        quick: Whether to run its small configuration.
+        archives: The directory of MNIST's archives, or `None`.
+        stores: The directory of the measurements.
+        output: The directory of the results.
 
     Returns:
-        The line that says what came out.
+        The verdict, in one line.
     """
     config = experiment.quick if quick else experiment.full
     with Lab(experiment.name, stores, archives) as lab:
         lab.check(dataclasses.asdict(config))
         measured = experiment.run(lab, config)
-        # An experiment on another's runs alone shows those.
+        # R2 has no measurements but those of R1.
         records = lab.records or [r for other in lab.others for r in other.records]
     finding = experiment.analyse(measured, config)
     result = {
@@ -57,7 +57,7 @@ def carry_out(
 
 
 def verdict(experiment: Experiment, finding: Finding) -> str:
-    """Claim, criterion, measured, holds or does not hold."""
+    """Return one line: claim, criterion, what was measured, whether the claim holds."""
     return (
         f"{experiment.name}: {experiment.claim} | Criterion: {experiment.criterion} | "
         f"Measured: {finding.measured} | "
@@ -66,7 +66,7 @@ def verdict(experiment: Experiment, finding: Finding) -> str:
 
 
 def draw(experiment: Experiment, measured: dict[str, Any], path: Path) -> None:
-    """The experiment's picture."""
+    """Draw the experiment's picture."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     FigureCanvasAgg(figure)
     experiment.plot(measured, figure)
@@ -85,7 +85,7 @@ def _command(experiment: Experiment, archives: Path | None) -> str:
 
 
 def _summary(records: list[Measurement]) -> dict[str, Any]:
-    """What the measurements took and where they were made."""
+    """Return how long the measurements took, and where they were made."""
     return {
         "trainings": len(records),
         "seconds": round(sum(r["seconds"] for r in records), 1),
@@ -98,7 +98,7 @@ def _summary(records: list[Measurement]) -> dict[str, Any]:
 
 
 def _write_table(records: list[Measurement], path: Path) -> None:
-    """A row for each measurement, without its curves."""
+    """Write a row for each measurement, without its curves."""
     rows = [
         {
             **record["key"],
@@ -115,6 +115,6 @@ def _write_table(records: list[Measurement], path: Path) -> None:
 
 
 def _dump(result: dict[str, Any]) -> str:
-    """One key in a line: the measurements are too long for more."""
+    """Write one key in a line, since the measurements are long."""
     lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in result.items())
     return "{\n" + ",\n".join(lines) + "\n}\n"

@@ -1,4 +1,4 @@
-"""What may be said from a few paired runs."""
+"""What a few paired runs show."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ class Difference:
 
     @property
     def p_greater(self) -> float:
-        """The one-sided p-value of a mean above 0."""
+        """Return the one-sided p-value of a mean above 0."""
         return self.p / 2 if self.mean > 0 else 1 - self.p / 2
 
 
 def paired_difference(
     first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE
 ) -> Difference:
-    """`first - second`, pair by pair, by Student's t.
+    """Return the mean of `first - second`, pair by pair, by Student's t.
 
     Args:
         first, second: One value for each seed, in the same order; at least two.
@@ -42,18 +42,18 @@ def paired_difference(
     values = np.array([a - b for a, b in zip(first, second, strict=True)], "float64")
     if len(values) < 2:
         raise ValueError(f"At least two pairs are needed. Received: {len(values)}.")
-    mean, error = float(values.mean()), float(stats.sem(values))
-    if error == 0:  # the same difference in every pair
-        p = 1.0 if mean == 0 else 0.0
-        return Difference(mean, mean, mean, p)
-    freedom = len(values) - 1
-    margin = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
-    p = 2 * float(stats.t.sf(abs(mean) / error, freedom))
-    return Difference(mean, mean - margin, mean + margin, p)
+    mean = float(values.mean())
+    if stats.sem(values) == 0:  # the same difference in every pair
+        return Difference(mean, mean, mean, p=1.0 if mean == 0 else 0.0)
+    test = stats.ttest_1samp(values, 0)
+    interval = test.confidence_interval(confidence)
+    return Difference(
+        mean, float(interval.low), float(interval.high), float(test.pvalue)
+    )
 
 
 def sign_test(values: Sequence[float]) -> float:
-    """One-sided p-value of as many positive values; those that are 0 say nothing."""
+    """Return the one-sided p-value of so many positive values; zeros do not count."""
     positive = sum(value > 0 for value in values)
     negative = sum(value < 0 for value in values)
     if positive + negative == 0:
@@ -64,7 +64,7 @@ def sign_test(values: Sequence[float]) -> float:
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Adjusts p-values for their number: Holm 1979, step down."""
+    """Return the p-values adjusted for their number: Holm 1979, step down."""
     adjusted: dict[str, float] = {}
     largest = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):

@@ -1,8 +1,8 @@
-"""Training on arrays in memory: many steps in one compiled call."""
+"""Train on arrays in memory, many steps in one compiled call."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -21,12 +21,12 @@ class Plan:
     """How one network is trained.
 
     Attributes:
-        steps: The number of steps; the last one's weights are the result.
-        batch_size: Images in a step, or all if there are fewer.
+        steps: The number of steps. The weights after the last one are the result.
+        batch_size: Images in a step; all images if there are fewer.
         rate: The learning rate.
-        seed: Of the initial weights, the order of the data and dropout's masks.
-        decay: Whether the rate falls linearly to 0; else it is constant.
-        every: Steps between two pauses, in which the network may be looked at.
+        seed: Gives the initial weights, the order of the data and dropout's masks.
+        decay: Whether the rate falls linearly to 0. By default it is constant.
+        every: The number of steps between two pauses, in which to look at the network.
     """
 
     steps: int
@@ -40,7 +40,7 @@ class Plan:
 def cross_entropy(
     outputs: tf.Tensor, images: tf.Tensor, labels: tf.Tensor
 ) -> tf.Tensor:
-    """The mean over the batch, from logits."""
+    """Return the mean over the batch, from logits."""
     return tf.reduce_mean(
         tf.nn.sparse_softmax_cross_entropy_with_logits(labels, outputs)
     )
@@ -52,8 +52,8 @@ class Trainer:
     The step is compiled once for all of them.
 
     Args:
-        build: Makes the network that belongs to a seed, from images in [0, 1].
-        optimizer: The optimizer; its learning rate is set by the `Plan`.
+        build: Makes the network of a seed. It takes images in [0, 1].
+        optimizer: The optimizer. The `Plan` sets its learning rate.
         objective: The loss of (outputs, images, labels).
         xla: Whether XLA compiles the steps; convolutions are faster without.
     """
@@ -67,13 +67,14 @@ class Trainer:
     ) -> None:
         self._build, self._optimizer, self._objective = build, optimizer, objective
         self.model = build(0)
+        self.seed = 0  # the one that the model was started with
         optimizer.build(self.model.trainable_variables)
         self._unused = [v.numpy() for v in optimizer.variables]
         self._run = tf.function(self._steps, jit_compile=xla)
         self._forward: dict[str | None, Any] = {}
 
     def start(self, seed: int) -> None:
-        """Gives the network the weights and random states that belong to a seed."""
+        """Give the network the weights and random states of a seed."""
         for variable, fresh in zip(
             self.model.variables, self._build(seed).variables, strict=True
         ):
@@ -82,9 +83,10 @@ class Trainer:
             self._optimizer.variables, self._unused, strict=True
         ):
             variable.assign(value)
+        self.seed = seed
 
     def train(self, data: Split, plan: Plan) -> Iterator[int]:
-        """Trains from the start; pauses every `plan.every` steps.
+        """Train from the start; pause every `plan.every` steps.
 
         Yields:
             The number of steps done.
@@ -104,17 +106,18 @@ class Trainer:
             )
             yield start + plan.every
 
-    def train_to_end(self, data: Split, plan: Plan) -> None:
-        """Trains without looking."""
+    def train_to_end(self, data: Split, plan: Plan) -> Self:
+        """Train without a pause; return the trainer."""
         for _ in self.train(data, plan):
             pass
+        return self
 
     def outputs(self, images: np.ndarray, layer: str | None = None) -> np.ndarray:
-        """What the network, or a layer's input, is at inference.
+        """Return the outputs of the network, or the inputs of a layer, at inference.
 
         Args:
-            images: uint8.
-            layer: The name of the layer whose input is wanted.
+            images: Of dtype uint8.
+            layer: The layer's name. Defaults to none: the network's outputs.
         """
         if layer not in self._forward:
             network = self.model
@@ -144,7 +147,7 @@ class Trainer:
 
 
 def batch_order(samples: int, plan: Plan) -> np.ndarray:
-    """The examples of every step, epoch after epoch, each in an order of its own."""
+    """Return the examples of every step. Every epoch has an order of its own."""
     batch_size = min(plan.batch_size, samples)
     needed = plan.steps * batch_size
     random = np.random.default_rng((plan.seed, 2))
@@ -153,7 +156,7 @@ def batch_order(samples: int, plan: Plan) -> np.ndarray:
 
 
 def learning_rates(plan: Plan) -> np.ndarray:
-    """The learning rate of every step."""
+    """Return the learning rate of every step."""
     if not plan.decay:
         return np.full(plan.steps, plan.rate, "float32")
     left = 1 - np.arange(plan.steps) / plan.steps
@@ -161,21 +164,26 @@ def learning_rates(plan: Plan) -> np.ndarray:
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The share of right answers; one that is not a number is wrong."""
+    """Return the share of right answers. One that is not a number is wrong."""
     finite = np.isfinite(logits).all(axis=-1)
     return float(np.mean(finite & (logits.argmax(axis=-1) == labels)))
 
 
 def loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The mean cross-entropy, in nats."""
+    """Return the mean cross-entropy in nats."""
     wide = logits.astype("float64")
     own = np.take_along_axis(wide, labels[:, None], axis=-1)[:, 0]
     return float(np.mean(logsumexp(wide, axis=-1) - own))
 
 
+def accuracy_on(trainer: Trainer, data: Split) -> float:
+    """Return the share of right answers of a network at inference."""
+    return accuracy(trainer.outputs(data.images), data.labels)
+
+
 def error_percent(trainer: Trainer, data: Split) -> float:
-    """The share of wrong answers, in percent."""
-    return 100 * (1 - accuracy(trainer.outputs(data.images), data.labels))
+    """Return the share of wrong answers of a network at inference, in percent."""
+    return 100 * (1 - accuracy_on(trainer, data))
 
 
 def _scaled(images: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""How the figures look."""
+"""The look of the figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#999999"
 
 
 def signed(value: float, digits: int) -> str:
-    """A number with a proper minus sign."""
+    """Return a number with a proper minus sign."""
     return f"{value:.{digits}f}".replace("-", "−")
 
 
@@ -28,7 +28,7 @@ def table(
     limit: float = 4.0,
     digits: int = 2,
 ) -> None:
-    """Numbers in cells that are the redder or bluer the further from 0."""
+    """Draw numbers in cells: the further from 0, the redder or bluer."""
     axes.imshow(
         values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", alpha=0.6
     )
@@ -49,7 +49,7 @@ def network(
     kept: Sequence[np.ndarray],
     captions: Sequence[str],
 ) -> None:
-    """Units as circles, their weights as lines; what is dropped has none."""
+    """Draw units as circles and weights as lines. What is dropped has no lines."""
     heights = [1 - (np.arange(len(k)) + 0.5) / len(k) for k in kept]
     for x, matrix in enumerate(weights):
         left, right = heights[x : x + 2]

@@ -23,18 +23,19 @@ from experiments.figures.runs import (
 )
 from kerasnorm import functional
 
+EPOCHS = 10  # of the small network
 ARMS = {"without dropout": False, "with dropout": True}
 
 
 def masks(shape: tuple[int, ...], rate: float, number: int) -> np.ndarray:
-    """The library's masks, as factors of inverted dropout: 0 or 1 / p."""
+    """Draw the library's masks as factors of inverted dropout: 0 or 1 / p."""
     seed = ops.convert_to_tensor([SEED, number])
     keep = ops.convert_to_numpy(functional.keep_mask(shape, rate, seed))
     return keep / functional.keep_fraction(rate)
 
 
 def logits(model: keras.Model, x: np.ndarray, factors: list[np.ndarray]) -> np.ndarray:
-    """The network's logits with the inputs of its layers multiplied by factors."""
+    """Return the logits of a network whose layers' inputs are multiplied by factors."""
     weights = model.get_weights()
     for kernel, bias, factor in zip(weights[::2], weights[1::2], factors, strict=True):
         z = (x * factor) @ kernel + bias
@@ -43,7 +44,7 @@ def logits(model: keras.Model, x: np.ndarray, factors: list[np.ndarray]) -> np.n
 
 
 def overfitting() -> Drawn:
-    """Loss on the training images and on unseen ones, by epoch."""
+    """Draw the loss on training and on unseen images, by epoch."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     numbers: dict[str, float] = {}
     panels = figure.subplots(1, 2, sharey=True)
@@ -66,7 +67,7 @@ def overfitting() -> Drawn:
 
 
 def co_adaptation() -> Drawn:
-    """Accuracy of both networks while more and more hidden units are missing."""
+    """Draw both networks' accuracy while more and more hidden units are missing."""
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     x, labels = fashion_mnist("t10k", UNSEEN)
@@ -111,7 +112,7 @@ def co_adaptation() -> Drawn:
 
 
 def thinned() -> Drawn:
-    """A small trained network, whole and thinned by two masks."""
+    """Draw a small trained network, whole and thinned by two masks."""
     keras.utils.set_random_seed(SEED)
     images, labels = fashion_mnist("train", 10000)
     units = (16, 10, 10, 10)
@@ -128,7 +129,7 @@ def thinned() -> Drawn:
         ],
         keras.optimizers.Adam(5e-3),
     )
-    model.fit(small, labels, batch_size=100, epochs=10, verbose=0)
+    model.fit(small, labels, batch_size=100, epochs=EPOCHS, verbose=0)
     kernels = model.get_weights()[::2]
     whole = [np.ones(n, bool) for n in units]
     figure = Figure(figsize=(9, 3.8), layout="constrained")
@@ -156,10 +157,10 @@ def thinned() -> Drawn:
 
 
 def unit() -> Drawn:
-    """A unit of the first hidden layer over masks of its inputs, and at inference.
+    """Draw a unit of the first hidden layer over masks of its inputs, and at inference.
 
-    The network was trained in the inverted form; divided by p its weights are those
-    of the paper's form, which gives the same outputs.
+    The network was trained in the inverted form. Its weights divided by p are those of
+    the paper's form, which gives the same outputs.
     """
     model, _ = overfitted(True)
     kernel, bias = model.get_weights()[:2]

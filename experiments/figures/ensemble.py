@@ -24,7 +24,7 @@ from experiments.figures.runs import (
 def thinned_probabilities(
     x: np.ndarray, number: int, each_its_own: bool = False
 ) -> np.ndarray:
-    """What a thinned network, or one for each image, says of images."""
+    """Return the probabilities of one thinned network, or of one for each image."""
     model, _ = overfitted(True)
     rows = len(x) if each_its_own else 1
     factors = [
@@ -39,13 +39,13 @@ def thinned_probabilities(
 
 @functools.cache
 def probabilities_of_many() -> np.ndarray:
-    """Of 100 thinned networks on 2,000 unseen images."""
+    """Return the probabilities of 100 thinned networks on 2,000 unseen images."""
     x, _ = fashion_mnist("t10k", UNSEEN)
     return np.stack([thinned_probabilities(x, number) for number in range(100)])
 
 
 def ensemble() -> Drawn:
-    """Errors of single thinned networks, of averages of them and of weight scaling."""
+    """Draw the errors of thinned networks, of their averages and of weight scaling."""
     model, _ = overfitted(True)
     x, labels = fashion_mnist("t10k", UNSEEN)
     probabilities = probabilities_of_many()
@@ -99,7 +99,7 @@ def ensemble() -> Drawn:
 
 
 def monte_carlo() -> Drawn:
-    """What 50 masks say of four images; how often the certain ones are right."""
+    """Draw what 50 masks say of four images, and how often sure answers are right."""
     model, _ = overfitted(True)
     x, labels = fashion_mnist("t10k", UNSEEN)
     prediction = kerasnorm.monte_carlo(

@@ -12,9 +12,9 @@ DRESS, COAT = 3, 4
 
 
 def features() -> tuple[np.ndarray, np.ndarray]:
-    """Two numbers of each image of a dress or a coat, and which of them it is.
+    """Return two features of each image of a dress or a coat, and whether it is a coat.
 
-    The height of what is on the image over its width, and the sum of its pixels.
+    The features are the garment's height over its width, and the sum of the pixels.
     """
     images, labels = fashion_mnist("train", 5000)
     chosen = np.isin(labels, (DRESS, COAT))
@@ -27,21 +27,21 @@ def features() -> tuple[np.ndarray, np.ndarray]:
 
 
 def losses(x: np.ndarray, y: np.ndarray, rate: float) -> np.ndarray:
-    """Of logistic regression by gradient descent, before each step."""
+    """Return the losses of logistic regression before each step."""
     x = np.concatenate([x, np.ones((len(x), 1))], 1)
     w = np.zeros(3)
     found = []
     for _ in range(STEPS):
         z = x @ w
         found.append(np.mean(np.logaddexp(0, z) - y * z))
-        # No overflow: of exp only negative numbers are taken.
+        # No overflow, since exp takes negative numbers only.
         probability = np.where(z > 0, 1, np.exp(-abs(z))) / (1 + np.exp(-abs(z)))
         w -= rate * x.T @ (probability - y) / len(y)
     return np.array(found)
 
 
 def input_normalisation() -> Drawn:
-    """Two features before and after, and gradient descent on both."""
+    """Draw two features before and after, and gradient descent on both."""
     x, y = features()
     normalised = (x - x.mean(0)) / x.std(0)
     figure = Figure(figsize=(9, 3.2), layout="constrained")

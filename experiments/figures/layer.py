@@ -12,15 +12,17 @@ import kerasnorm
 from experiments.figures.drawing import BLUE, GREEN, GREY, ORANGE, Drawn, table
 from experiments.figures.runs import SEED, UNSEEN, AfterSteps, compiled, fashion_mnist
 
-UNITS, SHOWN, BATCH = 64, 3, 6
+UNITS, SHOWN, BATCH, EPOCHS = 64, 3, 6, 5
 
 
 @functools.cache
 def trained(moving_average: str) -> tuple[keras.Model, list[dict[str, Any]]]:
-    """784-64-10 with batch normalization; what its layer held every ten steps.
+    """Train 784-64-10 with batch normalization.
 
-    `mean` and `variance` are those of its inputs over 2,000 training images, with the
-    weights of that step.
+    Returns:
+        The model, and what its normalization held every ten steps. `mean` and
+        `variance` are those of its inputs over 2,000 training images, with the weights
+        of that step.
     """
     keras.utils.set_random_seed(SEED)
     images, labels = fashion_mnist("train", 10000)
@@ -47,7 +49,7 @@ def trained(moving_average: str) -> tuple[keras.Model, list[dict[str, Any]]]:
         images,
         labels,
         batch_size=100,
-        epochs=5,
+        epochs=EPOCHS,
         callbacks=[AfterSteps(look, 10)],
         verbose=0,
     )
@@ -55,7 +57,7 @@ def trained(moving_average: str) -> tuple[keras.Model, list[dict[str, Any]]]:
 
 
 def copy_of_the_layer() -> tuple[np.ndarray, kerasnorm.KBatchNorm]:
-    """The kernel before a trained layer, and a copy of the layer to be called."""
+    """Return the kernel before a trained layer, and a copy of the layer."""
     model, _ = trained("exponential")
     dense, norm = model.layers[:2]
     copy = kerasnorm.KBatchNorm.from_config(norm.get_config())
@@ -65,12 +67,12 @@ def copy_of_the_layer() -> tuple[np.ndarray, kerasnorm.KBatchNorm]:
 
 
 def held(norm: Any, *names: str) -> np.ndarray:
-    """The layer's weights of those names for the features that are shown."""
+    """Return weights of the layer for the features that are shown."""
     return np.stack([ops.convert_to_numpy(getattr(norm, n))[:SHOWN] for n in names])
 
 
 def parameters() -> Drawn:
-    """What the layer holds, feature by feature, before training and after."""
+    """Draw what the layer holds, feature by feature, before training and after."""
     _, history = trained("exponential")
     first, last = history[0], history[-1]
     figure = Figure(figsize=(9, 4), layout="constrained")
@@ -99,7 +101,7 @@ def parameters() -> Drawn:
 
 
 def computation() -> Drawn:
-    """Alg. 1 on a mini-batch of six images, three features of the layer."""
+    """Draw Alg. 1 on a mini-batch of six images, for three features of the layer."""
     images, _ = fashion_mnist("t10k", BATCH)
     kernel, norm = copy_of_the_layer()
     x = images @ kernel
@@ -147,7 +149,7 @@ def computation() -> Drawn:
 
 
 def moving_average() -> Drawn:
-    """A moving mean and a moving variance beside what they are averages of."""
+    """Draw a moving mean and a moving variance, and what they average."""
     histories = {
         name: trained(name)[1] for name in ("exponential", "debiased", "cumulative")
     }
@@ -175,7 +177,7 @@ def moving_average() -> Drawn:
 
 
 def inference() -> Drawn:
-    """One image: the computation at inference, and its outputs in many batches."""
+    """Draw one image: the computation at inference, and its outputs in many batches."""
     images, _ = fashion_mnist("t10k", UNSEEN)
     kernel, norm = copy_of_the_layer()
     z = images @ kernel
@@ -214,7 +216,7 @@ def inference() -> Drawn:
 
 
 def in_a_batch(norm: Any, z: np.ndarray, size: int, number: int) -> np.ndarray:
-    """What training makes of the first image beside others drawn at random."""
+    """Return what training makes of the first image beside others drawn at random."""
     others = np.random.default_rng(number).choice(len(z) - 1, size - 1, replace=False)
     y = norm(z[np.concatenate([[0], 1 + others])], training=True)
     return ops.convert_to_numpy(y)[0, :SHOWN]

@@ -16,14 +16,14 @@ ARMS = {
     "dropout before a batch normalization": True,
     "dropout after the last one": False,
 }
-RATE = 0.5
+RATE, EPOCHS = 0.5, 10
 
 
 @functools.cache
 def trained(dropout_before: bool) -> keras.Model:
-    """784-256-256-10, ReLU, batch normalization, dropout after the hidden layers.
+    """Train 784-256-256-10 with ReLU, batch normalization and dropout.
 
-    Without `dropout_before` after the second one only.
+    Dropout follows both hidden layers with `dropout_before`, else the second one only.
     """
     keras.utils.set_random_seed(SEED)
     images, labels = fashion_mnist("train", 10000)
@@ -37,12 +37,12 @@ def trained(dropout_before: bool) -> keras.Model:
         if name == "second" or dropout_before:
             layers.append(kerasnorm.KDropout(RATE))
     model = compiled([*layers, keras.layers.Dense(10)], keras.optimizers.Adam(1e-3))
-    model.fit(images, labels, batch_size=100, epochs=10, verbose=0)
+    model.fit(images, labels, batch_size=100, epochs=EPOCHS, verbose=0)
     return model
 
 
 def variance_ratios(model: keras.Model) -> np.ndarray:
-    """The second layer's inputs at inference: their variance over the moving one."""
+    """Return the variance of the second layer's inputs over its moving variance."""
     images, _ = fashion_mnist("train", 10000)
     norm = model.get_layer("second")
     inputs = keras.Model(model.inputs, norm.input).predict(
@@ -52,7 +52,7 @@ def variance_ratios(model: keras.Model) -> np.ndarray:
 
 
 def order() -> Drawn:
-    """How far inference is from what training has learned, and recalibration."""
+    """Draw how far inference is from what training has learned, and recalibration."""
     images, _ = fashion_mnist("train", 10000)
     unseen = fashion_mnist("t10k", UNSEEN)
     figure = Figure(figsize=(9, 3.4), layout="constrained")

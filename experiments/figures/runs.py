@@ -1,7 +1,6 @@
 """Data and the small trainings that the figures are drawn from."""
 
 import functools
-import gzip
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from keras import ops
 
 import kerasnorm
-from training.data.archives import own_directory
+from experiments.data import first_of_archive
 
 CLASSES = (
     "T-shirt",
@@ -25,29 +24,31 @@ CLASSES = (
     "boot",
 )
 SEED = 0
+EPOCHS = 60
 FEW = 1000
-"""Training images of the networks that are to overfit."""
+"""Training images of the networks that shall overfit."""
 
 UNSEEN = 2000
-"""Test images by which a network is judged."""
+"""Test images that judge a network."""
 
 HIDDEN = 256
 INPUT_RATE, HIDDEN_RATE = 0.2, 0.5
 
 
 @functools.cache
-def fashion_mnist(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first images (count, 784) in [0, 1] and labels of "train" or "t10k"."""
-    archives = own_directory("fashion_mnist")
-    with gzip.open(archives / f"{split}-images-idx3-ubyte.gz") as file:
-        pixels = np.frombuffer(file.read(16 + 784 * count), np.uint8, offset=16)
-    with gzip.open(archives / f"{split}-labels-idx1-ubyte.gz") as file:
-        labels = np.frombuffer(file.read(8 + count), np.uint8, offset=8)
-    return pixels.reshape(-1, 784).astype("float32") / 255, labels.astype("int32")
+def fashion_mnist(part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first images, (count, 784) in [0, 1], and labels of an archive.
+
+    Args:
+        part: `"train"` or `"t10k"`.
+        count: How many.
+    """
+    split = first_of_archive(part, count)
+    return split.images.reshape(-1, 784).astype("float32") / 255, split.labels
 
 
 class AfterSteps(keras.callbacks.Callback):
-    """Calls `look` with the number of steps made, before the first and at intervals."""
+    """Calls `look` with the number of steps, before the first and every so often."""
 
     def __init__(self, look: Callable[[int], Any], every: int) -> None:
         super().__init__()
@@ -65,7 +66,7 @@ class AfterSteps(keras.callbacks.Callback):
 
 
 def compiled(layers: list[Any], optimizer: Any) -> keras.Model:
-    """A classifier of those layers, with logits."""
+    """Compile a classifier of the layers, with logits."""
     model = keras.Sequential(layers)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"])
@@ -75,7 +76,7 @@ def compiled(layers: list[Any], optimizer: Any) -> keras.Model:
 def judged(
     model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> tuple[float, float]:
-    """Loss and accuracy at inference."""
+    """Return loss and accuracy at inference."""
     logits = model(images, training=False)
     losses = keras.losses.sparse_categorical_crossentropy(
         labels, logits, from_logits=True
@@ -86,9 +87,10 @@ def judged(
 
 @functools.cache
 def overfitted(has_dropout: bool) -> tuple[keras.Model, list[dict[str, float]]]:
-    """784-256-256-10, ReLU, Adam, 60 epochs of 1,000 images; and its history.
+    """Train 784-256-256-10 with ReLU by Adam for `EPOCHS` epochs of 1,000 images.
 
-    Loss and accuracy are those of inference, before training and after each epoch.
+    Returns:
+        The model; loss and accuracy at inference, before training and after each epoch.
     """
     keras.utils.set_random_seed(SEED)
     images, labels = fashion_mnist("train", FEW)
@@ -112,7 +114,7 @@ def overfitted(has_dropout: bool) -> tuple[keras.Model, list[dict[str, float]]]:
         images,
         labels,
         batch_size=100,
-        epochs=60,
+        epochs=EPOCHS,
         callbacks=[AfterSteps(look, FEW // 100)],
         verbose=0,
     )

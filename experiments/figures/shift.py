@@ -17,12 +17,12 @@ ARMS = {"without batch normalization": False, "with batch normalization": True}
 
 @functools.cache
 def trained(normalized: bool) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """784-100-100-100-10, sigmoid, SGD.
+    """Train 784-100-100-100-10 with sigmoids by SGD.
 
     Returns:
-        The steps looked at, the accuracies on unseen images, and the inputs of the
-        last hidden layer's sigmoids for 1,000 images, (steps, images, units). Those
-        are computed as in training, by the statistics of the 1,000 images.
+        The steps that were looked at; the accuracies on unseen images; and the inputs
+        of the last hidden layer's sigmoids for 1,000 images, (steps, images, units),
+        computed as in training, with the statistics of these images.
     """
     keras.utils.set_random_seed(SEED)
     images, labels = fashion_mnist("train", 20000)
@@ -65,7 +65,7 @@ def trained(normalized: bool) -> tuple[list[int], np.ndarray, np.ndarray]:
 
 
 def last_inputs(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """What the last sigmoid gets, normalizing by the statistics of `x`."""
+    """Return the last sigmoid's inputs, normalized by the statistics of `x`."""
     z = x
     for layer in model.layers[:-2]:
         if isinstance(layer, kerasnorm.KBatchNorm):
@@ -77,7 +77,7 @@ def last_inputs(model: keras.Model, x: np.ndarray) -> np.ndarray:
 
 
 def speed() -> Drawn:
-    """Accuracy by step."""
+    """Draw the accuracy by step."""
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axes = figure.subplots()
     numbers = {}
@@ -95,11 +95,11 @@ def speed() -> Drawn:
 
 
 def percentiles() -> Drawn:
-    """15th, 50th and 85th percentile of the input of a typical sigmoid, over training.
+    """Draw the percentiles 15, 50 and 85 of the input of a typical sigmoid.
 
-    Typical is the unit whose drift is the median one. A unit's drift: the standard
-    deviation of its median over training, over the mean distance between the outer
-    percentiles.
+    The typical unit is the one with the median drift. A unit's drift is the standard
+    deviation of its median over training, divided by the mean distance between the
+    outer percentiles.
     """
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)

@@ -1,0 +1,1 @@
+"""The masks, tested as random draws: `python -m experiments.masks`."""

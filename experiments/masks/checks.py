@@ -1,8 +1,8 @@
 """Statistical tests of the masks of a generator, each mask by itself.
 
-A generator has the signature of `mask_stream.words`. Each test gives `Result`s whose
-p-values are uniform on (0, 1) where the masks are independent Bernoulli draws. The
-keys and positions are fixed: a result is the same whenever it is computed.
+A generator has the signature of `stream.words`. Each test returns `Result`s whose
+p-values are uniform on (0, 1) if the masks are independent Bernoulli draws. The keys
+and positions are fixed, so a result is the same whenever it is computed.
 """
 
 import math
@@ -30,7 +30,7 @@ RATES = (2**-16, 0.001, 0.01, 0.1, 0.2, 0.3, 0.5, 0.8, 0.9, 0.99, 1 - 2**-16)
 
 
 def draw(generate: Generator, size: int, count: int) -> Words:
-    """The first `size` words of one key."""
+    """Return the first `size` words of one key."""
     chunk = min(size, 2**16)
     key = span(SEED, 1), span(count, 1)
     return np.concatenate(
@@ -39,27 +39,27 @@ def draw(generate: Generator, size: int, count: int) -> Words:
 
 
 def halves(words: Words) -> NDArray[np.uint16]:
-    """The draws of 16 bits in the order of units: the low half of a word first."""
+    """Return the draws of 16 bits in the order of units: a word's low half first."""
     return words.astype("<u4").view("<u2")
 
 
 def keep(words: Words, rate: float) -> Mask:
-    """`functional.keep_mask` of the words."""
+    """Return what `functional.keep_mask` makes of the words."""
     return halves(words) >= round(rate * 2**16)
 
 
 def keep_fraction(rate: float) -> float:
-    """`functional.keep_fraction`."""
+    """Return what `functional.keep_fraction` returns."""
     return 1 - round(rate * 2**16) / 2**16
 
 
 def signs(words: Words) -> NDArray[np.float64]:
-    """1 for each unit that is kept at rate 0.5, -1 for each that is dropped."""
+    """Return 1 for each unit that is kept at rate 0.5, -1 for each that is dropped."""
     return np.where(keep(words, 0.5), 1.0, -1.0)
 
 
 def correlation(one: Mask, two: Mask, rate: float) -> float:
-    """The masks' covariance in its standard errors."""
+    """Return the masks' covariance in its standard errors."""
     p = keep_fraction(rate)
     kept = np.count_nonzero(one) + np.count_nonzero(two)
     covariance = np.count_nonzero(one & two) - p * kept + one.size * p**2
@@ -67,7 +67,7 @@ def correlation(one: Mask, two: Mask, rate: float) -> float:
 
 
 def frequency(generate: Generator, size: int) -> list[Result]:
-    """Units kept at each rate, and ones of each bit."""
+    """Count the units kept at each rate, and the ones of each bit."""
     results = []
     for count, rate in enumerate(RATES):
         kept = int(np.count_nonzero(keep(draw(generate, size, count), rate)))
@@ -80,7 +80,7 @@ def frequency(generate: Generator, size: int) -> list[Result]:
 
 
 def serial(generate: Generator, size: int, rate: float) -> list[Result]:
-    """Correlation of a mask with itself at lags 1 to 64 and at powers of two."""
+    """Correlate a mask with itself at lags 1 to 64 and at powers of two."""
     mask = keep(draw(generate, size, 100), rate)
     lags = [*range(1, 65), *(2**k for k in range(7, size.bit_length()))]
     z = [correlation(mask[:-lag], mask[lag:], rate) for lag in lags]
@@ -91,9 +91,10 @@ def serial(generate: Generator, size: int, rate: float) -> list[Result]:
 def across_axes(
     generate: Generator, draws: int, shape: tuple[int, ...]
 ) -> list[Result]:
-    """Rows, columns, channels: correlation along each axis, and kept per index.
+    """Correlate the masks along each axis, and count the units kept at each index.
 
-    Of indices next to each other, next but one, half the axis apart and at its ends.
+    Correlated are indices next to each other, next but one, half the axis apart and at
+    its ends.
     """
     units = math.prod(shape)
     masks = [keep(draw(generate, units // 2, 200 + i), 0.5) for i in range(draws)]
@@ -117,10 +118,10 @@ def across_axes(
 
 
 def spectra(generate: Generator, size: int) -> list[Result]:
-    """Every parity of a position's bits and every period within one mask.
+    """Look for every parity of a position's bits and every period within one mask.
 
-    And the correlation of two consecutive masks at units i and i + d, and at i and
-    i ^ d, for every d.
+    Correlate two consecutive masks too, at units i and i + d, and at i and i ^ d, for
+    every d.
     """
     one, two = (signs(draw(generate, size // 2, count)) for count in (300, 301))
     scale = math.sqrt(size)
@@ -139,7 +140,7 @@ def spectra(generate: Generator, size: int) -> list[Result]:
 
 
 def walsh(values: NDArray[Any]) -> NDArray[Any]:
-    """The Walsh-Hadamard transform, in natural order."""
+    """Return the Walsh-Hadamard transform in natural order."""
     half = 1
     while half < values.size:
         pair = values.reshape(-1, 2, half)
@@ -150,7 +151,7 @@ def walsh(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def cells(generate: Generator, size: int) -> list[Result]:
-    """Pairs and triples of draws, of their high and of their low bits."""
+    """Count pairs and triples of draws, by their high and by their low bits."""
     units = halves(draw(generate, size, 400)).astype(np.int64)
     word = units.reshape(-1, 2)
     bits = size.bit_length() - 6  # at least 16 to a cell
@@ -179,7 +180,7 @@ def cells(generate: Generator, size: int) -> list[Result]:
 
 
 def collisions(generate: Generator, size: int, draws: int) -> list[Result]:
-    """Words drawn before: none, if words were a permutation of the positions."""
+    """Count words that were drawn before. A permutation of the positions has none."""
     repeated = sum(
         size - np.unique(draw(generate, size, 500 + count)).size
         for count in range(draws)

@@ -1,6 +1,6 @@
-"""Statistical tests of a generator's masks against each other.
+"""Statistical tests of the masks of different steps, seeds, layers and replicas.
 
-Steps, seeds, layers, replicas: see `mask_tests`, whose conventions hold here.
+The conventions are those of `checks`.
 """
 
 import math
@@ -19,7 +19,7 @@ KINDS = ("steps", "seeds", "replicas")
 
 
 def keys_over(kind: str, draws: int) -> Key:
-    """Seeds and counts, as columns, of which only `kind` varies."""
+    """Return seeds and counts, as columns, of which only `kind` varies."""
     index = span(0, draws)[:, None]
     fixed = np.full_like(index, SEED)
     if kind == "steps":
@@ -32,7 +32,7 @@ def keys_over(kind: str, draws: int) -> Key:
 def kept_over(
     generate: Generator, kind: str, draws: int, units: int, rate: float
 ) -> list[Result]:
-    """Units kept per feature over many draws, and per draw."""
+    """Count the units kept of each feature over many draws, and in each draw."""
     mask = keep(generate(span(0, units // 2), *keys_over(kind, draws)), rate)
     p = keep_fraction(rate)
     sample = f"{draws:,} draws of {units:,} units"
@@ -47,7 +47,7 @@ def kept_over(
 
 
 def pairs_over(generate: Generator, kind: str, draws: int, units: int) -> list[Result]:
-    """Correlation of any two features of a layer over many draws."""
+    """Correlate any two features of a layer over many draws."""
     words = generate(span(0, units // 2), *keys_over(kind, draws))
     mask = signs(words).astype(np.float32)  # sums to 2**24 are exact
     z = (mask.T @ mask)[np.triu_indices(units, 1)] / np.float64(math.sqrt(draws))
@@ -56,7 +56,7 @@ def pairs_over(generate: Generator, kind: str, draws: int, units: int) -> list[R
 
 
 def relations(seed: Words, count: Words) -> dict[str, list[Key]]:
-    """Draws that training, or a choice of seeds, may put beside (seed, count)."""
+    """Return draws that training or a choice of seeds may put beside (seed, count)."""
     bits = 1 << span(0, 32)
     small = span(1, 32)
     replicas = [replica_seed(seed, replica) for replica in span(0, 8)[:, None]]
@@ -81,9 +81,9 @@ def relations(seed: Words, count: Words) -> dict[str, list[Key]]:
 
 
 def between(generate: Generator, size: int) -> list[Result]:
-    """Bits that (s, c) and a related draw share, for 16 seeds s times 16 counts c."""
-    # Numbers with an even number of ones: flipping a bit gives no other, so that no
-    # pair comes twice.
+    """Count the bits that related draws share with 16 seeds s times 16 counts c."""
+    # All have an even number of ones. So flipping a bit gives none of the others, and
+    # no pair comes twice.
     even = np.array([n for n in range(32) if n.bit_count() % 2 == 0], np.uint32)
     seed, count = (g.reshape(-1, 1) for g in np.meshgrid(even, even + np.uint32(32)))
     words = generate(span(0, size), seed, count)
@@ -97,7 +97,7 @@ def between(generate: Generator, size: int) -> list[Result]:
 
 
 def between_replicas(generate: Generator, size: int, replicas: int) -> list[Result]:
-    """Bits that any two replicas share at one step."""
+    """Count the bits that any two replicas share at one step."""
     draws = generate(span(0, size), *keys_over("replicas", replicas))
     first, second = np.triu_indices(replicas, 1)
     z = agreement(draws[first], draws[second])
@@ -106,9 +106,9 @@ def between_replicas(generate: Generator, size: int, replicas: int) -> list[Resu
 
 
 def most_alike(generate: Generator, size: int, steps: int, pairs: int) -> list[Result]:
-    """The worst of a long run: the steps whose first keys have the smallest key ^ key'.
+    """Compare the worst steps of a long run: those with the smallest key ^ key'.
 
-    There the words at i and i ^ (key ^ key') share all but the last round.
+    Their words at i and i ^ (key ^ key') share all but the last round.
     """
     key, _ = keys(span(SEED, 1), span(0, steps))
     order = np.argsort(key).astype(np.uint32)
@@ -125,7 +125,7 @@ def most_alike(generate: Generator, size: int, steps: int, pairs: int) -> list[R
 
 
 def agreement(one: Words, two: Words) -> NDArray[Any]:
-    """Equal bits of two draws, less the expected half, in standard errors."""
+    """Return the equal bits of draws, less the expected half, in standard errors."""
     differ = np.bitwise_count(one ^ two).sum(axis=-1, dtype=np.int64)
     bits = 32 * one.shape[-1]
     return (bits / 2 - differ) / math.sqrt(bits / 4)

@@ -1,16 +1,15 @@
-"""Results of statistical tests: statistics, expected values, two-sided p-values."""
+"""Results of statistical tests: statistic, expected value, two-sided p-value."""
 
 import math
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
+from scipy import stats
 
 
 class Result(NamedTuple):
-    """One statistic, its expected value (its median, of a largest) and its p-value."""
+    """A statistic, its expected value (for a largest, its median) and its p-value."""
 
     test: str
     sample: str
@@ -21,7 +20,7 @@ class Result(NamedTuple):
 
 
 def of_deviations(test: str, sample: str, z: NDArray[Any]) -> list[Result]:
-    """The largest of uncorrelated standard normal deviates, and the sum of squares."""
+    """Judge uncorrelated standard normal deviates: the largest, and their squares."""
     squares = float(np.sum(np.square(z)))
     total = f"sum of {z.size:,} squares"
     return [
@@ -31,41 +30,38 @@ def of_deviations(test: str, sample: str, z: NDArray[Any]) -> list[Result]:
 
 
 def largest(test: str, sample: str, z: NDArray[Any]) -> Result:
-    """The largest |z|: Šidák's p-value, exact where independent, else too large."""
+    """Judge the largest |z| by Šidák's p-value, too large if they are dependent."""
     value = float(np.max(np.abs(z)))
-    median = -NormalDist().inv_cdf(-math.expm1(-math.log(2) / z.size) / 2)
-    p_value = of_many(math.erfc(value / math.sqrt(2)), z.size)
+    median = float(stats.norm.isf(of_one(0.5, z.size) / 2))
+    p_value = of_many(2 * float(stats.norm.sf(value)), z.size)
     return Result(
         test, sample, f"largest of {z.size:,} deviations", value, median, p_value
     )
 
 
 def largest_power(test: str, sample: str, power: NDArray[Any]) -> Result:
-    """The largest of Fourier powers, each exponential with mean 1."""
+    """Judge the largest of Fourier powers, each exponential with mean 1."""
     value = float(np.max(power))
-    median = -math.log(-math.expm1(-math.log(2) / power.size))
-    p_value = of_many(math.exp(-value), power.size)
+    median = float(stats.expon.isf(of_one(0.5, power.size)))
+    p_value = of_many(float(stats.expon.sf(value)), power.size)
     name = f"largest of {power.size:,} powers"
     return Result(test, sample, name, value, median, p_value)
 
 
 def binomial(test: str, sample: str, kept: int, n: int, probability: float) -> Result:
-    """A count of successes. Its distribution is an incomplete beta function."""
-    below = betainc(n - kept, kept + 1, 1 - probability) if kept < n else 1.0
-    above = betainc(kept, n - kept + 1, probability) if kept > 0 else 1.0
-    expected = n * probability
-    return Result(test, sample, "count", kept, expected, two_sided(below, above))
+    """Judge a count of successes."""
+    p_value = two_sided_of_count(stats.binom(n, probability), kept)
+    return Result(test, sample, "count", kept, n * probability, p_value)
 
 
 def poisson(test: str, sample: str, count: int, expected: float) -> Result:
-    """A count of rare events. Its distribution is an incomplete gamma function."""
-    below = igammac(count + 1, expected)
-    above = igamma(count, expected) if count > 0 else 1.0
-    return Result(test, sample, "count", count, expected, two_sided(below, above))
+    """Judge a count of rare events."""
+    p_value = two_sided_of_count(stats.poisson(expected), count)
+    return Result(test, sample, "count", count, expected, p_value)
 
 
 def uniform_cells(test: str, codes: NDArray[np.int64], size: int) -> Result:
-    """Pearson's chi-square of equally likely cells."""
+    """Judge the counts of equally likely cells by Pearson's chi-square."""
     expected = codes.size / size
     counts = np.bincount(codes, minlength=size)
     value = float(np.sum(np.square(counts - expected)) / expected)
@@ -75,32 +71,26 @@ def uniform_cells(test: str, codes: NDArray[np.int64], size: int) -> Result:
 
 
 def chi_square(value: float, degrees: int) -> float:
-    """Two-sided: too even is as suspect as too uneven."""
-    return two_sided(igamma(degrees / 2, value / 2), igammac(degrees / 2, value / 2))
+    """Return the two-sided p-value: too even is as suspect as too uneven."""
+    distribution = stats.chi2(degrees)
+    return two_sided(distribution.cdf(value), distribution.sf(value))
+
+
+def two_sided_of_count(distribution: Any, count: int) -> float:
+    """Return the p-value of a count; both tails include the count itself."""
+    return two_sided(distribution.cdf(count), distribution.sf(count - 1))
 
 
 def two_sided(below: float, above: float) -> float:
-    """The p-value from the probabilities of both tails."""
-    return min(1.0, 2 * min(below, above))
+    """Return the p-value from the probabilities of both tails."""
+    return min(1.0, 2 * float(min(below, above)))
 
 
 def of_many(p_value: float, tests: int) -> float:
-    """The p-value of the smallest of `tests` p-values (Šidák)."""
+    """Return the p-value of the smallest of `tests` p-values (Šidák)."""
     return -math.expm1(tests * math.log1p(-p_value)) if p_value < 1 else 1.0
 
 
-def betainc(a: float, b: float, x: float) -> float:
-    """The regularized incomplete beta function."""
-    return float(tf.math.betainc(*(tf.constant(v, tf.float64) for v in (a, b, x))))
-
-
-def igamma(a: float, x: float) -> float:
-    """The regularized lower incomplete gamma function."""
-    return float(tf.math.igamma(tf.constant(a, tf.float64), tf.constant(x, tf.float64)))
-
-
-def igammac(a: float, x: float) -> float:
-    """The regularized upper incomplete gamma function."""
-    return float(
-        tf.math.igammac(tf.constant(a, tf.float64), tf.constant(x, tf.float64))
-    )
+def of_one(p_value: float, tests: int) -> float:
+    """Return the p-value that each of `tests` has if the smallest has `p_value`."""
+    return -math.expm1(math.log1p(-p_value) / tests)

@@ -19,29 +19,29 @@ CHUNK = 2**15
 """Words made at a time: few enough to stay in the processor's cache."""
 
 SEED = 20261123
-"""The stream's seed where it is not the seed that varies."""
+"""The seed of the streams in which another part of the key varies."""
 
 STREAMS = ("positions", "counts", "seeds", "replicas")
 
 
 def words(positions: Words, seed: Words, count: Words) -> Words:
-    """The random word at each position, for each seed and count of draws.
+    """Return the random word at each position, for each seed and count of draws.
 
-    The three broadcast. Arithmetic is modulo 2**32.
+    The three arguments broadcast. Arithmetic is modulo 2**32.
     """
     key_0, key_1 = keys(seed, count)
     return mix(mix(positions ^ key_0) + positions + key_1)
 
 
 def keys(seed: Words, count: Words) -> tuple[Words, Words]:
-    """The two hashes of (seed, count) that `words` mixes with the position."""
+    """Return the two hashes of (seed, count) that `words` mixes with the position."""
     key_0 = mix(mix(seed + np.uint32(0x9E3779B9)) ^ count)
     key_1 = mix(mix(seed ^ np.uint32(0x85EBCA6B)) + count)
     return key_0, key_1
 
 
 def mix(h: Words) -> Words:
-    """The finalizer "lowbias32"."""
+    """Apply the finalizer "lowbias32"."""
     h = h ^ (h >> np.uint32(16))
     h *= np.uint32(0x7FEB352D)
     h ^= h >> 15
@@ -51,17 +51,17 @@ def mix(h: Words) -> Words:
 
 
 def replica_seed(seed: Words, replica: Words) -> Words:
-    """A seed for each replica: a hash of (seed, replica)."""
+    """Return a seed for each replica: a hash of (seed, replica)."""
     return words(np.zeros(1, np.uint32), seed, replica)
 
 
 def stream(kind: str, size: int) -> Iterator[Words]:
-    """Chunks of one of `STREAMS`.
+    """Yield chunks of one of `STREAMS`.
 
     Args:
-        kind: What varies from one draw to the next; "positions" takes all 2**32
-            words of a key before the next, "replicas" is 8 replicas in turn.
-        size: Words taken of each draw, a power of two; not for "positions".
+        kind: What varies from one draw to the next. "positions" takes all 2**32 words
+            of a key before the next key. "replicas" takes 8 replicas in turn.
+        size: The words taken of each draw, a power of two. "positions" ignores it.
     """
     if kind == "positions":
         seed = np.array([SEED], np.uint32)
@@ -81,12 +81,12 @@ def stream(kind: str, size: int) -> Iterator[Words]:
 
 
 def span(start: int, size: int) -> Words:
-    """The positions from `start` on, modulo 2**32."""
+    """Return the positions from `start` on, modulo 2**32."""
     return np.arange(start, start + size, dtype=np.int64).astype(np.uint32)
 
 
 def main() -> None:
-    """Write words to standard output until its reader has enough."""
+    """Write words to standard output until the reader has enough."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("kind", choices=STREAMS, help="what varies between draws")
     parser.add_argument("--words", type=int, default=4096, help="words of each draw")

@@ -30,11 +30,14 @@ VARIANTS = ("kerasnorm", "keras", "neither")
 
 
 def build(network: str, variant: str) -> keras.Model:
-    """A network with our layers, with Keras's in their place, or with nothing there.
+    """Make a network whose normalization and dropout are those of a variant.
 
-    Or, for inference, folded.
+    All else is the same; there is no bias before a normalization in any variant.
 
-    All else is the same, the absence of biases before a normalization included.
+    Args:
+        network: A key of `NETWORKS` or `LARGE_NETWORKS`.
+        variant: `"kerasnorm"`; `"keras"`, with Keras's layers; `"neither"`, without
+            these layers; or, for inference, `"folded"`.
     """
     keras.utils.set_random_seed(0)
     model = {**NETWORKS, **LARGE_NETWORKS}[network]()
@@ -53,7 +56,7 @@ def _skip(layer: keras.Layer, inputs: Any, **arguments: Any) -> Any:
 
 
 def training_step(network: str, variant: str) -> Step:
-    """Keras's own train function, on one batch again and again."""
+    """Make a step of Keras's own train function, on the same batch every time."""
     model = build(network, variant)
     model.compile(
         optimizer=keras.optimizers.Adam(),
@@ -68,7 +71,7 @@ def training_step(network: str, variant: str) -> Step:
 
 
 def added_share(times: Mapping[str, Mapping[str, float]]) -> float:
-    """What our layers add to the step, as a share of what Keras's add."""
+    """Return what our layers add to the step, as a share of what Keras's add."""
     ours, keras_own, neither = (times[variant]["median"] for variant in VARIANTS)
     return (ours - neither) / (keras_own - neither)
 
