@@ -13,8 +13,9 @@ from training.config import TrainConfig
 from training.data.pipeline import Data
 from training.errors import UserError
 from training.report.monitor import draw, make_monitor
+from training.run import files
 from training.run.checkpoint import Checkpoint, RunState
-from training.run.progress import Progress
+from training.run.progress import ReportProgress
 
 WARM_UP = 0.2  # of all steps
 
@@ -109,8 +110,8 @@ def fit(
     ]
     if directory is not None and team.is_chief:
         callbacks = [
-            keras.callbacks.TensorBoard(str(directory / "logs")),
-            Progress(directory, config.epochs, steps),
+            keras.callbacks.TensorBoard(str(directory / files.TENSORBOARD)),
+            ReportProgress(directory, config.epochs, steps),
             *callbacks,
             checkpoint,
         ]
