@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 
 import models
+from training.cluster.fit import fit_together
 from training.cluster.team import Team
 from training.config import TrainConfig
 from training.data.pipeline import Data
@@ -96,7 +97,7 @@ def fit(
         checkpoint = Checkpoint(model, state, directory)
         checkpoint.restore()
     done = config.epochs if state.stopped_early else len(state.history)
-    if not team.is_same(done):
+    if not team.all_equal(done):
         raise UserError(
             "All workers must see the same checkpoints, in a shared file system. "
             f"Received: {directory} with {done} epochs here, others elsewhere."
@@ -118,7 +119,7 @@ def fit(
     train = (
         functools.partial(model.fit, shuffle=False)  # `data` has shuffled
         if team.is_one_device
-        else functools.partial(team.fit, model)
+        else functools.partial(fit_together, team, model)
     )
     train(
         data.epochs(done, config.epochs, config.batch_size, config.seed),

@@ -91,7 +91,7 @@ def _assist(config: TrainConfig, team: Team, directory: Path | None) -> None:
     data = team.chief_first(lambda: load(config))
     model = team.build(lambda: compiled_model(config, data))
     fit(model, config, team, data, directory)
-    team.wait()
+    team.barrier()
 
 
 def _run(config: TrainConfig, team: Team, data: Data, directory: Path) -> Result:
@@ -128,7 +128,7 @@ def _run(config: TrainConfig, team: Team, data: Data, directory: Path) -> Result
     _show(result)
     # The others have nothing left to lose.
     with contextlib.suppress(UserError):
-        team.wait()
+        team.barrier()
     return result
 
 
