@@ -1,4 +1,4 @@
-"""One model, trained: its optimizer, its callbacks, its checkpoints."""
+"""Train one model: its optimizer, its callbacks, its checkpoints."""
 
 import functools
 import math
@@ -8,19 +8,21 @@ from pathlib import Path
 import keras
 
 import models
+from training.cluster.fit import fit_together
 from training.cluster.team import Team
 from training.config import TrainConfig
 from training.data.pipeline import Data
 from training.errors import UserError
 from training.report.monitor import draw, make_monitor
+from training.run import files
 from training.run.checkpoint import Checkpoint, RunState
-from training.run.progress import Progress
+from training.run.progress import ReportProgress
 
 WARM_UP = 0.2  # of all steps
 
 
 def compiled_model(config: TrainConfig, data: Data) -> keras.Model:
-    """The model of a job with its optimizer, the same variables at every call."""
+    """Make the model of a job, compiled; the same variables at every call."""
     keras.utils.set_random_seed(config.seed)
     steps = _steps(config, data)
     options = {"preset": config.preset} if config.model == "mlp" else {}
@@ -64,18 +66,18 @@ def fit(
     data: Data,
     directory: Path | None,
 ) -> list[dict[str, float]]:
-    """Trains to the end, from where the run has come to.
+    """Train to the end, from the last finished epoch on.
 
     Args:
-        model: What `compiled_model` gives, on the devices of the team.
+        model: What `compiled_model` returns, on the devices of the team.
         config: The options of the job.
         team: The replicas that train it.
         data: The dataset.
-        directory: The directory of the run; a worker that is not the chief has none
-            where the run is new.
+        directory: The directory of the run. None for a new run on a worker that is
+            not the chief.
 
     Returns:
-        Metrics by epoch.
+        The metrics of each epoch.
 
     Raises:
         UserError: If a checkpoint cannot be written, another worker is lost or the
@@ -95,7 +97,7 @@ def fit(
         checkpoint = Checkpoint(model, state, directory)
         checkpoint.restore()
     done = config.epochs if state.stopped_early else len(state.history)
-    if not team.is_same(done):
+    if not team.all_equal(done):
         raise UserError(
             "All workers must see the same checkpoints, in a shared file system. "
             f"Received: {directory} with {done} epochs here, others elsewhere."
@@ -109,15 +111,15 @@ def fit(
     ]
     if directory is not None and team.is_chief:
         callbacks = [
-            keras.callbacks.TensorBoard(str(directory / "logs")),
-            Progress(directory, config.epochs, steps),
+            keras.callbacks.TensorBoard(str(directory / files.TENSORBOARD)),
+            ReportProgress(directory, config.epochs, steps),
             *callbacks,
             checkpoint,
         ]
     train = (
         functools.partial(model.fit, shuffle=False)  # `data` has shuffled
         if team.is_one_device
-        else functools.partial(team.fit, model)
+        else functools.partial(fit_together, team, model)
     )
     train(
         data.epochs(done, config.epochs, config.batch_size, config.seed),
@@ -134,5 +136,5 @@ def fit(
 
 
 def _steps(config: TrainConfig, data: Data) -> int:
-    """The steps of an epoch."""
+    """Return the number of steps in an epoch."""
     return math.ceil(data.sizes["train"] / config.batch_size)

@@ -1,10 +1,8 @@
-"""One training job: `train` starts it, `resume` goes on with it."""
+"""The life of a training job: `train` starts it, `resume` goes on with it."""
 
 import contextlib
-import json
 import shlex
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import keras
@@ -12,7 +10,7 @@ import tensorflow as tf
 
 import kerasnorm
 from training.cli.interruption import say_when_interrupted
-from training.cluster.team import Team, copy
+from training.cluster.team import Team, copy_variables
 from training.config import REPOSITORY, TrainConfig
 from training.data.pipeline import SPLITS, Data, load
 from training.errors import UserError, first_line
@@ -20,34 +18,25 @@ from training.export import export
 from training.fitting import compiled_model, fit
 from training.report import pictures
 from training.report.evaluation import finish
-from training.run.atomic import check_writable, write_atomically
+from training.run import files
+from training.run.atomic import check_writable
 from training.run.claim import check_claim, claim, run_id
 from training.run.directory import create
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a finished run has reached, as in its result.json."""
-
-    directory: Path
-    export: Path
-    epochs: int
-    training_seconds: float
-    metrics: dict[str, dict[str, float]]
+from training.run.files import Result
 
 
 def train(config: TrainConfig) -> Result | None:
-    """Trains a model, reports on it and exports it.
+    """Train a model, report on it and export it.
 
     Args:
         config: The options of the job.
 
     Returns:
-        Metrics of every split and where everything lies; None on a worker that is
-        not the chief, which ends with it.
+        The metrics of every split and where everything lies. None on a worker that
+        is not the chief.
 
     Raises:
-        UserError: If an option does not fit the others or the machine.
+        UserError: If an option does not fit the other options or the machine.
     """
     team = Team(config)
     if not team.is_chief:
@@ -61,20 +50,20 @@ def train(config: TrainConfig) -> Result | None:
 
 
 def resume(directory: Path, config: TrainConfig) -> Result | None:
-    """Goes on with a run after its last finished epoch.
+    """Go on with a run after its last finished epoch.
 
-    The weights and the history end up as if the run had not been interrupted.
+    The weights and the history become those of a run without an interruption.
 
     Args:
         directory: The directory of the run.
-        config: The options of the run, from its config.json; those that say where
-            things lie may differ.
+        config: The options of the run, from its config.json. Those that name a
+            directory or devices may differ.
 
     Returns:
         As `train`; at once if the run has finished and its export is there.
 
     Raises:
-        UserError: If another process trains there, the data cannot be had or a
+        UserError: If another process trains there, the data is not available or a
             directory cannot be written to.
     """
     finished = _finished(directory, config)
@@ -85,7 +74,7 @@ def resume(directory: Path, config: TrainConfig) -> Result | None:
             return None
         check_writable(directory, "--resume")
         with claim(directory):
-            # Again: the process that trained here until now may have finished.
+            # Look again: the process that trained here until now may have finished.
             finished = _finished(directory, config)
             if finished is None:
                 data = team.chief_first(lambda: load(config))
@@ -97,12 +86,12 @@ def resume(directory: Path, config: TrainConfig) -> Result | None:
 
 
 def _assist(config: TrainConfig, team: Team, directory: Path | None) -> None:
-    """Trains along as a worker that is not the chief, and ends when the chief does."""
+    """Train as a worker that is not the chief; end when the chief ends."""
     print("This worker trains along; the chief reports and exports.", flush=True)
     data = team.chief_first(lambda: load(config))
     model = team.build(lambda: compiled_model(config, data))
     fit(model, config, team, data, directory)
-    team.wait()
+    team.barrier()
 
 
 def _run(config: TrainConfig, team: Team, data: Data, directory: Path) -> Result:
@@ -113,7 +102,7 @@ def _run(config: TrainConfig, team: Team, data: Data, directory: Path) -> Result
     try:
         history = fit(model, config, team, data, directory)
         if not team.is_one_device:
-            model = copy(model, compiled_model(config, data))
+            model = copy_variables(model, compiled_model(config, data))
         if config.recalibrate:
             print(f"Recalibrating with {config.recalibrate:,} training images")
             images = data.splits["train"].take(config.recalibrate)
@@ -132,29 +121,24 @@ def _run(config: TrainConfig, team: Team, data: Data, directory: Path) -> Result
             training_seconds=round(sum(row["seconds"] for row in history), 1),
             metrics=metrics,
         )
-        write_atomically(
-            directory / "result.json", json.dumps(asdict(result), indent=2, default=str)
-        )
+        files.write_result(result)
     except (UserError, OSError, tf.errors.OpError) as error:
         reason = first_line(error)
         raise UserError(f"{reason} The run is kept; go on with: {hint}") from error
     _show(result)
-    # The others have nothing left to lose.
+    # The result is written, so it does not matter if another worker is lost now.
     with contextlib.suppress(UserError):
-        team.wait()
+        team.barrier()
     return result
 
 
 def _finished(directory: Path, config: TrainConfig) -> Result | None:
-    """What a run has reached if it has finished and its export is where it belongs."""
-    path = directory / "result.json"
-    if not path.exists():
+    """Return the result of a run that has finished and whose export is in place."""
+    result = files.result(directory)
+    belongs = config.export_dir / config.export_name
+    if result is None or result.export.parent != belongs:
         return None
-    values = json.loads(path.read_text(encoding="utf-8"))
-    export = Path(values["export"])
-    if export.parent != config.export_dir / config.export_name or not export.is_dir():
-        return None
-    return Result(**{**values, "directory": directory, "export": export})
+    return result.model_copy(update={"directory": directory})
 
 
 def _description(config: TrainConfig, data: Data, model: keras.Model) -> str:
@@ -182,5 +166,5 @@ def _resume_command(directory: Path) -> str:
 
 
 def _short(path: Path) -> Path:
-    """Relative to the working directory where it lies below it."""
+    """Return a path relative to the working directory if it lies below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,4 +1,4 @@
-"""The end of a training: every split evaluated, the model and its pictures saved."""
+"""Evaluate every split after training, and save the model and its pictures."""
 
 import sys
 from pathlib import Path
@@ -11,9 +11,10 @@ import kerasnorm
 from training.config import TrainConfig
 from training.data.pipeline import SPLITS, Data
 from training.report import pictures
+from training.run import files
 
 MOST_IMAGES = 10_000
-"""So many test images at most are predicted with random masks."""
+"""The largest number of test images that are predicted with random masks."""
 
 
 def finish(
@@ -22,15 +23,15 @@ def finish(
     config: TrainConfig,
     history: list[dict[str, float]],
     directory: Path,
-) -> dict[str, dict[str, float]]:
-    """Evaluates in inference mode; writes model.keras and the pictures.
+) -> files.Metrics:
+    """Evaluate in inference mode; write model.keras and the pictures.
 
     Returns:
         Loss and accuracy by split.
     """
     batch_size = config.batch_size
-    model.save(directory / "model.keras")
-    metrics = {
+    model.save(directory / files.MODEL)
+    scores = {
         split: model.evaluate(
             data.batches(split, batch_size), return_dict=True, verbose=0
         )
@@ -41,21 +42,21 @@ def finish(
     probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
     true = np.concatenate([labels for _, labels in test.as_numpy_iterator()])
     worst = pictures.worst_mistakes(true, probabilities)
-    images = _pick(test, worst)
+    images = pick(test, worst)
     counts = pictures.confusion_matrix(true, probabilities.argmax(1), len(data.labels))
-    pictures.draw_curves(history, directory / "curves.png")
-    pictures.draw_confusion(counts, data.labels, directory / "confusion.png")
+    pictures.draw_curves(history, directory / files.CURVES_PICTURE)
+    pictures.draw_confusion(counts, data.labels, directory / files.CONFUSION_PICTURE)
     pictures.draw_mistakes(
         images,
         true[worst],
         probabilities[worst],
         data.labels,
-        directory / "mistakes.png",
+        directory / files.MISTAKES_PICTURE,
     )
     if config.monte_carlo:
-        path = directory / "certainty.png"
+        path = directory / files.CERTAINTY_PICTURE
         _show_certainty(model, data, config, config.monte_carlo, path)
-    return metrics
+    return files.Metrics.model_validate(scores)
 
 
 def _show_certainty(
@@ -82,8 +83,11 @@ def _show_certainty(
     )
 
 
-def _pick(batches: tf.data.Dataset, indices: np.ndarray) -> list[np.ndarray]:
-    """The images of these indices, in their order; taken batch by batch, for speed."""
+def pick(batches: tf.data.Dataset, indices: np.ndarray) -> list[np.ndarray]:
+    """Return the images of these indices, in their order.
+
+    Reading whole batches is faster than reading single images.
+    """
     found: dict[int, np.ndarray] = {}
     start = 0
     for images, _ in batches.as_numpy_iterator():

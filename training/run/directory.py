@@ -1,20 +1,24 @@
-"""The directory of a new run."""
+"""Make the directory of a new run."""
 
 from pathlib import Path
 
 from training.config import TrainConfig
-from training.run.atomic import check_writable, write_atomically
+from training.run import files
+from training.run.atomic import check_writable
 
 
 def create(config: TrainConfig) -> Path:
-    """Makes a directory of its own for a run, with the run's config.json.
+    """Make a new directory for a run, with its config.json.
+
+    Returns:
+        DIR/NAME, or DIR/NAME-2 and so on if that exists.
 
     Raises:
         UserError: If `run_dir` cannot be written to.
     """
     check_writable(config.run_dir, "--run-dir")
     directory = _new(config)
-    write_atomically(directory / "config.json", config.model_dump_json(indent=2) + "\n")
+    files.write_config(directory, config)
     return directory
 
 
