@@ -451,7 +451,7 @@ def test_stopping_finishes_what_has_begun(tmp_path: Path) -> None:
             slow = [
                 pool.submit(send_once, client.port, PREDICT, body) for _ in range(3)
             ]
-            eventually(lambda: serving._under_way == 3)
+            eventually(lambda: serving.workers.under_way == 3)
         for task in slow:
             status, answer = task.result()
             assert (status, json.loads(answer)) == (200, {"outputs": [300000]})
@@ -471,7 +471,7 @@ def test_time_limits_the_queue_and_its_room(tmp_path: Path) -> None:
             return send_once(client.port, PREDICT, ENDLESS)
 
         tasks = [pool.submit(endless) for _ in range(4)]
-        eventually(lambda: serving._under_way == 4)
+        eventually(lambda: serving.workers.under_way == 4)
         status, answer = client.send("POST", PREDICT, b'{"instances": [1]}')
         assert status == 429
         assert "4 requests are under way" in json.loads(answer)["error"]
@@ -481,9 +481,9 @@ def test_time_limits_the_queue_and_its_room(tmp_path: Path) -> None:
             assert status == 504
             assert "imed out" in json.loads(answer)["error"]
         # What has run out of time has stopped, so there is room again.
-        eventually(lambda: serving._under_way == 0)
+        eventually(lambda: serving.workers.under_way == 0)
         assert client.predict("m", {"instances": [1]}) == {"predictions": [1.0]}
-        assert serving._pending_bytes == 0
+        assert serving.workers.pending_bytes == 0
 
 
 def test_bodies_that_are_too_long_too_many_or_too_slow(tmp_path: Path) -> None:
@@ -505,18 +505,18 @@ def test_bodies_that_are_too_long_too_many_or_too_slow(tmp_path: Path) -> None:
             ]
             for connection in waiting:
                 connection.sendall(head.encode() + b"1" * 1400)
-            eventually(lambda: serving._pending_bytes == 2800)
+            eventually(lambda: serving.workers.pending_bytes == 2800)
             status, answer = send_once(client.port, path, b"1" * 300)
             assert status == 429
             for connection in waiting:
                 assert b" 408 " in connection.recv(100)
-        eventually(lambda: serving._pending_bytes == 0)
+        eventually(lambda: serving.workers.pending_bytes == 0)
         assert client.predict("m", {"instances": [1]}) == {"predictions": [2.5]}
         # A client that goes away in the middle leaves nothing behind.
         with socket.create_connection(address) as connection:
             connection.sendall(head.encode() + b"1" * 10)
-            eventually(lambda: serving._pending_bytes == 10)
-        eventually(lambda: serving._pending_bytes == 0)
+            eventually(lambda: serving.workers.pending_bytes == 10)
+        eventually(lambda: serving.workers.pending_bytes == 0)
 
 
 def test_heads_that_are_too_long_or_too_slow(
