@@ -3,7 +3,7 @@
 simdjson makes nested lists of numbers one flat array. That the lists are regular is
 seen from the brackets and commas of the body, which must be those of the expected
 shape: where all values are lists of numbers, and all keys names of inputs, the body has
-no others. Whatever is not surely right is left to the careful reading of `tensors.py`,
+no others. Whatever is not surely right is left to the careful reading of `predict_request.py`,
 which is a hundred times slower and knows what to say.
 """
 

@@ -14,7 +14,7 @@ from service.serving.errors import code_name, invalid
 from service.serving.inference import Inference, ModelSpec, find_signature
 from service.serving.json_values import read_document, read_signature_name
 from service.serving.saved_model import DEFAULT_SIGNATURE
-from service.serving.tensors import PredictRequest
+from service.serving.predict_request import PredictRequest
 from service.serving.versions import Status
 
 _NAME = r"([^/:]+)"
