@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from service.serving.inference import find_signature
 from service.serving.model_config import versions
-from service.serving.saved_model import DEFAULT_SIGNATURE, SavedModel
+from service.serving.saved_model import SavedModel
 from service.serving.servables import Servables
+from service.serving.signatures import DEFAULT_SIGNATURE
 from service.serving.versions import check_files
 from training.errors import UserError
 

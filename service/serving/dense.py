@@ -1,10 +1,10 @@
 """Regular tensors of numbers, read from JSON without a Python object for each number.
 
-simdjson makes nested lists of numbers one flat array. That the lists are regular is
-seen from the brackets and commas of the body, which must be those of the expected
-shape: where all values are lists of numbers, and all keys names of inputs, the body has
-no others. Whatever is not surely right is left to the careful reading of `predict_request.py`,
-which is a hundred times slower and knows what to say.
+simdjson makes one flat array of nested lists of numbers. Whether the lists are regular
+is seen from the brackets and commas of the body: they must be those of the expected
+shape. If all values are lists of numbers and all keys are names of inputs, the body has
+no other brackets and commas. Every other body is left to `predict_request.py`, which
+reads it a hundred times more slowly and knows TensorFlow Serving's messages.
 """
 
 import math

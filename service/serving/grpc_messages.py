@@ -9,7 +9,8 @@ from tensorflow.core.framework import tensor_pb2
 
 from service.serving.errors import invalid
 from service.serving.inference import ModelSpec, find_signature
-from service.serving.saved_model import SavedModel, Signature
+from service.serving.saved_model import SavedModel
+from service.serving.signatures import Signature
 
 _FIELDS: Mapping[tf.DType, str] = {
     tf.float32: "float_val",

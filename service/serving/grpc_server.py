@@ -26,7 +26,7 @@ from service.serving.grpc_messages import (
 )
 from service.serving.inference import Inference
 from service.serving.routes import Serving
-from service.serving.saved_model import DEFAULT_SIGNATURE
+from service.serving.signatures import DEFAULT_SIGNATURE
 from training.errors import UserError
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}

@@ -8,8 +8,9 @@ import numpy as np
 
 from service.serving.errors import invalid, late, unimplemented
 from service.serving.metrics import Metrics
-from service.serving.saved_model import DEFAULT_SIGNATURE, SavedModel, Signature
+from service.serving.saved_model import SavedModel
 from service.serving.servables import Servables
+from service.serving.signatures import DEFAULT_SIGNATURE, Signature
 
 
 @dataclass(frozen=True)
