@@ -1,4 +1,4 @@
-"""The warm-up requests that a SavedModel may bring for TensorFlow Serving."""
+"""The warm-up requests for TensorFlow Serving that a SavedModel may contain."""
 
 import logging
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _logger = logging.getLogger(__name__)
 
 
 def read_requests(directory: Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Yields the name of the signature ("": the default) and the inputs of each.
+    """Yield each request's signature name ("" is the default) and inputs.
 
     Args:
         directory: One version's directory.
