@@ -1,4 +1,4 @@
-"""The page's tab of the inside of finished runs."""
+"""The page's tab that shows the inside of finished runs."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ Updates = dict[gr.blocks.Block, Any]
 
 
 class InsideTab:
-    """Made inside a `gr.Tab`.
+    """The tab; it appears where it is made, in a `gr.Tab`.
 
     Args:
         store: The jobs.
@@ -65,11 +65,11 @@ class InsideTab:
 
     @property
     def choice(self) -> list[gr.components.Component]:
-        """What `refresh` fills."""
+        """The components that `refresh` fills."""
         return [self._run]
 
     def refresh(self, run: int | None) -> Any:
-        """The runs that have finished by now; what is chosen stays."""
+        """Return the finished runs; the chosen one stays chosen."""
         jobs = self._store.page(State.SUCCEEDED, _MOST_JOBS, 0)
         choices = [(f"job {job.id}: {job.config.export_name}", job.id) for job in jobs]
         numbers = [job.id for job in jobs]

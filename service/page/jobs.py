@@ -43,11 +43,11 @@ Updates = dict[gr.blocks.Block, Any]
 
 
 class JobsTab:
-    """Made inside a `gr.Blocks`.
+    """The tab; it appears where it is made, in a `gr.Blocks`.
 
     Args:
         store: The jobs.
-        roots: What their paths are confined to.
+        roots: The directories that the jobs' paths must lie in.
     """
 
     def __init__(self, store: Store, roots: Roots) -> None:
@@ -136,7 +136,7 @@ class JobsTab:
         return self._started(f"Sweep {number} is queued: {len(jobs)} jobs.", jobs[0])
 
     def _started(self, message: str, job: Job) -> Updates:
-        """Shows a job in the place of the form."""
+        """Show a job in the place of the form."""
         return {
             self._message: message,
             self._chosen: job.id,
@@ -156,7 +156,7 @@ class JobsTab:
     def _look(
         self, chosen: int | None, compared: list[str], shown: dict[str, Hashable]
     ) -> Updates:
-        """What has changed since this browser was last told."""
+        """Return what has changed since this browser was last told."""
         now: dict[str, Hashable] = {}
         updates: Updates = {}
         jobs = self._store.page(None, _MOST_JOBS, 0)

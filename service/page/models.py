@@ -21,15 +21,15 @@ CARD = "MODEL_CARD.md"
 _GRAPH = "saved_model.pb"
 _IMAGES = "images"
 _SECONDS = 60.0  # that a prediction may take
-_MOST_MODELS = 2  # that are kept in memory besides those that are served
+_MOST_MODELS = 2  # that are kept in memory beside those that are served
 
 
 class Models:
-    """The versions of all models, those that are not served as well.
+    """The versions of all models, whether they are served or not.
 
     Args:
-        base: The directory that holds them.
-        servables: The models.
+        base: The directory that holds the models.
+        servables: The models that are served.
     """
 
     def __init__(self, base: Path, servables: Servables) -> None:
@@ -37,15 +37,15 @@ class Models:
         self._servables = servables
 
     def names(self) -> list[str]:
-        """The models that have a version."""
+        """Return the names of the models that have a version."""
         return sorted(name for name in self._servables.configs if self.versions(name))
 
     def versions(self, name: str) -> list[int]:
-        """The versions of a model, the newest first."""
+        """Return the versions of a model, the newest first."""
         return sorted(self._directories(name), reverse=True)
 
     def classes(self, name: str, version: int, number: int) -> list[str]:
-        """The names of a version's classes, from its model card; else their numbers."""
+        """Return the names of a version's classes, or their numbers without a card."""
         card = self._directory(name, version) / CARD
         try:
             names = classes_of(card.read_text(encoding="utf-8"))
@@ -54,10 +54,10 @@ class Models:
         return names if len(names) == number else [str(i) for i in range(number)]
 
     def input(self, name: str, version: int) -> tuple[tuple[int | None, ...], str]:
-        """The shape, without the batch, and the dtype of the images that it takes.
+        """Return the shape, without the batch, and the dtype of a version's images.
 
         Raises:
-            UserError: If it does not take images.
+            UserError: If the version does not take images.
         """
         with self._use(name, version) as model:
             inputs = find_signature(model, DEFAULT_SIGNATURE).inputs
@@ -71,21 +71,21 @@ class Models:
         return tuple(images.shape[1:]), images.dtype.name
 
     def has(self, name: str, version: int, signature: str) -> bool:
-        """Whether a version has a signature."""
+        """Return whether a version has a signature."""
         with self._use(name, version) as model:
             return signature in model.signatures
 
     def predict(
         self, name: str, version: int, signature: str, inputs: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """What a signature of a version answers."""
+        """Return the answer of a version's signature."""
         with self._use(name, version) as model:
             called = find_signature(model, signature)
             return model.run(called, inputs, called.outputs, _SECONDS)
 
     @contextlib.contextmanager
     def _use(self, name: str, version: int) -> Iterator[SavedModel]:
-        """A version as it is served; one that is not is loaded for the page."""
+        """Give a version as it is served; if it is not, load it for the page."""
         directory = self._directory(name, version)
         with contextlib.ExitStack() as stack:
             try:
@@ -96,7 +96,7 @@ class Models:
             yield model
 
     def _directory(self, name: str, version: int) -> Path:
-        """Where a version lies, if it is one of those that `versions` names."""
+        """Return the directory of a version that `versions` names."""
         directory = self._directories(name).get(version)
         if directory is None:
             raise UserError(f"There is no version {version} of a model {name}.")

@@ -26,7 +26,7 @@ Updates = dict[gr.blocks.Block, Any]
 
 
 class PredictionsTab:
-    """Made inside a `gr.Tab`.
+    """The tab; it appears where it is made, in a `gr.Tab`.
 
     Args:
         models: The models that can be chosen.
@@ -115,11 +115,11 @@ class PredictionsTab:
 
     @property
     def choice(self) -> list[gr.components.Component]:
-        """What `refresh` fills."""
+        """The components that `refresh` fills."""
         return [self._name, self._version]
 
     def refresh(self, name: str | None, version: int | None) -> list[Any]:
-        """The models and versions that there are now; what is chosen stays."""
+        """Return the models and versions; the chosen ones stay chosen."""
         names = self._models.names()
         if name not in names:
             name, version = next(iter(names), None), None
@@ -142,7 +142,7 @@ class PredictionsTab:
         version: int | None,
         samples: int,
     ) -> Updates:
-        """What the chosen version says of what was drawn or dropped."""
+        """Show what the chosen version says of the drawing or picture."""
         updates: Updates = {
             self._seen: None,
             self._label: None,
@@ -194,6 +194,6 @@ class PredictionsTab:
 
 
 def _batch(image: np.ndarray, dtype: str) -> np.ndarray:
-    """One image, 0 to 255, as a batch; datasets of floats have 0 to 1."""
+    """Return one image, 0 to 255, as a batch; floats are scaled to 0 to 1."""
     images = image[np.newaxis].astype(dtype)
     return images / images.dtype.type(255) if images.dtype.kind == "f" else images
