@@ -10,6 +10,7 @@ from service.page.layers import normalizations, thinned
 from service.page.network import network
 from service.page.normalization import distributions, statistics
 from training.errors import UserError, first_line
+from training.run import files
 
 _MOST_JOBS = 100
 
@@ -114,7 +115,7 @@ class InsideTab:
         }
 
     def _show_monitor(self, job: Job) -> Updates:
-        figure = statistics(job.directory / "monitor.csv")
+        figure = statistics(job.directory / files.MONITOR)
         if figure is None:
             title = _NOT_RECORDED if job.config.norm else ""
             return {self._monitor_title: title, self._monitor: gr.Plot(visible=False)}

@@ -14,6 +14,7 @@ from service.jobs.store import Job
 from training.config import TrainConfig
 from training.data.pipeline import load
 from training.errors import UserError
+from training.run import files
 
 _IMAGES = 256
 _MOST_MODELS = 2  # that are kept in memory
@@ -89,7 +90,7 @@ def thinned(job: Job) -> list[Units]:
 
 
 def _model(job: Job) -> Any:
-    path = job.directory / "model.keras"
+    path = job.directory / files.MODEL
     try:
         return _load(path, path.stat().st_mtime_ns)
     except FileNotFoundError as error:

@@ -12,13 +12,10 @@ from service.serving.inference import find_signature
 from service.serving.model_config import versions
 from service.serving.saved_model import SavedModel
 from service.serving.servables import Servables
-from service.serving.signatures import DEFAULT_SIGNATURE
 from service.serving.versions import check_files
 from training.errors import UserError
+from training.run import files
 
-CARD = "MODEL_CARD.md"
-
-_GRAPH = "saved_model.pb"
 _IMAGES = "images"
 _SECONDS = 60.0  # that a prediction may take
 _MOST_MODELS = 2  # that are kept in memory beside those that are served
@@ -46,11 +43,8 @@ class Models:
 
     def classes(self, name: str, version: int, number: int) -> list[str]:
         """Return the names of a version's classes, or their numbers without a card."""
-        card = self._directory(name, version) / CARD
-        try:
-            names = classes_of(card.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            names = []
+        card = files.model_card(self._directory(name, version))
+        names = card.classes if card else []
         return names if len(names) == number else [str(i) for i in range(number)]
 
     def input(self, name: str, version: int) -> tuple[tuple[int | None, ...], str]:
@@ -60,7 +54,7 @@ class Models:
             UserError: If the version does not take images.
         """
         with self._use(name, version) as model:
-            inputs = find_signature(model, DEFAULT_SIGNATURE).inputs
+            inputs = find_signature(model, files.DEFAULT_SIGNATURE).inputs
         images = inputs.get(_IMAGES)
         if len(inputs) != 1 or images is None or images.shape.rank != 4:
             received = (f"{key} {tensor.shape}" for key, tensor in inputs.items())
@@ -91,7 +85,7 @@ class Models:
             try:
                 _, model = stack.enter_context(self._servables.use(name, version))
             except tf.errors.NotFoundError:
-                changed = (directory / _GRAPH).stat().st_mtime_ns
+                changed = (directory / files.GRAPH).stat().st_mtime_ns
                 model = _load(directory, self._base, changed)
             yield model
 
@@ -108,14 +102,7 @@ class Models:
             found = versions(config.directory) if config else {}
         except OSError:  # it has been removed
             found = {}
-        return {n: path for n, path in found.items() if (path / _GRAPH).is_file()}
-
-
-def classes_of(card: str) -> list[str]:
-    """The names in the table of classes of a model card."""
-    section = card.partition("\n## Classes\n")[2].partition("\n## ")[0]
-    rows = [line for line in section.splitlines() if line.startswith("| ")]
-    return [row.split(" | ", 1)[1].removesuffix(" |") for row in rows[1:]]
+        return {n: path for n, path in found.items() if (path / files.GRAPH).is_file()}
 
 
 @functools.lru_cache(maxsize=_MOST_MODELS)

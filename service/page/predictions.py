@@ -17,6 +17,7 @@ from service.page.pictures import (
 from service.page.sketch import Sketch, ink
 from service.page.uncertainty import spread, words
 from training.errors import UserError, first_line
+from training.run import files
 
 _SEED = 0  # the same drawing, the same masks
 
@@ -176,17 +177,19 @@ class PredictionsTab:
         self, name: str, version: int, images: np.ndarray, samples: int
     ) -> Updates:
         inputs = {"images": images}
-        answer = self._models.predict(name, version, "serving_default", inputs)
+        answer = self._models.predict(name, version, files.DEFAULT_SIGNATURE, inputs)
         probabilities = answer["probabilities"][0].tolist()
         classes = self._models.classes(name, version, len(probabilities))
         label: Updates = {self._label: dict(zip(classes, probabilities, strict=True))}
-        if not self._models.has(name, version, "monte_carlo"):
+        if not self._models.has(name, version, files.MONTE_CARLO_SIGNATURE):
             return label
         masks = {
             "seed": np.array(_SEED, "int32"),
             "samples": np.array(samples, "int32"),
         }
-        answer = self._models.predict(name, version, "monte_carlo", inputs | masks)
+        answer = self._models.predict(
+            name, version, files.MONTE_CARLO_SIGNATURE, inputs | masks
+        )
         return label | {
             self._words: words(answer, samples),
             self._spread: gr.Plot(spread(answer, classes), visible=True),

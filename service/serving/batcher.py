@@ -9,6 +9,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from service.serving.batching import BatchingParameters
 from service.serving.signatures import Loaded, Signature, is_callable
+from training.run import files
 
 v1 = tf.compat.v1
 
@@ -52,7 +53,7 @@ def signature_definitions(directory: Path) -> dict[str, Any]:
         ValueError: If it has no graph for serving.
     """
     saved_model = saved_model_pb2.SavedModel.FromString(
-        (directory / "saved_model.pb").read_bytes()
+        (directory / files.GRAPH).read_bytes()
     )
     for meta_graph in saved_model.meta_graphs:
         if set(meta_graph.meta_info_def.tags) == {tf.saved_model.SERVING}:

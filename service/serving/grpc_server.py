@@ -26,8 +26,8 @@ from service.serving.grpc_messages import (
 )
 from service.serving.inference import Inference
 from service.serving.routes import Serving
-from service.serving.signatures import DEFAULT_SIGNATURE
 from training.errors import UserError
+from training.run.files import DEFAULT_SIGNATURE
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _SIGNATURE_DEF = "signature_def"

@@ -10,7 +10,8 @@ from service.serving.errors import invalid, late, unimplemented
 from service.serving.metrics import Metrics
 from service.serving.saved_model import SavedModel
 from service.serving.servables import Servables
-from service.serving.signatures import DEFAULT_SIGNATURE, Signature
+from service.serving.signatures import Signature
+from training.run.files import DEFAULT_SIGNATURE
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from service.serving.errors import code_name, invalid
 from service.serving.inference import Inference, ModelSpec, find_signature
 from service.serving.json_values import read_document, read_signature_name
 from service.serving.predict_request import PredictRequest
-from service.serving.signatures import DEFAULT_SIGNATURE
 from service.serving.versions import Status
+from training.run.files import DEFAULT_SIGNATURE
 
 _NAME = r"([^/:]+)"
 _VERSION = rf"(?:(?:/versions/(\d+))|(?:/labels/{_NAME}))?"

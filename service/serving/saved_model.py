@@ -15,8 +15,9 @@ from service.serving.batcher import load_batched
 from service.serving.batching import BatchingParameters
 from service.serving.errors import invalid, of_runtime
 from service.serving.session import Arrays, TimedSession
-from service.serving.signatures import DEFAULT_SIGNATURE, Signature, load
+from service.serving.signatures import Signature, load
 from service.serving.warm_up import read_requests
+from training.run.files import DEFAULT_SIGNATURE
 
 _SECONDS_TO_WARM_UP = 3600.0
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import tensorflow as tf
 
-DEFAULT_SIGNATURE = "serving_default"
-
 
 @dataclass(frozen=True)
 class Signature:

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from service.serving.examples import serialized
+from training.run import files
 
 _MOST = 1000
 _logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ def read_requests(directory: Path) -> Iterator[tuple[str, dict[str, np.ndarray]]
     Raises:
         tf.errors.OpError: If the file is damaged or holds more than 1000 requests.
     """
-    path = directory / "assets.extra" / "tf_serving_warmup_requests"
+    path = directory / files.WARM_UP_REQUESTS
     if not path.is_file():
         return
     try:

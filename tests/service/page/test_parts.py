@@ -12,7 +12,7 @@ from PIL import Image
 import kerasnorm
 from service.jobs.store import Job, Store
 from service.page.layers import normalizations, thinned
-from service.page.models import Models, classes_of
+from service.page.models import Models
 from service.page.pictures import fitted, ink_of_photograph, like_mnist, shown
 from service.serving.servables import Servables
 from tests.conftest import REPOSITORY, Run
@@ -148,13 +148,6 @@ def test_what_lies_elsewhere_is_not_loaded(tmp_path: Path) -> None:
 def test_no_other_directory_is_read(finished: Run, name: str, version: int) -> None:
     with pytest.raises(UserError, match="There is no version"):
         Models(finished.exports, Servables(finished.exports)).input(name, version)
-
-
-def test_odd_names_of_classes() -> None:
-    rows = "| index | name |\n|---|---|\n| 0 | a b |\n| 1 | c | d |\n"
-    card = f"# x\n\n## Classes\n\n{rows}\n## Data\n\n| 2 | e |\n"
-    assert classes_of(card) == ["a b", "c | d"]
-    assert classes_of("# another card") == []
 
 
 def job(config: TrainConfig, directory: Path) -> Job:

@@ -81,6 +81,5 @@ def test_an_error_has_the_message_of_the_runtime_alone(
         session.run(["checked:0"], {"x:0": np.float32([-1])}, timeout)
     error: Any = of_runtime(caught.value)
     assert isinstance(error, tf.errors.InvalidArgumentError)
-    assert "assertion failed: [not positive]" in error.message
-    assert "defined at" not in error.message
+    assert error.message.startswith("assertion failed: [not positive.")
     assert __file__ not in error.message
