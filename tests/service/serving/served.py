@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import shutil
 import socket
 import threading
 import time
@@ -20,6 +21,15 @@ from service.serving.config import ServingConfig
 from service.serving.routes import Serving
 
 v1 = tf.compat.v1
+AVAILABLE = {
+    "model_version_status": [
+        {
+            "version": "1",
+            "state": "AVAILABLE",
+            "status": {"error_code": "OK", "error_message": ""},
+        }
+    ]
+}
 ECHOED = (
     *("float16", "float32", "float64", "bool", "string"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -151,7 +161,7 @@ def save_text(directory: Path) -> None:
 
 
 def save_troubles(directory: Path) -> None:
-    """What fails, takes too long or cannot be printed."""
+    """Signatures that fail, take too long, never end, or cannot be printed."""
 
     def count(n: tf.Tensor) -> dict[str, tf.Tensor]:
         i = tf.constant(0)
@@ -166,12 +176,19 @@ def save_troubles(directory: Path) -> None:
     def divide(x: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"y": 1.0 / x}
 
+    def wait(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        types = [tf.float32]
+        queue = tf.raw_ops.FIFOQueueV2(component_types=types, shapes=[[]])
+        (never,) = tf.raw_ops.QueueDequeueV2(handle=queue, component_types=types)
+        return {"y": x + never}
+
     number = [_spec([None], "float32", "x")]
     save(
         directory,
         serving_default=(check, number),
         count=(count, [_spec([None], "int32", "n")]),
         divide=(divide, number),
+        wait=(wait, number),
         imaginary=(lambda x: {"y": tf.complex(x, x)}, number),
         multiply=(
             lambda x: {"y": tf.matmul(x, tf.ones([3, 2]))},
@@ -315,3 +332,24 @@ def until(condition: Any, seconds: float = 30) -> None:
 def half(x: float) -> float:
     """What the model of `save_half_plus_two` answers."""
     return float(np.float32(x) * np.float32(0.5) + np.float32(2))
+
+
+def publish(source: Path, target: Path) -> None:
+    """Puts a version there as train.py does: written elsewhere, then renamed."""
+    hidden = target.with_name(f".{target.name}")
+    shutil.copytree(source, hidden)
+    hidden.rename(target)
+
+
+def factor(client: Client, model: str = "m", version: str = "") -> float:
+    path = f"/v1/models/{model}{version}:predict"
+    status, answer = client.send("POST", path, b'{"instances": [1]}')
+    assert status == 200, answer
+    return float(json.loads(answer)["predictions"][0])
+
+
+def refused(client: Client, version: str = "") -> str:
+    path = f"/v1/models/m{version}:predict"
+    status, answer = client.send("POST", path, b'{"instances": [1]}')
+    assert 400 <= status < 500, answer
+    return str(json.loads(answer)["error"])
