@@ -5,6 +5,7 @@
 
 import base64
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -40,6 +41,7 @@ QUIET = (
 SECONDS = 300
 SEVEN = [(0.28, 0.25), (0.72, 0.25), (0.45, 0.8)]
 ONE = [(0.5, 0.15), (0.5, 0.85)]
+RATES = ("0.0001", "0.003")
 SCRIBBLE = [(0.2, 0.3), (0.8, 0.4), (0.25, 0.5), (0.75, 0.7), (0.3, 0.75), (0.5, 0.25)]
 
 sync_api.expect.set_options(timeout=SECONDS * 1000)
@@ -153,35 +155,57 @@ def probabilities(page: Page) -> dict[str, int]:
     return {words[i - 1]: int(words[i].removesuffix("%")) for i in percents}
 
 
+def choose_job(page: Page, job: int) -> None:
+    """Clicks on a job's row in the table."""
+    number = re.compile(rf"^\s*{job}\s*$")
+    page.locator("#jobs [role=gridcell]", has_text=number).first.click()
+
+
 @pytest.fixture(scope="module")
-def trained(service: Service, pictures: Path) -> int:
-    """A job on the pictures that has succeeded."""
-    config = {"model": "mlp", "epochs": 3, "batch_size": 32, "monitor": True}
-    data = {"dataset": f"folder:{pictures}", "monte_carlo": 5, "name": "pictures"}
-    job = service.submit(config | data)
-    assert service.wait_for(job, "succeeded", "failed")["state"] == "succeeded"
-    return job
-
-
-def test_a_job_from_the_form_to_its_model_card(
-    page: Page, service: Service, pictures: Path
-) -> None:
+def sweep(browser: sync_api.Browser, service: Service, pictures: Path) -> list[int]:
+    """The jobs of a sweep that the form has started; both have succeeded."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(SECONDS * 1000)
+    page.goto(service.url)
     open_form(page)
     choose(page, "#option-model", "mlp")
     page.locator("#option-monitor").get_by_role("checkbox").check()
     fill(page, dataset=f"folder:{pictures}", epochs=2, batch_size=32, monte_carlo=5)
-    fill(page, name="from-the-form", learning_rate=0.002)
+    fill(page, name="pictures")
+    choose(page, "#swept", "learning rate")
+    page.locator("#values").locator("input, textarea").fill(", ".join(RATES))
     page.click("#start")
-    job = int(read(page, "#message", r"Job \d+ is queued").split()[1])
-    config = TrainConfig(**service.get(str(job))["config"])
-    assert config == TrainConfig(
-        **{"model": "mlp", "dataset": f"folder:{pictures}", "epochs": 2},
-        **{"batch_size": 32, "monte_carlo": 5, "monitor": True, "learning_rate": 0.002},
-        **{"name": "from-the-form", "run_dir": service.root / "state" / "runs"},
-        export_dir=service.root / "models",
-    )
-    read(page, "#heading", f"Job {job}: from-the-form · succeeded")
-    assert service.get(str(job))["state"] == "succeeded"
+    assert read(page, "#message", "is queued: 2 jobs").startswith("Sweep 1 ")
+    jobs = sorted(job["id"] for job in service.get("?limit=2")["jobs"])
+    # The first one is shown in the place of the form, while it trains.
+    read(page, "#heading", f"Job {jobs[0]}: pictures · succeeded")
+    page.close()
+    for job in jobs:
+        service.wait_for(job, "succeeded", "failed")
+    return jobs
+
+
+def test_a_job_of_the_form_has_its_options(
+    sweep: list[int], service: Service, pictures: Path
+) -> None:
+    for job, rate in zip(sweep, RATES, strict=True):
+        assert service.get(str(job))["state"] == "succeeded"
+        config = TrainConfig(**service.get(str(job))["config"])
+        assert config == TrainConfig(
+            **{"model": "mlp", "dataset": f"folder:{pictures}", "epochs": 2},
+            **{"batch_size": 32, "monte_carlo": 5, "monitor": True},
+            **{"learning_rate": float(rate), "name": "pictures"},
+            **{"run_dir": service.root / "state" / "runs"},
+            export_dir=service.root / "models",
+        )
+
+
+def test_a_job_from_its_log_to_its_model_card(
+    page: Page, sweep: list[int], service: Service
+) -> None:
+    job = sweep[0]
+    choose_job(page, job)
+    read(page, "#heading", f"Job {job}: pictures · succeeded")
     read(page, "#jobs", "2 of 2")
     log = requests.get(f"{service.url}/v1/jobs/{job}/logs", timeout=SECONDS).text
     assert page.locator("#log pre").inner_text().rstrip() == log.rstrip()
@@ -207,26 +231,17 @@ def test_a_mistake_is_one_line(page: Page, service: Service) -> None:
     assert service.get("?limit=1")["total"] == jobs
 
 
-def test_a_sweep_is_compared(page: Page, service: Service, pictures: Path) -> None:
-    open_form(page)
-    choose(page, "#option-model", "mlp")
-    fill(page, dataset=f"folder:{pictures}", epochs=4, batch_size=32, name="rates")
-    choose(page, "#swept", "learning rate")
-    page.locator("#values").locator("input, textarea").fill("0.0001, 0.003")
-    page.click("#start")
-    assert read(page, "#message", "is queued: 2 jobs").startswith("Sweep ")
+def test_a_sweep_is_compared(page: Page, sweep: list[int], service: Service) -> None:
     page.click("#compare-jobs > button")
     choose(page, "#compared", "sweep 1: learning_rate")
     page.keyboard.press("Escape")
-    jobs = service.get("?limit=2")["jobs"]
-    for job in jobs:
-        service.wait_for(job["id"], "succeeded")
-    sweep = requests.get(f"{service.url}/v1/sweeps/1", timeout=SECONDS).json()
-    rows = sorted(sweep["rows"], key=lambda row: -row["validation"]["accuracy"])
-    assert rows[0]["job"] == sweep["best"]
+    answer = requests.get(f"{service.url}/v1/sweeps/1", timeout=SECONDS).json()
+    rows = sorted(answer["rows"], key=lambda row: -row["validation"]["accuracy"])
+    assert rows[0]["job"] == answer["best"]
+    assert sorted(row["job"] for row in rows) == sweep
     expected = [
         [
-            *(str(row["job"]), str(row["values"]["learning_rate"]), "4"),
+            *(str(row["job"]), str(row["values"]["learning_rate"]), "2"),
             f"{row['validation']['loss']:.4f}",
             f"{row['validation']['accuracy']:.2%}",
         ]
@@ -265,8 +280,9 @@ def test_cancelled_and_resumed_while_the_log_grows(
     read(page, "#heading", f"Job {job}: long · cancelled")
 
 
+@pytest.mark.usefixtures("sweep")
 def test_a_dropped_image_is_what_the_model_sees(
-    page: Page, service: Service, pictures: Path, trained: int
+    page: Page, service: Service, pictures: Path
 ) -> None:
     page.get_by_role("tab", name="Try").click()
     choose(page, "#model", "pictures")
@@ -279,7 +295,7 @@ def test_a_dropped_image_is_what_the_model_sees(
     seen = seen[..., 0] if seen.ndim == 3 else seen
     np.testing.assert_array_equal(seen[::8, ::8], pixels)
 
-    model = tf.saved_model.load(str(service.root / "models" / "pictures" / "1"))
+    model = tf.saved_model.load(str(service.root / "models" / "pictures" / "2"))
     images = tf.constant(pixels[np.newaxis, ..., np.newaxis])
     answer = model.signatures["serving_default"](images=images)["probabilities"][0]
     assert percents == {
@@ -332,9 +348,9 @@ def test_a_drawn_digit_is_recognized_and_a_scribble_uncertain(
     assert entropies["scribble"] > 10 * max(entropies["1"], entropies["7"])
 
 
-def test_the_inside_of_a_run(page: Page, trained: int) -> None:
+def test_the_inside_of_a_run(page: Page, sweep: list[int]) -> None:
     page.get_by_role("tab", name="Inside").click()
-    choose(page, "#run", f"job {trained}: pictures")
+    choose(page, "#run", f"job {sweep[0]}: pictures")
     sync_api.expect(page.locator("#statistics img")).to_be_visible()
     for view in ("#network", "#distributions", "#statistics"):
         assert image(page, view).std() > 0
@@ -360,9 +376,7 @@ def test_a_sweep_goes_on_as_in_the_picture(
     answer = requests.get(f"{service.url}/v1/sweeps/{sweep}", timeout=SECONDS)
     first, second = (row["job"] for row in answer.json()["rows"])
     wait_until(lambda: service.get(str(first))["state"] == "succeeded", seconds=600)
-    page.locator(
-        "#jobs [role=gridcell]", has_text=re.compile(rf"^\s*{second}\s*$")
-    ).click()
+    choose_job(page, second)
     wait_until(lambda: len(service.get(f"{second}/metrics")) == 5, seconds=600)
     read(page, "#heading", r"epoch 6 of 6, step [1-4]\d\d")
     keep("jobs")
@@ -413,21 +427,10 @@ class Unasked(Service):
     asked = "/docs"
 
 
-def test_an_open_page_does_not_keep_the_service_from_stopping(
-    browser: sync_api.Browser, tmp_path: Path
-) -> None:
-    service = Service(tmp_path).start()
-    page = browser.new_page()
-    page.goto(service.url)
-    page.locator("#start-a-job").wait_for()
-    service.stop()
-    page.close()
-    assert service.process.returncode == 0
-
-
-def test_with_a_token_the_page_asks_for_it(
+def test_with_a_token_the_page_asks_for_it_and_the_service_can_stop(
     browser: sync_api.Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """An open page holds streams, which Gradio's private `app.stop_event` ends."""
     monkeypatch.setenv("KERASNORM_TOKEN", "a secret")
     service = Unasked(tmp_path).start()
     page = browser.new_page()
@@ -445,8 +448,9 @@ def test_with_a_token_the_page_asks_for_it(
             page.get_by_role("button", name="Login").click()
             page.get_by_text(expected).first.wait_for()
     finally:
-        page.close()
         service.stop()
+        page.close()
+    assert service.process.returncode == 0
 
 
 def test_a_service_without_jobs_has_predictions_alone(
@@ -466,15 +470,13 @@ def test_a_service_without_jobs_has_predictions_alone(
         service.stop()
 
 
-def test_without_gradio_there_is_no_page(tmp_path: Path) -> None:
-    code = """
-import runpy, sys
-sys.modules["gradio"] = None
-runpy.run_module("service", run_name="__main__", alter_sys=True)
-"""
-    service = Service(tmp_path)
-    service._command[1:3] = ["-c", code]
-    service.start()
+def test_without_gradio_there_is_no_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = 'raise ModuleNotFoundError("No module named gradio", name="gradio")'
+    (tmp_path / "gradio.py").write_text(missing)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    service = Service(tmp_path).start()
     try:
         assert requests.get(service.url, timeout=SECONDS).status_code == 404
     finally:

@@ -70,12 +70,13 @@ def ask(port: int, seed: int, end: float, counts: collections.Counter[str]) -> N
             counts["gone meanwhile"] += 1
             continue
         assert status == 200, answer
-        predictions = np.float32(json.loads(answer)["predictions"]).tolist()
+        predictions: list[float] = json.loads(answer)["predictions"]
+        shown = [float(np.float32(prediction)) for prediction in predictions]
         products = [
             [float(np.float32(x) * np.float32(factor)) for x in numbers]
             for factor in allowed
         ]
-        assert predictions in products, (numbers, predictions, allowed)
+        assert shown in products, (numbers, shown, allowed)
         counts["answered"] += 1
     client.connection.close()
 

@@ -368,12 +368,12 @@ def test_what_waits_is_answered_by_a_service_that_stops(
     stubs = Stubs(port)
     service.start()
     try:
-        count = request("troubles", "count", n=np.int32([50_000]))
+        count = request("troubles", "count", n=np.int32([20_000]))
         tasks = [stubs.predict.future(count, timeout=60) for _ in range(12)]
         time.sleep(0.5)
         service.process.terminate()
         for task in tasks:
-            assert tf.make_ndarray(task.result().outputs["y"]) == [50_000]
+            assert tf.make_ndarray(task.result().outputs["y"]) == [20_000]
         service.process.communicate(timeout=60)
         assert service.process.returncode == 0
     finally:
