@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.page.pictures import fitted, ink_of_photograph, like_mnist, shown
+from service.page.pictures import Shape, fitted, ink_of_photograph, like_mnist, shown
 from tests.conftest import REPOSITORY
 from training.errors import UserError
 
@@ -29,17 +29,22 @@ def strokes(top: int, left: int, scale: int) -> np.ndarray:
     return ink
 
 
+def drawn(ink: np.ndarray, shape: Shape = (28, 28, 1)) -> np.ndarray:
+    """The image of a drawing that is not empty."""
+    image = like_mnist(ink, shape)
+    assert image is not None
+    return image
+
+
 @pytest.mark.parametrize("place", [(0, 0, 5), (100, 150, 5), (30, 60, 10), (0, 180, 7)])
 def test_drawings_have_mnists_size_and_place(place: tuple[int, int, int]) -> None:
-    image = like_mnist(strokes(*place), (28, 28, 1))
-    assert image is not None
-    assert (image.shape, image.dtype) == ((28, 28, 1), np.uint8)
+    image = drawn(strokes(*place))
+    assert image.shape == (28, 28, 1)
+    assert image.dtype == np.uint8
     rows, columns = (np.flatnonzero(image[..., 0].any(axis=a)) for a in (1, 0))
-    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (20, 10)
+    assert (int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1) == (20, 10)
     assert np.abs(centre(image[..., 0]) - 13.5).max() <= 0.5
-    np.testing.assert_allclose(
-        image, like_mnist(strokes(0, 0, 10), (28, 28, 1)), atol=4
-    )
+    np.testing.assert_allclose(image, drawn(strokes(0, 0, 10)), atol=4)
 
 
 def test_nothing_drawn_is_no_drawing() -> None:
@@ -47,8 +52,8 @@ def test_nothing_drawn_is_no_drawing() -> None:
 
 
 def test_drawings_for_other_models() -> None:
-    assert like_mnist(strokes(0, 0, 5), (64, 48, 3)).shape == (64, 48, 3)
-    assert like_mnist(strokes(0, 0, 5), (None, None, 3)).shape == (28, 28, 3)
+    assert drawn(strokes(0, 0, 5), (64, 48, 3)).shape == (64, 48, 3)
+    assert drawn(strokes(0, 0, 5), (None, None, 3)).shape == (28, 28, 3)
     with pytest.raises(UserError, match=r"1 or 3 channels\. Received: 2"):
         like_mnist(strokes(0, 0, 5), (28, 28, 2))
 
@@ -60,8 +65,7 @@ def test_mnists_own_digits_stay_as_they_are() -> None:
     digits = np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28)[:200]
     for digit in digits:
         ink = digit.repeat(10, axis=0).repeat(10, axis=1)
-        image = like_mnist(ink, (28, 28, 1))
-        assert image is not None
+        image = drawn(ink)
         shifts = [
             np.abs(np.roll(digit, (y, x), (0, 1)) - image[..., 0].astype(float)).mean()
             for y in (-1, 0, 1)

@@ -56,12 +56,12 @@ def save_scale(directory: Path, factor: float) -> None:
     module = tf.Module()
     module.factor = tf.Variable(float(factor))
 
-    @tf.function(input_signature=[_spec([None], "float32", "x")])
     def scale(x: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"y": module.factor * x}
 
-    module.scale = scale
-    tf.saved_model.save(module, str(directory), signatures=scale)
+    inputs = [_spec([None], "float32", "x")]
+    module.scale = tf.function(scale, input_signature=inputs)
+    tf.saved_model.save(module, str(directory), signatures=module.scale)
 
 
 def save_half_plus_two(directory: Path) -> None:

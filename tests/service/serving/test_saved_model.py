@@ -27,7 +27,7 @@ def test_every_order_of_names_is_run_by_one_callable(
 
     monkeypatch.setattr(session, "make_callable", record)
     model = SavedModel(models / "pair" / "1")
-    inputs = {"a": np.float32([1]), "b": np.int32([[1, 2]])}
+    inputs = {"a": np.array([1], "float32"), "b": np.array([[1, 2]], "int32")}
     for names in (["a", "b"], ["b", "a"]):
         for outputs in (["sum", "first"], ["first", "sum"]):
             results = model.run(
