@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.jobs import routes
 from service.jobs.job_queue import Queue, QueueConfig
-from service.security import Guard, is_loopback
+from service.security import LOOPBACK, Guard, is_loopback
 from service.serving.config import ServingConfig
 from service.serving.routes import Serving
 
@@ -42,7 +42,7 @@ class Settings:
 
     serving: ServingConfig
     jobs: QueueConfig | None = None
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     token: str | None = None
 
 

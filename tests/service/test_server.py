@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from service import ray_serve, server
-from service.__main__ import _parser
+from service import server
+from service.options import ServiceOptions
 from tests.service.services import Service, wait_until
 
 
@@ -33,14 +32,14 @@ def test_nobody_can_connect_before_there_is_an_answer(
         with contextlib.closing(socket.socket()) as client:
             could_connect.append(client.connect_ex(("127.0.0.1", port)) == 0)
 
-    monkeypatch.setattr(server, "_add_page", try_to_connect)
+    monkeypatch.setattr(server, "add_page", try_to_connect)
     monkeypatch.setattr(uvicorn.Server, "run", try_to_connect)
     monkeypatch.setattr(
         server, "signal", SimpleNamespace(SIGINT=2, SIGTERM=15, signal=print)
     )
     options = ["--port", str(port), "--grpc-port", "0", "--serve-only"]
     options += ["--model-base-path", str(tmp_path)]
-    server.serve(_parser().parse_args(options), None)
+    server.serve(ServiceOptions.read(options), None)
     assert could_connect == [False, True]
 
 
@@ -64,7 +63,7 @@ def test_grpc_ends_before_the_application() -> None:
         threading.Timer(0.3, finish).start()
         return ended
 
-    running = server._Server(uvicorn.Config(application, port=0, log_level="warning"))
+    running = server.Server(uvicorn.Config(application, port=0, log_level="warning"))
     running.end_grpc = end_grpc
     thread = threading.Thread(target=running.run)
     thread.start()
@@ -72,17 +71,6 @@ def test_grpc_ends_before_the_application() -> None:
     running.should_exit = True
     thread.join()
     assert ends == ["gRPC", "application"]
-
-
-def test_fewer_replicas_at_most_than_at_least_are_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ["--min-replicas", "5", "--max-replicas", "4"]
-    monkeypatch.setattr(sys, "argv", ["service.ray_serve", *options])
-    assert ray_serve.main() == 2
-    assert capsys.readouterr().err == (
-        "error: `--max-replicas` must be at least `--min-replicas`. Received: 4, 5.\n"
-    )
 
 
 @pytest.fixture
