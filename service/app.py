@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.jobs import routes
 from service.jobs.job_queue import Queue, QueueConfig
-from service.security import LOOPBACK, Guard, is_loopback
+from service.security import LOOPBACK, protect
 from service.serving.config import ServingConfig
 from service.serving.routes import Serving
 
@@ -86,10 +86,10 @@ def create_app(
     # Last: they take what is left of /v1/.
     app.router.routes.extend(serving.routes)
     app.add_middleware(_ModelsFirst, serving=serving)
-    # Last, and so before all others.
-    app.add_middleware(
-        Guard,
-        loopback=is_loopback(settings.host),
+    # Added last, so that it comes first.
+    protect(
+        app,
+        host=settings.host,
         token=settings.token,
         jobs=routes.PATHS,
         max_job_bytes=_MAX_JOB_BYTES,
