@@ -6,7 +6,6 @@ from training import ray_workers
 from training.cli import interruption
 from training.cli.command_line import CommandLine, read, resumed
 from training.cli.quiet import start_tensorflow
-from training.cli.submit import submit
 from training.errors import UserError
 
 
@@ -24,6 +23,9 @@ def main() -> int:
         if options.submit is not None and options.resume is not None:
             raise UserError("`--submit` starts a new job; leave out `--resume`.")
         if options.submit is not None:
+            # Here, so that no other job waits for what submitting imports.
+            from training.cli.submit import submit
+
             return 0 if submit(options.submit, options.job()) else 1
         _train(options)
     except (Exception, KeyboardInterrupt) as error:

@@ -3,7 +3,6 @@
 import json
 import platform
 import shutil
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,11 +14,12 @@ from kerasnorm.transforms.monte_carlo import draw_masks
 from training.config import TrainConfig
 from training.data.pipeline import Data, resize
 from training.errors import UserError, first_line
+from training.run import files
 
-_UNCERTAINTY = """
-`monte_carlo`: `images` as above, `seed` and `samples`, int32, (): the prediction
-averaged over that many random dropout masks. The same seed and images give the same
-answer; no variable changes.
+_UNCERTAINTY = f"""
+`{files.MONTE_CARLO_SIGNATURE}`: `images` as above, `seed` and `samples`, int32, ():
+the prediction averaged over that many random dropout masks. The same seed and images
+give the same answer; no variable changes.
 
 | output | type | meaning |
 |---|---|---|
@@ -29,8 +29,6 @@ answer; no variable changes.
 | `mutual_information` | float32 (batch,) | its part that lies in the model |
 """
 
-CARD = "MODEL_CARD.md"
-_RUN = "Run `{}`, with these options:"
 SOFTWARE = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
 
 
@@ -38,7 +36,7 @@ def export(
     model: keras.Model,
     data: Data,
     config: TrainConfig,
-    metrics: Mapping[str, Mapping[str, float]],
+    metrics: files.Metrics,
     run: str,
 ) -> Path:
     """Writes the next version of the model, whole or not at all.
@@ -66,7 +64,8 @@ def export(
         shutil.rmtree(staging, ignore_errors=True)
         folding = _write_saved_model(model, data, config, staging)
         card = _model_card(data, config, metrics, folding, run)
-        (staging / CARD).write_text(card, encoding="utf-8")
+        (staging / files.CARD).write_text(card, encoding="utf-8")
+        files.write_card(staging, _card_data(data, config, metrics, run))
         return _publish(staging, directory)
     except (OSError, tf.errors.OpError) as error:
         shutil.rmtree(staging, ignore_errors=True)
@@ -107,7 +106,9 @@ def _write_saved_model(
         archive.track(model)
         number = tf.TensorSpec((), "int32")
         archive.add_endpoint(
-            "monte_carlo", monte_carlo, input_signature=[images, number, number]
+            files.MONTE_CARLO_SIGNATURE,
+            monte_carlo,
+            input_signature=[images, number, number],
         )
     archive.write_out(str(directory), verbose=False)
     return folding
@@ -115,9 +116,10 @@ def _write_saved_model(
 
 def _version_of(run: str, directory: Path) -> Path | None:
     """The version that a run has exported already, before it was killed."""
-    for card in directory.glob(f"[0-9]*/{CARD}"):
-        if _RUN.format(run) in card.read_text(encoding="utf-8"):
-            return card.parent
+    for path in directory.glob("[0-9]*"):
+        card = files.model_card(path)
+        if card is not None and card.run == run:
+            return path
     return None
 
 
@@ -133,17 +135,30 @@ def _publish(staging: Path, directory: Path) -> Path:
                 raise
 
 
+def _card_data(
+    data: Data, config: TrainConfig, metrics: files.Metrics, run: str
+) -> files.ModelCard:
+    return files.ModelCard(
+        run=run,
+        classes=list(data.labels),
+        dataset=data.name,
+        dataset_version=data.version,
+        metrics=metrics,
+        options=config.model_dump(mode="json"),
+    )
+
+
 def _model_card(
     data: Data,
     config: TrainConfig,
-    metrics: Mapping[str, Mapping[str, float]],
+    metrics: files.Metrics,
     folding: list[str],
     run: str,
 ) -> str:
     labels = "\n".join(f"| {i} | {name} |" for i, name in enumerate(data.labels))
     scores = "\n".join(
-        f"| {split} | {data.sizes[split]} | {m['loss']:.4f} | {m['accuracy']:.4f} |"
-        for split, m in metrics.items()
+        f"| {split} | {data.sizes[split]} | {s.loss:.4f} | {s.accuracy:.4f} |"
+        for split, s in metrics
     )
     checksums = "\n".join(f"| {n} | `{c}` |" for n, c in data.checksums.items())
     notes = "".join(f"\n- {note}" for note in data.notes)
@@ -165,8 +180,8 @@ def _model_card(
 
 ## Signature
 
-`serving_default`: `images`, {data.dtype}, (any batch size, {shape}), as the dataset
-has them. {inside} inside.
+`{files.DEFAULT_SIGNATURE}`: `images`, {data.dtype}, (any batch size, {shape}), as the
+dataset has them. {inside} inside.
 
 | output | type | meaning |
 |---|---|---|
@@ -185,7 +200,7 @@ The directory above this one is a model base path of TensorFlow Serving. Send
 
 ```python
 model = tf.saved_model.load("<this directory>")
-answer = model.signatures["serving_default"](images=images)
+answer = model.signatures["{files.DEFAULT_SIGNATURE}"](images=images)
 ```
 
 ## Metrics
@@ -213,7 +228,7 @@ In inference mode.
 
 ## Training
 
-{_RUN.format(run)}
+Run `{run}`, with these options:
 
 ```json
 {config.model_dump_json(indent=2)}

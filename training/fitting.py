@@ -8,13 +8,15 @@ from pathlib import Path
 import keras
 
 import models
+from training.cluster.fit import fit_together
 from training.cluster.team import Team
 from training.config import TrainConfig
 from training.data.pipeline import Data
 from training.errors import UserError
 from training.report.monitor import draw, make_monitor
+from training.run import files
 from training.run.checkpoint import Checkpoint, RunState
-from training.run.progress import Progress
+from training.run.progress import ReportProgress
 
 WARM_UP = 0.2  # of all steps
 
@@ -95,7 +97,7 @@ def fit(
         checkpoint = Checkpoint(model, state, directory)
         checkpoint.restore()
     done = config.epochs if state.stopped_early else len(state.history)
-    if not team.is_same(done):
+    if not team.all_equal(done):
         raise UserError(
             "All workers must see the same checkpoints, in a shared file system. "
             f"Received: {directory} with {done} epochs here, others elsewhere."
@@ -109,15 +111,15 @@ def fit(
     ]
     if directory is not None and team.is_chief:
         callbacks = [
-            keras.callbacks.TensorBoard(str(directory / "logs")),
-            Progress(directory, config.epochs, steps),
+            keras.callbacks.TensorBoard(str(directory / files.TENSORBOARD)),
+            ReportProgress(directory, config.epochs, steps),
             *callbacks,
             checkpoint,
         ]
     train = (
         functools.partial(model.fit, shuffle=False)  # `data` has shuffled
         if team.is_one_device
-        else functools.partial(team.fit, model)
+        else functools.partial(fit_together, team, model)
     )
     train(
         data.epochs(done, config.epochs, config.batch_size, config.seed),

@@ -1,10 +1,8 @@
 """One training job: `train` starts it, `resume` goes on with it."""
 
 import contextlib
-import json
 import shlex
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import keras
@@ -20,20 +18,11 @@ from training.export import export
 from training.fitting import compiled_model, fit
 from training.report import pictures
 from training.report.evaluation import finish
-from training.run.atomic import check_writable, write_atomically
+from training.run import files
+from training.run.atomic import check_writable
 from training.run.claim import check_claim, claim, run_id
 from training.run.directory import create
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a finished run has reached, as in its result.json."""
-
-    directory: Path
-    export: Path
-    epochs: int
-    training_seconds: float
-    metrics: dict[str, dict[str, float]]
+from training.run.files import Result
 
 
 def train(config: TrainConfig) -> Result | None:
@@ -102,7 +91,7 @@ def _assist(config: TrainConfig, team: Team, directory: Path | None) -> None:
     data = team.chief_first(lambda: load(config))
     model = team.build(lambda: compiled_model(config, data))
     fit(model, config, team, data, directory)
-    team.wait()
+    team.barrier()
 
 
 def _run(config: TrainConfig, team: Team, data: Data, directory: Path) -> Result:
@@ -132,29 +121,24 @@ def _run(config: TrainConfig, team: Team, data: Data, directory: Path) -> Result
             training_seconds=round(sum(row["seconds"] for row in history), 1),
             metrics=metrics,
         )
-        write_atomically(
-            directory / "result.json", json.dumps(asdict(result), indent=2, default=str)
-        )
+        files.write_result(result)
     except (UserError, OSError, tf.errors.OpError) as error:
         reason = first_line(error)
         raise UserError(f"{reason} The run is kept; go on with: {hint}") from error
     _show(result)
     # The others have nothing left to lose.
     with contextlib.suppress(UserError):
-        team.wait()
+        team.barrier()
     return result
 
 
 def _finished(directory: Path, config: TrainConfig) -> Result | None:
     """What a run has reached if it has finished and its export is where it belongs."""
-    path = directory / "result.json"
-    if not path.exists():
+    result = files.result(directory)
+    belongs = config.export_dir / config.export_name
+    if result is None or result.export.parent != belongs:
         return None
-    values = json.loads(path.read_text(encoding="utf-8"))
-    export = Path(values["export"])
-    if export.parent != config.export_dir / config.export_name or not export.is_dir():
-        return None
-    return Result(**{**values, "directory": directory, "export": export})
+    return result.model_copy(update={"directory": directory})
 
 
 def _description(config: TrainConfig, data: Data, model: keras.Model) -> str:

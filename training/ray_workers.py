@@ -106,14 +106,14 @@ def connect(address: str, option: str) -> None:
         raise UserError(wanted + first_line(error)) from error
 
 
-def _work(job: dict[str, str]) -> None:
+def _work(told: dict[str, str]) -> None:
     """What each worker does; at a restart it goes on."""
     from training import job
 
     absl.logging.set_verbosity(absl.logging.ERROR)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    config = TrainConfig.model_validate_json(job["config"])
-    job.resume(Path(job["directory"]), config)
+    config = TrainConfig.model_validate_json(told["config"])
+    job.resume(Path(told["directory"]), config)
 
 
 def _reason(error: Exception) -> str:

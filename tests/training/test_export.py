@@ -16,10 +16,14 @@ from PIL import Image
 import kerasnorm
 import models
 from tests.conftest import REPOSITORY, Run
+from training.cli.command_line import load as load_config
 from training.config import TrainConfig
 from training.data.pipeline import Data, load
 from training.errors import UserError
 from training.export import export
+from training.run import files
+from training.run.claim import run_id
+from training.run.files import Metrics, Scores
 
 Split = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
@@ -131,6 +135,14 @@ def test_the_model_card(finished: Run) -> None:
     config = re.search(r"```json\n(.*?)```", card, re.DOTALL)
     assert config is not None
     assert TrainConfig.model_validate_json(config[1]).epochs == 1
+    read = files.model_card(directory)
+    assert read is not None
+    assert read.run == run_id(run)
+    assert f"Run `{read.run}`" in card
+    assert (read.dataset, read.dataset_version) == ("fashion_mnist", "3.0.1")
+    assert (len(read.classes), read.classes[9]) == (10, "Ankle boot")
+    assert read.metrics == Metrics.model_validate(metrics)
+    assert TrainConfig.model_validate(read.options) == load_config(run / files.CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +258,8 @@ def test_the_model_is_folded_unless_it_is_not_to_be(
     assert "`monte_carlo`: `images` as above" in card
 
 
-METRICS = {"test": {"loss": 1.0, "accuracy": 0.5}}
+_SCORES = Scores(accuracy=0.5, loss=1.0)
+METRICS = Metrics(train=_SCORES, validation=_SCORES, test=_SCORES)
 
 
 def write(small: tuple[keras.Model, Data], directory: Path, run: str = "first") -> Path:
@@ -296,13 +309,16 @@ from training.config import TrainConfig
 from training.data.pipeline import load
 from training.errors import UserError
 from training.export import export
+from training.run.files import Metrics, Scores
 
+scores = Scores(accuracy=0.5, loss=1.0)
+metrics = Metrics(train=scores, validation=scores, test=scores)
 config = TrainConfig(dataset="folder:" + sys.argv[1], export_dir=sys.argv[2], name="m")
 data = load(config)
 model = models.build("mlp", data.shape, len(data.labels))
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
 try:
-    export(model, data, config, {}, "staging")
+    export(model, data, config, metrics, "staging")
 except UserError as error:
     sys.exit(f"error: {error}")
 """

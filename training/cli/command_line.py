@@ -18,6 +18,7 @@ from training.cli import settings
 from training.cli.settings import nearest, option
 from training.config import Location, TrainConfig
 from training.errors import UserError
+from training.run import files
 
 ENVIRONMENT_PREFIX = "KERASNORM_"
 TOKEN = f"{ENVIRONMENT_PREFIX}TOKEN"  # no option: it must not end up in a config
@@ -173,7 +174,7 @@ def resumed(directory: Path, given: TrainConfig) -> TrainConfig:
     Raises:
         UserError: If the directory holds no run or an option contradicts it.
     """
-    config = load(directory / "config.json")
+    config = load(directory / files.CONFIG)
     for field in given.model_fields_set - _MOVABLE:
         if (value := getattr(given, field)) != getattr(config, field):
             raise UserError(

@@ -11,6 +11,7 @@ import kerasnorm
 from training.config import TrainConfig
 from training.data.pipeline import SPLITS, Data
 from training.report import pictures
+from training.run import files
 
 MOST_IMAGES = 10_000
 """So many test images at most are predicted with random masks."""
@@ -22,15 +23,15 @@ def finish(
     config: TrainConfig,
     history: list[dict[str, float]],
     directory: Path,
-) -> dict[str, dict[str, float]]:
+) -> files.Metrics:
     """Evaluates in inference mode; writes model.keras and the pictures.
 
     Returns:
         Loss and accuracy by split.
     """
     batch_size = config.batch_size
-    model.save(directory / "model.keras")
-    metrics = {
+    model.save(directory / files.MODEL)
+    scores = {
         split: model.evaluate(
             data.batches(split, batch_size), return_dict=True, verbose=0
         )
@@ -43,19 +44,19 @@ def finish(
     worst = pictures.worst_mistakes(true, probabilities)
     images = _pick(test, worst)
     counts = pictures.confusion_matrix(true, probabilities.argmax(1), len(data.labels))
-    pictures.draw_curves(history, directory / "curves.png")
-    pictures.draw_confusion(counts, data.labels, directory / "confusion.png")
+    pictures.draw_curves(history, directory / files.CURVES_PICTURE)
+    pictures.draw_confusion(counts, data.labels, directory / files.CONFUSION_PICTURE)
     pictures.draw_mistakes(
         images,
         true[worst],
         probabilities[worst],
         data.labels,
-        directory / "mistakes.png",
+        directory / files.MISTAKES_PICTURE,
     )
     if config.monte_carlo:
-        path = directory / "certainty.png"
+        path = directory / files.CERTAINTY_PICTURE
         _show_certainty(model, data, config, config.monte_carlo, path)
-    return metrics
+    return files.Metrics.model_validate(scores)
 
 
 def _show_certainty(

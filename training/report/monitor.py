@@ -7,8 +7,7 @@ import numpy as np
 import kerasnorm
 from training.config import TrainConfig
 from training.data.pipeline import Data
-
-PICTURE = "monitor.png"
+from training.run import files
 
 _IMAGES = 256
 _RECORDS = 50
@@ -35,4 +34,4 @@ def make_monitor(
 def draw(monitor: kerasnorm.ShiftMonitor, directory: Path) -> None:
     """Draws what has been recorded, if training has come to a record."""
     if monitor.history:
-        monitor.plot(directory / PICTURE)
+        monitor.plot(directory / files.MONITOR_PICTURE)

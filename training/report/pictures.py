@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kerasnorm import MonteCarloPrediction
+from training.run.files import Metrics
 
 _DPI = 150
 _MOST_LABELS_WITH_COUNTS = 20
@@ -17,13 +18,13 @@ _MISTAKE_COLUMNS, _MISTAKE_ROWS = 6, 4
 _CERTAINTY_BINS, _CERTAINTY_IMAGES = 10, 8
 
 
-def print_metrics(metrics: Mapping[str, Mapping[str, float]]) -> None:
+def print_metrics(metrics: Metrics) -> None:
     """Loss and accuracy by split."""
     table = Table("split", title=None)
     table.add_column("loss", justify="right")
     table.add_column("accuracy", justify="right")
-    for split, values in metrics.items():
-        table.add_row(split, f"{values['loss']:.4f}", f"{values['accuracy']:.2%}")
+    for split, scores in metrics:
+        table.add_row(split, f"{scores.loss:.4f}", f"{scores.accuracy:.2%}")
     Console().print(table)
 
 

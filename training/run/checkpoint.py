@@ -1,10 +1,8 @@
 """One checkpoint after each epoch that holds everything a run needs to go on."""
 
-import csv
 import io
 import json
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import tensorflow as tf
 
 import kerasnorm
 from training.errors import UserError, first_line
-from training.run.atomic import write_atomically
+from training.run import files
 from training.run.claim import check_claim
 
 # Keras's own `BackupAndRestore` saves neither the state of EarlyStopping nor a
@@ -112,7 +110,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._directory = directory
         self._manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(model=model, optimizer=model.optimizer, run=state),
-            str(directory / "checkpoints"),
+            str(directory / files.CHECKPOINTS),
             max_to_keep=2,
         )
 
@@ -158,17 +156,9 @@ class Checkpoint(keras.callbacks.Callback):
             ) from error
 
     def _write_history(self) -> None:
-        _write_csv(self._state.history, self._directory / "history.csv")
+        files.write_rows(self._directory / files.HISTORY, self._state.history)
         if self._state.records:
-            _write_csv(self._state.records, self._directory / "monitor.csv")
-
-
-def _write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue())
+            files.write_rows(self._directory / files.MONITOR, self._state.records)
 
 
 def _is_readable(path: str) -> bool:

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from training.config import TrainConfig
-from training.run.atomic import check_writable, write_atomically
+from training.run import files
+from training.run.atomic import check_writable
 
 
 def create(config: TrainConfig) -> Path:
@@ -14,7 +15,7 @@ def create(config: TrainConfig) -> Path:
     """
     check_writable(config.run_dir, "--run-dir")
     directory = _new(config)
-    write_atomically(directory / "config.json", config.model_dump_json(indent=2) + "\n")
+    files.write_config(directory, config)
     return directory
 
 

@@ -1,18 +1,17 @@
 """How far a run has come, for whoever looks at it from outside."""
 
 import contextlib
-import json
 import time
 from pathlib import Path
 
 import keras
 
-from training.run.atomic import write_atomically
+from training.run import files
 
 _SECONDS_BETWEEN_WRITES = 1.0
 
 
-class Progress(keras.callbacks.Callback):
+class ReportProgress(keras.callbacks.Callback):
     """Says in progress.json, about once a second, how far training has come.
 
     Args:
@@ -25,7 +24,7 @@ class Progress(keras.callbacks.Callback):
 
     def __init__(self, directory: Path, epochs: int, steps: int) -> None:
         super().__init__()
-        self._path = directory / "progress.json"
+        self._directory = directory
         self._epoch = self._epochs = epochs
         self._steps = steps
         self._next_write = 0.0
@@ -47,12 +46,9 @@ class Progress(keras.callbacks.Callback):
         self._write(self._steps)
 
     def _write(self, step: int) -> None:
-        values = {
-            "epoch": self._epoch,
-            "epochs": self._epochs,
-            "step": step,
-            "steps": self._steps,
-        }
+        progress = files.Progress(
+            epoch=self._epoch, epochs=self._epochs, step=step, steps=self._steps
+        )
         # Only to be looked at: a full disk must not end the run here.
         with contextlib.suppress(OSError):
-            write_atomically(self._path, json.dumps(values))
+            files.write_progress(self._directory, progress)

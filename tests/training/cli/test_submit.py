@@ -22,6 +22,7 @@ class Handler(BaseHTTPRequestHandler):
         body = text.encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
         self.wfile.write(body)
 
@@ -53,6 +54,7 @@ def submitted(server: ThreadingHTTPServer, *answers: tuple[int, str]) -> bool:
 TAKEN = (201, '{"id": 7}')
 REFUSED = (401, '{"detail": "Job calls need a token."}')
 SUCCEEDED = (200, "event: end\ndata: succeeded\n\n")
+SIGN_OF_LIFE = ": ping\n\n"
 
 
 @pytest.mark.parametrize(
@@ -92,8 +94,25 @@ def test_a_job_is_followed_over_failures_of_the_service(
     assert submitted(server, TAKEN, begun, down, down, SUCCEEDED)
     out, err = capsys.readouterr()
     assert out.splitlines()[1:] == ["one", "two", "The job: succeeded."]
-    assert err.endswith("/v1/jobs/7 does not answer (HTTPError); asking again.\n")
+    assert err.endswith("/v1/jobs/7 does not answer (HTTPStatusError); asking again.\n")
     assert err.count("\n") == 1
+
+
+def test_each_line_of_the_log_is_printed_once_as_it_is(
+    server: ThreadingHTTPServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty line, too, but nothing for a sign of life."""
+    events = [
+        *("data: one\nid: 4\n\n", "id: 5\n\n", "data:   a: b\nid: 12\n\n"),
+        *("data: page\ndata: break\nid: 23\n\n", "data: \u2028 and \x85\nid: 30\n\n"),
+    ]
+    log = SIGN_OF_LIFE + SIGN_OF_LIFE.join(events) + SIGN_OF_LIFE
+    assert submitted(server, TAKEN, (200, log), (200, SIGN_OF_LIFE + SUCCEEDED[1]))
+    shown = capsys.readouterr().out.split("\n")[1:]
+    assert shown == [
+        *("one", "", "  a: b", "page", "break", "\u2028 and \x85"),
+        *("The job: succeeded.", ""),
+    ]
 
 
 def test_a_job_that_may_not_be_followed_any_more_is_given_up(

@@ -21,6 +21,7 @@ from tests.conftest import REPOSITORY
 from tests.kerasnorm.layers.test_replicas import Replicas, free_addresses, start_worker
 from tests.training.test_job import assert_same_end, history
 from training.cluster.devices import strategy
+from training.cluster.fit import fit_together
 from training.cluster.team import Team
 from training.config import TrainConfig
 from training.errors import UserError
@@ -84,7 +85,8 @@ def fit_as_a_team(number: int, name: str, options: dict) -> list[tuple[dict, Arr
     team = the_team(config)
     model = team.build(lambda: compiled(name, **options))
     logs = Logs()
-    team.fit(
+    fit_together(
+        team,
         model,
         dataset().prefetch(1),
         steps_per_epoch=len(SIZES),
@@ -344,7 +346,7 @@ def test_a_worker_whose_fellow_does_not_come_says_so(
     addresses = free_addresses(2)
     task = {"type": "worker", "index": index}
     script = (
-        "import sys; from training import roll_call; import train\n"
+        "import sys; from training.cluster import roll_call; import train\n"
         "roll_call.LONGEST_WAIT_SECONDS = 2.0\n"
         "sys.argv = ['train.py', '--distribute', 'multiworker']\n"
         "sys.exit(train.main())"

@@ -1,0 +1,215 @@
+"""The files of a run and of its export: their names, what is in them, how to read them.
+
+A run's directory holds the files of the first group, a version's directory those of
+the second. A reader treats a damaged file as if it were not there.
+"""
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, PositiveInt, WithJsonSchema
+
+from training.config import TrainConfig
+from training.run.atomic import write_atomically
+
+CONFIG = "config.json"  # the options: a TrainConfig
+PROGRESS = "progress.json"  # a Progress, written about once a second
+HISTORY = "history.csv"  # a row of metrics for each finished epoch
+MONITOR = "monitor.csv"  # a row for each record of the ShiftMonitor
+RESULT = "result.json"  # a Result, written last
+LOG = "log.txt"  # what the trainers of a service print
+TENSORBOARD = "logs"
+CHECKPOINTS = "checkpoints"
+MODEL = "model.keras"
+CURVES_PICTURE = "curves.png"
+CONFUSION_PICTURE = "confusion.png"
+MISTAKES_PICTURE = "mistakes.png"
+CERTAINTY_PICTURE = "certainty.png"
+MONITOR_PICTURE = "monitor.png"
+
+GRAPH = "saved_model.pb"
+CARD = "MODEL_CARD.md"  # for people
+CARD_DATA = "model_card.json"  # a ModelCard, for programs
+WARM_UP_REQUESTS = Path("assets.extra", "tf_serving_warmup_requests")
+DEFAULT_SIGNATURE = "serving_default"
+MONTE_CARLO_SIGNATURE = "monte_carlo"
+
+# What Python raises for a file that train.py has not written.
+_DAMAGED = (ValueError, TypeError, RecursionError, csv.Error)
+_END_OF_THE_LOG = 2**14  # bytes, enough for some lines
+
+_RUN_IN_CARD = re.compile(r"^Run `(.+)`, with these options:$", re.MULTILINE)
+
+
+def _nan_for_null(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+# JSON has no NaN and no infinity; pydantic writes null.
+Metric = Annotated[
+    float,
+    BeforeValidator(_nan_for_null),
+    WithJsonSchema({"type": ["number", "null"]}),
+]
+
+
+class Progress(BaseModel):
+    """How far training has come."""
+
+    epoch: int
+    epochs: PositiveInt
+    step: int
+    steps: PositiveInt
+
+
+class Scores(BaseModel):
+    """How good the model is on a split; null where that is not finite."""
+
+    accuracy: Metric
+    loss: Metric
+
+
+class Metrics(BaseModel):
+    """How good the model is on each split."""
+
+    train: Scores
+    validation: Scores
+    test: Scores
+
+
+class Result(BaseModel):
+    """What a finished run has reached, and where everything lies."""
+
+    directory: Path
+    export: Path
+    epochs: int
+    training_seconds: float
+    metrics: Metrics
+
+
+class ModelCard(BaseModel):
+    """What is known about an exported version.
+
+    A version that an earlier release has exported has no `model_card.json`. Of its
+    MODEL_CARD.md only the run and the classes are read.
+    """
+
+    run: str | None  # its `run_id`
+    classes: list[str]
+    dataset: str | None = None
+    dataset_version: str | None = None
+    metrics: Metrics | None = None
+    options: dict[str, Any] | None = None  # of the run: a TrainConfig, then
+
+
+def write_config(directory: Path, config: TrainConfig) -> None:
+    """Write the options of a run."""
+    text = config.model_dump_json(indent=2) + "\n"
+    write_atomically(directory / CONFIG, text)
+
+
+def write_progress(directory: Path, progress: Progress) -> None:
+    """Write how far training has come."""
+    write_atomically(directory / PROGRESS, json.dumps(progress.model_dump()))
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a CSV file; the first row names the columns."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
+
+
+def write_result(result: Result) -> None:
+    """Write what a run has reached into its directory."""
+    text = json.dumps(result.model_dump(), indent=2, default=str)
+    write_atomically(result.directory / RESULT, text)
+
+
+def write_card(version: Path, card: ModelCard) -> None:
+    """Write what is known about an exported version."""
+    text = card.model_dump_json(indent=2) + "\n"
+    (version / CARD_DATA).write_text(text, encoding="utf-8")
+
+
+def progress(directory: Path) -> Progress | None:
+    """Return how far training has come, or None before it has begun."""
+    try:
+        return Progress.model_validate_json((directory / PROGRESS).read_bytes())
+    except (OSError, *_DAMAGED):
+        return None
+
+
+def history(directory: Path) -> list[dict[str, float]]:
+    """Return the metrics of each finished epoch."""
+    try:
+        text = (directory / HISTORY).read_text(encoding="utf-8")
+        rows = csv.DictReader(text.splitlines())
+        return [{name: float(value) for name, value in row.items()} for row in rows]
+    except (OSError, *_DAMAGED):
+        return []
+
+
+def epochs_finished(directory: Path) -> int:
+    """Return how many epochs the run has finished."""
+    return len(history(directory))
+
+
+def result(directory: Path) -> Result | None:
+    """Return what a finished run has reached, or None while its export is missing."""
+    try:
+        # Not with pydantic's parser: train.py writes NaN.
+        values = json.loads((directory / RESULT).read_text(encoding="utf-8"))
+        found = Result.model_validate(values)
+        return found if found.export.is_dir() else None
+    except (OSError, *_DAMAGED):
+        return None
+
+
+def validation(directory: Path) -> Scores | None:
+    """Return the validation scores of a finished run, or of the last epoch so far."""
+    if finished := result(directory):
+        return finished.metrics.validation
+    try:
+        *_, last = history(directory)
+        return Scores(accuracy=last["val_accuracy"], loss=last["val_loss"])
+    except (KeyError, ValueError):  # a damaged file, no epoch yet
+        return None
+
+
+def last_lines(directory: Path, number: int) -> list[str]:
+    """Return the last lines of the log."""
+    try:
+        with (directory / LOG).open("rb") as log:
+            log.seek(max(0, log.seek(0, 2) - _END_OF_THE_LOG))
+            return log.read().decode(errors="replace").splitlines()[-number:]
+    except OSError:
+        return []
+
+
+def model_card(version: Path) -> ModelCard | None:
+    """Return what is known about an exported version, or None if it has no card."""
+    try:
+        return ModelCard.model_validate_json((version / CARD_DATA).read_bytes())
+    except (OSError, *_DAMAGED):
+        pass
+    try:
+        return _read_markdown((version / CARD).read_text(encoding="utf-8"))
+    except (OSError, *_DAMAGED):
+        return None
+
+
+def _read_markdown(card: str) -> ModelCard:
+    run = _RUN_IN_CARD.search(card)
+    section = card.partition("\n## Classes\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    classes = [row.split(" | ", 1)[1].removesuffix(" |") for row in rows[1:]]
+    return ModelCard(run=run[1] if run else None, classes=classes)
