@@ -1,0 +1,71 @@
+"""The table of jobs."""
+
+import shutil
+import sqlite3
+import time
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.app import Settings
+from service.jobs.store import Store
+
+
+def test_the_queue_is_by_priority_then_by_submission(
+    client: TestClient, store: Store
+) -> None:
+    for priority in (0, 5, 0, 5, -1):
+        client.post(f"/v1/jobs?priority={priority}", json={})
+    assert [job.id for job in store.next(9)] == [2, 4, 1, 3, 5]
+
+
+def test_a_clock_that_jumps_changes_no_order(
+    client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for now in (2e9, 1e9, 0.0):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        client.post("/v1/jobs", json={})
+    assert [job.id for job in store.next(9)] == [1, 2, 3]
+    ids = [job["id"] for job in client.get("/v1/jobs").json()["jobs"]]
+    assert ids == [3, 2, 1]
+
+
+def test_what_was_queued_outlives_the_process(
+    client: TestClient, settings: Settings
+) -> None:
+    client.post("/v1/jobs", json={"seed": 11})
+    again = Store(settings.jobs.state_dir / "jobs.sqlite")
+    (job,) = again.next(9)
+    assert job.config.seed == 11
+    again.close()
+
+
+def test_a_full_disk_is_said(
+    client: TestClient, store: Store, settings: Settings
+) -> None:
+    """SQLite is told how many pages it may have, as a full disk would tell it."""
+    client.post("/v1/jobs", json={})
+    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    statuses = {client.post("/v1/jobs", json={}).status_code for _ in range(50)}
+    assert statuses == {201, 507}
+    answer = client.post("/v1/jobs", json={})
+    assert "database or disk is full" in answer.json()["detail"]
+    before = client.get("/v1/jobs").json()["total"]
+    with sqlite3.connect(settings.jobs.state_dir / "jobs.sqlite") as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert database.execute("SELECT count(*) FROM job").fetchone() == (before,)
+
+
+def test_a_table_that_is_removed_takes_no_jobs(
+    client: TestClient, settings: Settings
+) -> None:
+    """SQLite would write into the file that nobody can find any more."""
+    client.post("/v1/jobs", json={})
+    shutil.rmtree(settings.jobs.state_dir)
+    for _ in range(2):
+        for answer in (client.post("/v1/jobs", json={}), client.get("/v1/jobs")):
+            assert answer.status_code == 507
+            assert "jobs.sqlite has been removed" in answer.json()["detail"]
+        settings.jobs.state_dir.mkdir(exist_ok=True)
+        (settings.jobs.state_dir / "jobs.sqlite").touch()  # another one
