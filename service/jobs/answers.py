@@ -5,7 +5,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from service.jobs.runs import (
+from service.jobs.store import Job, State
+from training.config import TrainConfig
+from training.run.files import (
     Metric,
     Progress,
     Result,
@@ -16,8 +18,6 @@ from service.jobs.runs import (
     result,
     validation,
 )
-from service.jobs.store import Job, State
-from training.config import TrainConfig
 
 
 class JobSummary(BaseModel):

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
-from service.jobs.runs import LOG
 from service.jobs.store import State, Store
+from training.run.files import LOG
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_BETWEEN_SIGNS = 10.0  # of life, for whoever follows a quiet log

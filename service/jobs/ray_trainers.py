@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from service.jobs.runs import LOG
 from service.jobs.trainers import End, command
 from training.errors import UserError
 from training.run.atomic import write_atomically
 from training.run.claim import is_claimed
+from training.run.files import LOG
 
 _SUBMISSION = ".ray"  # the file with the number of the Ray job
 _CPUS = 1

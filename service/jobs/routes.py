@@ -25,9 +25,9 @@ from service.jobs.answers import Artifact, JobDetail, JobPage, Sweep
 from service.jobs.body import BODY_SCHEMA, as_http, values_of
 from service.jobs.files import file_below, file_response, files_below
 from service.jobs.following import follow
-from service.jobs.runs import LOG, Metric, history
 from service.jobs.store import RESUMABLE, Job, State, Store
 from service.jobs.submission import SubmissionError, configs_of
+from training.run.files import LOG, Metric, history
 
 PATHS = ("/v1/jobs", "/v1/sweeps")
 

@@ -8,10 +8,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from service.jobs.runs import LOG, epochs_finished, last_lines, result
 from service.jobs.store import Job, State, Store
 from service.jobs.trainers import End, Trainers
-from training.run.atomic import write_atomically
+from training.run.files import LOG, epochs_finished, last_lines, result, write_config
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_AFTER_AN_ERROR = 5.0
@@ -129,8 +128,7 @@ class Runner:
             return
         try:
             job.directory.mkdir(parents=True, exist_ok=True)
-            config = job.config.model_dump_json(indent=2) + "\n"
-            write_atomically(job.directory / "config.json", config)
+            write_config(job.directory, job.config)
             if job.state is State.RUNNING:
                 with (job.directory / LOG).open("a", encoding="utf-8") as log:
                     log.write("The trainer died; it is started again.\n")

@@ -14,10 +14,10 @@ from typing import Protocol
 
 import psutil
 
-from service.jobs.runs import LOG
 from training.cli.command_line import ENVIRONMENT_PREFIX
 from training.config import REPOSITORY
 from training.run.claim import INHERITED, LOCK, is_claimed
+from training.run.files import LOG
 
 _GRACE_SECONDS = 10.0
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import gradio as gr
 
-from service.jobs.runs import history, validation
 from service.jobs.store import Job, Store
 from service.page.curves import comparison
+from training.run.files import history, validation
 
 _ALWAYS_DIFFERENT = {"name", "run_dir", "export_dir"}
 

@@ -11,7 +11,13 @@ import gradio as gr
 from PIL import Image
 
 from service.jobs.paths import Roots
-from service.jobs.runs import (
+from service.jobs.store import RESUMABLE, Job, State, Store
+from service.jobs.submission import SubmissionError, configs_of
+from service.page.compare import Comparison
+from service.page.curves import curves
+from service.page.form import Form, complaint
+from service.page.models import CARD
+from training.run.files import (
     epochs_finished,
     history,
     last_lines,
@@ -19,12 +25,6 @@ from service.jobs.runs import (
     result,
     validation,
 )
-from service.jobs.store import RESUMABLE, Job, State, Store
-from service.jobs.submission import SubmissionError, configs_of
-from service.page.compare import Comparison
-from service.page.curves import curves
-from service.page.form import Form, complaint
-from service.page.models import CARD
 
 _COLUMNS = ("job", "model", "state", "epoch", "validation accuracy", "submitted")
 _MOST_JOBS = 100
