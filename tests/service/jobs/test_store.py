@@ -1,14 +1,22 @@
 """The table of jobs."""
 
+import json
 import shutil
 import sqlite3
 import time
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
-from service.app import Settings
-from service.jobs.store import Store
+from service.app import Settings, create_app
+from service.jobs.job_queue import QueueConfig
+from service.jobs.store import State, Store
+from service.serving.config import ServingConfig
+from service.serving.routes import Serving
+from tests.service.conftest import OWN
+
+EARLIER = Path(__file__).parent / "earlier"
 
 
 def test_the_queue_is_by_priority_then_by_submission(
@@ -69,3 +77,23 @@ def test_a_table_that_is_removed_takes_no_jobs(
             assert "jobs.sqlite has been removed" in answer.json()["detail"]
         settings.jobs.state_dir.mkdir(exist_ok=True)
         (settings.jobs.state_dir / "jobs.sqlite").touch()  # another one
+
+
+def test_a_table_of_an_earlier_version_is_answered_as_it_was(tmp_path: Path) -> None:
+    """That of commit 3485bfc, with jobs in every state, and its answers."""
+    (tmp_path / "state").mkdir()
+    table = sqlite3.connect(tmp_path / "state" / "jobs.sqlite")
+    table.executescript((EARLIER / "jobs.sql").read_text(encoding="utf-8"))
+    table.close()
+    jobs = QueueConfig(tmp_path / "state", tmp_path / "models")
+    settings = Settings(ServingConfig(tmp_path / "models"), jobs)
+    client = TestClient(create_app(settings, Serving(settings.serving)), **OWN)
+    answers = json.loads((EARLIER / "answers.json").read_text(encoding="utf-8"))
+    order = answers.pop("next")
+    states = {job["state"] for job in answers["/v1/jobs"]["jobs"]}
+    assert states == set(State)
+    for path, answer in answers.items():
+        assert client.get(path).json() == answer
+    store = client.app.state.queue.store
+    assert [job.id for job in store.next(9)] == order
+    assert client.post("/v1/jobs", json={}).json()["id"] == 16
