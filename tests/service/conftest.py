@@ -3,15 +3,16 @@
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from service.app import Settings, create_app
-from service.jobs.job_queue import QueueConfig
+from service.jobs.job_queue import Queue, QueueConfig
 from service.jobs.store import Store
 from service.serving.config import ServingConfig
 from service.serving.routes import Serving
 
-OWN = {"base_url": "http://localhost:8501"}
+URL = "http://localhost:8501"
 
 
 @pytest.fixture
@@ -23,11 +24,17 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def client(settings: Settings) -> TestClient:
-    # Without `with`, the application does not start up: no runner.
-    return TestClient(create_app(settings, Serving(settings.serving)), **OWN)
+def app(settings: Settings) -> FastAPI:
+    return create_app(settings, Serving(settings.serving))
 
 
 @pytest.fixture
-def store(client: TestClient) -> Store:
-    return client.app.state.queue.store
+def client(app: FastAPI) -> TestClient:
+    # Without `with`, the application does not start up: no runner.
+    return TestClient(app, base_url=URL)
+
+
+@pytest.fixture
+def store(app: FastAPI) -> Store:
+    queue: Queue = app.state.queue
+    return queue.store

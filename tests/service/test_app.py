@@ -6,7 +6,7 @@ from fastapi.testclient import TestClient
 from service.app import Settings, create_app
 from service.jobs.job_queue import Queue
 from service.serving.routes import Serving
-from tests.service.conftest import OWN
+from tests.service.conftest import URL
 
 
 def test_models_are_unloaded_whatever_becomes_of_the_jobs(
@@ -22,6 +22,6 @@ def test_models_are_unloaded_whatever_becomes_of_the_jobs(
         raise OSError("no room")
 
     monkeypatch.setattr(queue, "stop", stop)
-    with pytest.raises(OSError, match="no room"), TestClient(app, **OWN):
+    with pytest.raises(OSError, match="no room"), TestClient(app, base_url=URL):
         pass
     assert not serving.servables._poller.is_alive()

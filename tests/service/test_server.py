@@ -1,9 +1,9 @@
 """What the server of the service does around the application."""
 
 import contextlib
+import inspect
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,7 @@ import uvicorn
 
 from service import server
 from service.options import ServiceOptions
-from tests.service.services import Service, wait_until
+from tests.service.services import wait_until
 
 
 def free_port() -> int:
@@ -73,24 +73,42 @@ def test_grpc_ends_before_the_application() -> None:
     assert ends == ["gRPC", "application"]
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    service = Service(tmp_path, "--timeout", 1).start()
-    yield service
-    if service.process.poll() is None:
-        service.kill()
+def test_a_second_ctrl_c_does_not_wait_for_grpc() -> None:
+    """Nobody can connect meanwhile."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("nobody asks")
+
+    asked = threading.Event()
+
+    def end_grpc() -> threading.Event:
+        asked.set()
+        return threading.Event()
+
+    config = uvicorn.Config(application, port=0, lifespan="off", log_level="critical")
+    running = server.Server(config)
+    running.end_grpc = end_grpc
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    wait_until(lambda: running.started)
+    (address,) = (s.getsockname() for each in running.servers for s in each.sockets)
+    running.should_exit = True  # as the first signal does
+    assert asked.wait(60)
+    with contextlib.closing(socket.socket()) as client:
+        assert client.connect_ex(address) != 0
+    assert thread.is_alive()
+    running.force_exit = True  # as the second does
+    thread.join(60)
+    assert not thread.is_alive()
 
 
-def test_a_client_that_does_not_read_does_not_keep_the_service(
-    service: Service,
-) -> None:
-    job = service.submit({"dataset": "nosuchset"})
-    service.run(job).mkdir(parents=True, exist_ok=True)
-    with (service.run(job) / "large").open("wb") as file:
-        file.truncate(2**30)
-    with socket.create_connection(("127.0.0.1", service.port)) as client:
-        path = f"/v1/jobs/{job}/artifacts/large".encode()
-        client.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
-        service.stop()
-    assert service.process.returncode == 0
+def test_what_it_relies_on_in_uvicorn() -> None:
+    """`shutdown` is no public API; without it gRPC would end too late."""
+    assert inspect.iscoroutinefunction(uvicorn.Server.shutdown)
+    assert list(inspect.signature(uvicorn.Server.shutdown).parameters) == [
+        "self",
+        "sockets",
+    ]
+    assert not hasattr(uvicorn.Server, "end_grpc")
+    base = uvicorn.Server(uvicorn.Config(lambda *_: None))
+    assert (base.should_exit, base.force_exit) == (False, False)
