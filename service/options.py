@@ -1,18 +1,19 @@
 """What the service is told on the command line."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeInt,
-    PositiveInt,
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -32,7 +33,20 @@ from training.run.atomic import check_writable
 
 _DATASETS = REPOSITORY / "datasets"
 
-Port = Annotated[int, Field(ge=0, lt=2**16)]  # 0 takes a free one
+
+def _checked(holds: Callable[[Any], bool], expected: str) -> AfterValidator:
+    def check(value: Any) -> Any:
+        if not holds(value):
+            raise PydanticCustomError("range", f"Input should be {expected}")
+        return value
+
+    return AfterValidator(check)
+
+
+Port = Annotated[int, _checked(lambda n: 0 <= n < 2**16, "between 0 and 65535")]
+Count = Annotated[int, _checked(lambda n: n >= 0, "at least 0")]
+Positive = Annotated[int, _checked(lambda n: n >= 1, "at least 1")]
+Seconds = Annotated[float, _checked(lambda s: 0 < s < math.inf, "more than 0")]
 
 
 def named(metavar: str) -> dict[str, Any]:
@@ -94,12 +108,12 @@ class JobOptions(BaseModel):
         description="the dashboard of the Ray cluster",
         json_schema_extra=named("URL"),
     )
-    slots: PositiveInt = Field(
+    slots: Positive = Field(
         QueueConfig.slots,
         description="run N jobs at a time",
         json_schema_extra=named("N"),
     )
-    retries: NonNegativeInt = Field(
+    retries: Count = Field(
         QueueConfig.retries,
         description="start a trainer that died N times again before its job fails; "
         "a finished epoch sets the count back",
@@ -163,19 +177,17 @@ class ServingOptions(BaseModel):
         "--enable-batching; default: its defaults",
         json_schema_extra=named("FILE"),
     )
-    timeout: float = Field(
+    timeout: Seconds = Field(
         ServingConfig.timeout,
-        gt=0,
-        allow_inf_nan=False,
         description="stop a prediction that takes longer",
         json_schema_extra=named("SECONDS"),
     )
-    max_queue: PositiveInt = Field(
+    max_queue: Positive = Field(
         ServingConfig.max_queue,
         description="predictions under way; further ones are told to come again",
         json_schema_extra=named("N"),
     )
-    max_body_bytes: PositiveInt = Field(
+    max_body_bytes: Positive = Field(
         ServingConfig.max_body_bytes,
         description="refuse a prediction with a longer body",
         json_schema_extra=named("N"),

@@ -5,10 +5,17 @@ import sys
 import threading
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from service.options import CLI, CommandLine, Listening, ServingOptions, named
+from service.options import (
+    CLI,
+    CommandLine,
+    Listening,
+    Positive,
+    ServingOptions,
+    named,
+)
 from training.cli.quiet import start_tensorflow
 from training.errors import UserError
 
@@ -25,10 +32,10 @@ class Cluster(BaseModel):
         description="of the cluster; auto: the one of this machine; local: a new one",
         json_schema_extra=named("HOST:PORT"),
     )
-    min_replicas: PositiveInt = Field(
+    min_replicas: Positive = Field(
         1, description="keep N replicas at least", json_schema_extra=named("N")
     )
-    max_replicas: PositiveInt = Field(
+    max_replicas: Positive = Field(
         4,
         description="let Ray add replicas while requests wait, up to N",
         json_schema_extra=named("N"),

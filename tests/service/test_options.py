@@ -80,16 +80,16 @@ def test_the_environment_is_left_to_trainers(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ("--port 65536", "`--port` must be less than 65536. Received: 65536."),
-        ("--port -1", "`--port` must be greater than or equal to 0. Received: -1."),
+        ("--port 65536", "`--port` must be between 0 and 65535. Received: 65536."),
+        ("--port -1", "`--port` must be between 0 and 65535. Received: -1."),
         ("--grpc-port x", "`--grpc-port` must be a valid integer.* Received: x."),
-        ("--slots 0", "`--slots` must be greater than 0. Received: 0."),
-        ("--retries -1", "`--retries` must be greater than or equal to 0.* -1."),
-        ("--timeout 0", "`--timeout` must be greater than 0. Received: 0."),
-        ("--timeout nan", "`--timeout` must be a finite number. Received: nan."),
-        ("--timeout inf", "`--timeout` must be a finite number. Received: inf."),
-        ("--max-queue 0", "`--max-queue` must be greater than 0. Received: 0."),
-        ("--max-body-bytes 0", "`--max-body-bytes` must be greater than 0.* 0."),
+        ("--slots 0", "`--slots` must be at least 1. Received: 0."),
+        ("--retries -1", "`--retries` must be at least 0. Received: -1."),
+        ("--timeout 0", "`--timeout` must be more than 0. Received: 0."),
+        ("--timeout nan", "`--timeout` must be more than 0. Received: nan."),
+        ("--timeout inf", "`--timeout` must be more than 0. Received: inf."),
+        ("--max-queue 0", "`--max-queue` must be at least 1. Received: 0."),
+        ("--max-body-bytes 0", "`--max-body-bytes` must be at least 1.* 0."),
         ("--executor k8s", "`--executor` must be 'local' or 'ray'. Received: k8s."),
         ("--slot 2", "`--slot` is not an option. Did you mean --slots?"),
         ("--state-dir", "argument --state-dir: expected one argument. See --help."),
@@ -130,7 +130,7 @@ def test_a_wrong_option_ends_a_command_with_status_2(
     assert __main__.main() == 2
     assert capsys.readouterr() == (
         "",
-        "error: `--port` must be less than 65536. Received: 70000.\n",
+        "error: `--port` must be between 0 and 65535. Received: 70000.\n",
     )
 
 
