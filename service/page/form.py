@@ -3,8 +3,8 @@
 from typing import Any
 
 import gradio as gr
-from fastapi.exceptions import RequestValidationError
 
+from service.jobs.submission import SubmissionError
 from training.config import TrainConfig
 
 _LEFT_OUT = ("run_dir", "export_dir")  # the service's own
@@ -64,13 +64,13 @@ class Form:
         return filled, int(priority or 0)
 
 
-def complaint(error: RequestValidationError) -> str:
+def complaint(error: SubmissionError) -> str:
     """Return what is wrong with the values, in one line."""
     return "; ".join(
         f"{_label(str(each['loc'][-1]))}: {each['msg']}"
-        if len(each["loc"]) > 1
+        if each["loc"]
         else str(each["msg"])
-        for each in error.errors()
+        for each in error.complaints
     )
 
 

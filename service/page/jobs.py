@@ -5,12 +5,11 @@ from collections.abc import Hashable
 from typing import Any
 
 import gradio as gr
-from fastapi.exceptions import RequestValidationError
 from PIL import Image
 
 from service.jobs.paths import Roots
 from service.jobs.store import RESUMABLE, Job, State, Store
-from service.jobs.submission import configs_of
+from service.jobs.submission import SubmissionError, configs_of
 from service.page.compare import Comparison
 from service.page.curves import curves
 from service.page.form import Form, complaint
@@ -112,7 +111,7 @@ class JobsTab:
                 job = self._store.add(configs[0], priority)
                 return self._started(f"Job {job.id} is queued.", job)
             number, jobs = self._store.add_sweep(swept, configs, priority)
-        except RequestValidationError as error:
+        except SubmissionError as error:
             return {self._message: f"**Not started.** {complaint(error)}"}
         except sqlite3.Error as error:
             message = f"**Not started.** The jobs cannot be kept: {error}."
