@@ -1,4 +1,4 @@
-"""What the pages name exists; the site builds. Their Python runs by conftest.py."""
+"""Commands, links and tests that the pages name exist, and the site builds."""
 
 import re
 import subprocess
@@ -49,7 +49,7 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
 
 
 def test_no_block_of_python_is_left_out() -> None:
-    """Sybil sees `python` on the pages of conftest.py, and skips for a reason only."""
+    """Sybil collects every `python` block, and each skipped one gives a reason."""
     process = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", "-q", "README.md", "docs"],
         cwd=ROOT,
@@ -108,7 +108,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_site_needs_no_network(site: Path) -> None:
-    """Nothing that a browser loads by itself is elsewhere."""
+    """Everything that a browser loads by itself is in the site."""
     pages = [page for page in site.rglob("*.html") if page.name != "404.html"]
     assert len(pages) > 20
     for page in pages:

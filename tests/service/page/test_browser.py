@@ -83,7 +83,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, service: Service) -> Iterator[Page]:
-    """The page, of which no request may leave this machine."""
+    """Open the page; none of its requests may leave this machine."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(SECONDS * 1000)
     hosts, complaints = set(), list[Error]()
@@ -100,7 +100,7 @@ def page(browser: Browser, service: Service) -> Iterator[Page]:
 
 @pytest.fixture
 def keep(page: Page, request: pytest.FixtureRequest) -> Keep:
-    """Keeps a picture of the page where --screenshots says."""
+    """Keep a picture of the page in the directory of --screenshots."""
     directory = request.config.getoption("--screenshots")
 
     def shoot(name: str) -> None:
@@ -113,7 +113,7 @@ def keep(page: Page, request: pytest.FixtureRequest) -> Keep:
 
 @pytest.fixture(scope="module")
 def sweep(browser: Browser, service: Service, pictures: Path) -> list[int]:
-    """The jobs of a sweep that the form has started; both have succeeded."""
+    """Start a sweep by the form; return its jobs when both have succeeded."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(SECONDS * 1000)
     page.goto(service.url)
@@ -263,7 +263,7 @@ def test_a_dropped_image_is_what_the_model_sees(
 
 @pytest.fixture(scope="module")
 def digits(service: Service) -> int:
-    """A job on MNIST that has succeeded."""
+    """Return a job on MNIST that has succeeded."""
     if not MNIST.is_dir():
         pytest.skip(f"needs MNIST's archives in {MNIST}")
     config = {"model": "mlp", "epochs": 2, "monte_carlo": 20, "monitor": True}
@@ -372,7 +372,7 @@ def test_the_page_gives_out_no_files_and_obeys_the_guard(service: Service) -> No
 
 
 class Unasked(Service):
-    """One that is not asked for its jobs."""
+    """A service that is not asked for its jobs."""
 
     asked = "/docs"
 

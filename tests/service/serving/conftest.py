@@ -1,4 +1,4 @@
-"""SavedModels that the tests of serving share. They are made once and only read."""
+"""SavedModels that the tests of serving share. They are made once, and only read."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.service.serving.served import save_all, save_scale
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All models of `served.py`, each as version 1."""
+    """Save all models of `served.py`, each as version 1."""
     directory = tmp_path_factory.mktemp("models")
     save_all(directory)
     return directory
@@ -19,7 +19,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def scales(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models that multiply by 1, 2, 3 and 4, named by their factor."""
+    """Save models that multiply by 1, 2, 3 and 4, named by their factor."""
     directory = tmp_path_factory.mktemp("scales")
     for factor in range(1, 5):
         save_scale(directory / str(factor), factor)

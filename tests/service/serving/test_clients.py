@@ -1,4 +1,4 @@
-"""Clients written for TensorFlow Serving, as its documentation has them."""
+"""Clients of TensorFlow Serving's documentation ask our server."""
 
 import json
 import shutil
@@ -31,8 +31,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         yield client
 
 
-# The pages "RESTful API" and "TensorFlow Serving with Docker"; of the answers all but
-# white space.
+# From the pages "RESTful API" and "TensorFlow Serving with Docker". The answers are the
+# same but for white space.
 LINES: list[tuple[str, Any]] = [
     (
         "curl http://localhost:8501/v1/models/half_plus_three",

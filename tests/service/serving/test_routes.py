@@ -1,4 +1,4 @@
-"""HTTP around the REST API: types of content, packed bodies, routes, probes."""
+"""HTTP around the REST API: heads, bodies, other routes, probes and metrics."""
 
 import gzip
 import json

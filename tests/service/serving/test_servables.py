@@ -1,4 +1,4 @@
-"""Versions that come and go: policies, labels, broken ones, links, load, limits."""
+"""Versions that come and go, broken ones among them, and requests meanwhile."""
 
 import concurrent.futures
 import json

@@ -1,4 +1,4 @@
-"""The limits on requests: their number, bytes and time; what an end waits for."""
+"""The limits on the number, bytes and time of requests; the end of the service."""
 
 import concurrent.futures
 import contextlib
