@@ -36,7 +36,7 @@ def run(cwd: Path, *words: str) -> str:
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert process.returncode == 0, process.stderr
     return process.stdout
