@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.jobs import routes
 from service.jobs.job_queue import Queue, QueueConfig
-from service.security import Guard, is_loopback
+from service.security import LOOPBACK, protect
 from service.serving.config import ServingConfig
 from service.serving.routes import Serving
 
@@ -31,18 +31,18 @@ _MAX_PAGE_BYTES = 2**24
 
 @dataclass(frozen=True)
 class Settings:
-    """What the service is told; `python -m service --help` explains it.
+    """What the service is told.
 
     Attributes:
         serving: How models are served.
-        jobs: How jobs are run; None: not at all.
+        jobs: How jobs are run; None runs no jobs.
         host: Where the service listens.
         token: What job calls must show.
     """
 
     serving: ServingConfig
     jobs: QueueConfig | None = None
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     token: str | None = None
 
 
@@ -51,13 +51,13 @@ def create_app(
     serving: Serving,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> FastAPI:
-    """Makes the application; jobs and models live from its start-up to its shutdown.
+    """Make the application. Jobs and models live from its start-up to its shutdown.
 
     Args:
         settings: What the service is told.
         serving: The models.
-        is_stopping: Whether the server is about to stop; answers without an end of
-            their own end then.
+        is_stopping: Return whether the server is about to stop. Answers that have no
+            end of their own then end.
 
     Raises:
         UserError: If the state directory cannot be used, or another service uses it.
@@ -66,7 +66,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # Both are stopped whatever happens: their threads keep the process alive.
+        # Whatever happens, both are stopped: their threads keep the process alive.
         async with AsyncExitStack() as stack:
             serving.start()
             stack.push_async_callback(asyncio.to_thread, serving.stop)
@@ -83,13 +83,13 @@ def create_app(
     if queue is not None:
         app.include_router(routes.routes)
         app.add_exception_handler(sqlite3.DatabaseError, _cannot_be_kept)
-    # Last: they take what is left of /v1/.
+    # Added last: they take all other paths below /v1/.
     app.router.routes.extend(serving.routes)
     app.add_middleware(_ModelsFirst, serving=serving)
-    # Last, and so before all others.
-    app.add_middleware(
-        Guard,
-        loopback=is_loopback(settings.host),
+    # Added last, so that it comes first.
+    protect(
+        app,
+        host=settings.host,
         token=settings.token,
         jobs=routes.PATHS,
         max_job_bytes=_MAX_JOB_BYTES,
@@ -99,9 +99,9 @@ def create_app(
 
 
 class _ModelsFirst:
-    """The short way to the models.
+    """Send predictions straight to the models.
 
-    FastAPI's routes take as long as all the rest of a small prediction.
+    Through FastAPI's routes a small prediction would take twice as long.
     """
 
     def __init__(self, app: ASGIApp, serving: Serving) -> None:

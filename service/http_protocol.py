@@ -1,4 +1,4 @@
-"""HTTP by uvicorn and httptools, with limits to heads and without offers of HTTP/2."""
+"""HTTP by uvicorn and httptools, with limits to heads and without HTTP/2."""
 
 import asyncio
 import re
@@ -9,11 +9,14 @@ _OFFER = re.compile(rb"\r\nupgrade:[ \t]*h2c", re.IGNORECASE)
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """A connection that is closed if a request's head is too long or too slow.
+    """Close a connection if the head of a request is too long or too slow.
+
+    The head is the request line and the headers.
 
     Attributes:
-        most_bytes: Of the request line and the headers.
-        seconds: For them to arrive; a new connection has as long to begin.
+        most_bytes: The largest head.
+        seconds: The longest that a head may take to arrive. A new connection may take
+            as long to begin.
     """
 
     most_bytes = 2**16
@@ -23,12 +26,12 @@ class HttpProtocol(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begins to wait for a head."""
+        """Begin to wait for a head."""
         super().connection_made(transport)
         self._wait()
 
     def data_received(self, data: bytes) -> None:
-        """Takes bytes, and counts them if they are of a head."""
+        """Take bytes, and count those of a head."""
         if b"h2c" in data and not (self.cycle and self.cycle.more_body):
             data = _without_offer(data)
         super().data_received(data)
@@ -41,17 +44,17 @@ class HttpProtocol(HttpToolsProtocol):
                 )
 
     def on_message_begin(self) -> None:
-        """Begins a head."""
+        """Begin a head."""
         super().on_message_begin()
         self._wait()
 
     def on_headers_complete(self) -> None:
-        """Ends it."""
+        """End a head."""
         self._end_waiting()
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Waits no longer."""
+        """Stop waiting."""
         self._end_waiting()
         super().connection_lost(exc)
 
@@ -67,10 +70,10 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 def _without_offer(data: bytes) -> bytes:
-    """A head that does not offer to go on with HTTP/2.
+    """Return a request without the offer to go on with HTTP/2.
 
-    Java's client does so, and httptools would take the offer for an agreement and the
-    request's body for HTTP/2.
+    Java's client makes it. httptools would take the offer for an agreement, and the
+    body for HTTP/2.
     """
     head, blank, rest = data.partition(b"\r\n\r\n")
     return _OFFER.sub(b"\r\nx-upgrade: h2c", head) + blank + rest

@@ -1,38 +1,78 @@
 """The models on a Ray cluster: `python -m service.ray_serve`."""
 
-import argparse
 import signal
 import sys
 import threading
+from typing import Self
 
-from service.command_line import add_serving_options, port, positive
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from service.options import (
+    CLI,
+    CommandLine,
+    Listening,
+    Positive,
+    ServingOptions,
+    named,
+)
 from training.cli.quiet import start_tensorflow
 from training.errors import UserError
 
-_EXAMPLES = """
-examples:
-  python -m service.ray_serve                                a Ray of its own, here
-  python -m service.ray_serve --address HEAD:6379 --min-replicas 2 --max-replicas 16
-
-The machines of the cluster share a file system with this repository, its Python and
-the models, at the same paths. Ctrl-C takes the models down again.
-"""
 _SECONDS_TO_LOAD = 600.0
 
 
+class Cluster(BaseModel):
+    """The Ray cluster that models are served on."""
+
+    model_config = ConfigDict(title="the Ray cluster")
+
+    address: str = Field(
+        "local",
+        description="of the cluster; auto: the one of this machine; local: a new one",
+        json_schema_extra=named("HOST:PORT"),
+    )
+    min_replicas: Positive = Field(
+        1, description="keep N replicas at least", json_schema_extra=named("N")
+    )
+    max_replicas: Positive = Field(
+        4,
+        description="let Ray add replicas while requests wait, up to N",
+        json_schema_extra=named("N"),
+    )
+
+    @model_validator(mode="after")
+    def _least_and_most(self) -> Self:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(
+                "`--max-replicas` must be at least `--min-replicas`. "
+                f"Received: {self.max_replicas}, {self.min_replicas}."
+            )
+        return self
+
+
+class RayServeOptions(ServingOptions, Cluster, Listening, CommandLine):
+    """Serve models with Ray Serve, by as many replicas as are needed.
+
+    examples:
+      python -m service.ray_serve                                a Ray of its own, here
+      python -m service.ray_serve --address HEAD:6379 --min-replicas 2 --max-replicas 16
+
+    The machines of the cluster share a file system with this repository, its Python
+    and the models, at the same paths. Ctrl-C takes the models down again.
+    """
+
+    model_config = CLI | SettingsConfigDict(cli_prog_name="python -m service.ray_serve")
+
+
 def main() -> int:
-    """Serves until it is told to stop.
+    """Serve until told to stop.
 
     Returns:
         The exit status: 0, or 2 for a mistake of the user's.
     """
-    options = _parser().parse_args()
     try:
-        if options.max_replicas < options.min_replicas:
-            raise UserError(
-                "`--max-replicas` must be at least `--min-replicas`. "
-                f"Received: {options.max_replicas}, {options.min_replicas}."
-            )
+        options = RayServeOptions.read(sys.argv[1:])
         # Here, so that --help answers without waiting for TensorFlow and Ray.
         start_tensorflow()
         _serve(options)
@@ -42,8 +82,8 @@ def main() -> int:
     return 0
 
 
-def _serve(options: argparse.Namespace) -> None:
-    """Deploys the application of `python -m service --serve-only`."""
+def _serve(options: RayServeOptions) -> None:
+    """Deploy the application of `python -m service --serve-only`."""
     try:
         from ray import serve
     except ImportError as error:
@@ -53,11 +93,10 @@ def _serve(options: argparse.Namespace) -> None:
     from fastapi import FastAPI
 
     from service.app import Settings, create_app
-    from service.server import serving_config
     from service.serving.routes import Serving
     from training import ray_workers
 
-    settings = Settings(serving_config(options), host=options.host)
+    settings = Settings(options.serving(), host=options.host)
 
     class LoadedServing(Serving):
         """A replica gets requests once it has started: not before it has models."""
@@ -91,39 +130,6 @@ def _serve(options: argparse.Namespace) -> None:
         stopped.wait()
     finally:
         serve.shutdown()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m service.ray_serve",
-        description="Serve models with Ray Serve, by as many replicas as are needed.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add(
-        "--address",
-        default="local",
-        metavar="HOST:PORT",
-        help="the Ray cluster; auto: the one of this machine; default: a new one",
-    )
-    add("--host", default="127.0.0.1", help="listen here; default: 127.0.0.1")
-    add(
-        "--port",
-        type=port,
-        default=8501,
-        help="of HTTP, on each machine; default: 8501",
-    )
-    add("--min-replicas", type=positive, default=1, metavar="N", help="default: 1")
-    add(
-        "--max-replicas",
-        type=positive,
-        default=4,
-        metavar="N",
-        help="Ray adds replicas while requests wait; default: 4",
-    )
-    add_serving_options(parser)
-    return parser
 
 
 if __name__ == "__main__":

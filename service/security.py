@@ -1,4 +1,7 @@
-"""Who may ask the service for what: hosts, origins, the token, the size of bodies."""
+"""Who may ask the service for what: hosts, origins, the token, the size of bodies.
+
+Each is an ASGI middleware of its own that refuses a request or passes it on.
+"""
 
 import asyncio
 import functools
@@ -6,20 +9,23 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 
+from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+LOOPBACK = "127.0.0.1"
 _SECONDS_FOR_A_BODY = 60.0
 _HOST = re.compile(r"([\w.-]+|\[[\da-fA-F:.]+\])(?::\d+)?", re.ASCII)
 
 
 @functools.lru_cache
 def is_loopback(host: str) -> bool:
-    """Whether a host can only be reached from this machine."""
+    """Return whether a host can only be reached from this machine."""
     if host == "localhost":
         return True
     try:
@@ -28,18 +34,140 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Guard:
-    """Refuses requests before anything else sees them.
+def protect(
+    app: Starlette,
+    *,
+    host: str,
+    token: str | None,
+    jobs: Sequence[str],
+    max_job_bytes: int,
+    max_page_bytes: int,
+) -> None:
+    """Refuse requests before anything else of the application sees them.
 
     Without a token only this machine can reach the service. What is left to keep out
-    is web pages that a browser here has open: they cannot set the Host header, and do
-    not hide where they come from in Origin. A name of their own that leads here (DNS
-    rebinding) shows in Host.
+    is web pages that a browser here has open: they cannot set the Host header, and
+    cannot hide in Origin where they come from. A name of their own that leads here
+    (DNS rebinding) shows in Host.
+
+    Args:
+        app: The application. A middleware that is added later comes first.
+        host: Where the service listens.
+        token: What job calls must show as `Authorization: Bearer`, if anything.
+        jobs: The beginnings of the paths of job calls.
+        max_job_bytes: The largest body of a job call.
+        max_page_bytes: The largest body of a call to anything outside of /v1/.
+    """
+    jobs = tuple(jobs)
+    app.add_middleware(
+        BodyLimit, jobs=jobs, max_job_bytes=max_job_bytes, max_page_bytes=max_page_bytes
+    )
+    if token is not None:
+        app.add_middleware(BearerToken, jobs=jobs, token=token)
+    app.add_middleware(OwnOrigin, jobs=jobs)
+    if is_loopback(host):
+        app.add_middleware(LoopbackHost, jobs=jobs)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a request is refused."""
+
+    status: HTTPStatus
+    reason: str
+    headers: dict[str, str] | None = None
+
+
+class _Gate:
+    """A middleware that answers a request itself if it finds a reason to refuse it.
 
     Args:
         app: The application behind it.
-        loopback: Whether the service listens on loopback only.
-        token: What job calls must show as `Authorization: Bearer`, if anything.
+        jobs: The beginnings of the paths of job calls, whose refusals have the form of
+            FastAPI's; all others have TensorFlow Serving's.
+    """
+
+    def __init__(self, app: ASGIApp, *, jobs: tuple[str, ...]) -> None:
+        self._app = app
+        self._jobs = jobs
+
+    def refusal(self, headers: Headers, is_job: bool) -> Refusal | None:
+        """Return the reason to refuse a request, if there is one."""
+        raise NotImplementedError
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer or pass the request on."""
+        answer = self._app
+        if scope["type"] in ("http", "websocket"):
+            is_job = scope["path"].startswith(self._jobs)
+            if refusal := self.refusal(Headers(scope=scope), is_job):
+                body = {"detail" if is_job else "error": refusal.reason}
+                answer = JSONResponse(body, refusal.status, refusal.headers)
+        await answer(scope, receive, send)
+
+
+class LoopbackHost(_Gate):
+    """Take requests to this machine only, by an address or name of loopback."""
+
+    def refusal(self, headers: Headers, is_job: bool) -> Refusal | None:
+        """Look at Host."""
+        host = headers.get("host", "")
+        name = _HOST.fullmatch(host)
+        if name and is_loopback(name[1].strip("[]")):
+            return None
+        return Refusal(
+            HTTPStatus.FORBIDDEN,
+            f"The Host header must name this machine. Received: {host}.",
+        )
+
+
+class OwnOrigin(_Gate):
+    """Take requests of the service's own pages, and of programs."""
+
+    def refusal(self, headers: Headers, is_job: bool) -> Refusal | None:
+        """Compare Origin with Host."""
+        origin = headers.get("origin")
+        if origin is None or origin.partition("://")[2] == headers.get("host", ""):
+            return None
+        return Refusal(
+            HTTPStatus.FORBIDDEN,
+            f"Pages of other sites may not call it. Received: Origin {origin}.",
+        )
+
+
+class BearerToken(_Gate):
+    """Take job calls that show the token only.
+
+    Args:
+        app: The application behind it.
+        jobs: The beginnings of the paths of job calls.
+        token: The token.
+    """
+
+    def __init__(self, app: ASGIApp, *, jobs: tuple[str, ...], token: str) -> None:
+        super().__init__(app, jobs=jobs)
+        self._expected = f"Bearer {token}".encode()
+
+    def refusal(self, headers: Headers, is_job: bool) -> Refusal | None:
+        """Look at Authorization."""
+        given = headers.get("authorization", "").encode("latin-1")
+        if not is_job or hmac.compare_digest(given, self._expected):
+            return None
+        return Refusal(
+            HTTPStatus.UNAUTHORIZED,
+            "Job calls need the header Authorization: Bearer TOKEN; "
+            "train.py --submit takes TOKEN from KERASNORM_TOKEN.",
+            {"WWW-Authenticate": "Bearer"},
+        )
+
+
+class BodyLimit:
+    """End the reading of a body that is too large or too slow.
+
+    Predictions have limits of their own.
+
+    Args:
+        app: The application behind it.
         jobs: The beginnings of the paths of job calls.
         max_job_bytes: The largest body of a job call.
         max_page_bytes: The largest body of a call to anything outside of /v1/.
@@ -49,69 +177,26 @@ class Guard:
         self,
         app: ASGIApp,
         *,
-        loopback: bool,
-        token: str | None,
-        jobs: Sequence[str],
+        jobs: tuple[str, ...],
         max_job_bytes: int,
         max_page_bytes: int,
     ) -> None:
         self._app = app
-        self._loopback = loopback
-        self._token = token
-        self._jobs = tuple(jobs)
+        self._jobs = jobs
         self._max_job_bytes = max_job_bytes
         self._max_page_bytes = max_page_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers itself or passes the request on."""
-        if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        is_job = scope["path"].startswith(self._jobs)
-        refusal = self._refusal(headers, is_job)
-        if refusal is None:
-            if is_job:
+        """Pass the request on with a body that is limited."""
+        if scope["type"] in ("http", "websocket"):
+            if scope["path"].startswith(self._jobs):
                 receive = _limited(receive, self._max_job_bytes)
             elif not scope["path"].lower().startswith("/v1/"):
                 receive = _limited(receive, self._max_page_bytes)
-            # Predictions have limits of their own.
-            await self._app(scope, receive, send)
-        else:
-            status, reason = refusal
-            body = {"detail" if is_job else "error": reason}
-            is_unknown = status is HTTPStatus.UNAUTHORIZED
-            challenge = {"WWW-Authenticate": "Bearer"} if is_unknown else None
-            await JSONResponse(body, status, challenge)(scope, receive, send)
-
-    def _refusal(self, headers: Headers, is_job: bool) -> tuple[HTTPStatus, str] | None:
-        host = headers.get("host", "")
-        name = _HOST.fullmatch(host)
-        if self._loopback and not (name and is_loopback(name[1].strip("[]"))):
-            return (
-                HTTPStatus.FORBIDDEN,
-                f"The Host header must name this machine. Received: {host}.",
-            )
-        origin = headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != host:
-            return (
-                HTTPStatus.FORBIDDEN,
-                f"Pages of other sites may not call it. Received: Origin {origin}.",
-            )
-        if is_job and self._token is not None:
-            given = headers.get("authorization", "").encode("latin-1")
-            expected = f"Bearer {self._token}".encode()
-            if not hmac.compare_digest(given, expected):
-                return (
-                    HTTPStatus.UNAUTHORIZED,
-                    "Job calls need the header Authorization: Bearer TOKEN; "
-                    "train.py --submit takes TOKEN from KERASNORM_TOKEN.",
-                )
-        return None
+        await self._app(scope, receive, send)
 
 
 def _limited(receive: Receive, max_bytes: int) -> Receive:
-    """Takes a body that is neither too large nor too slow."""
     deadline = asyncio.get_running_loop().time() + _SECONDS_FOR_A_BODY
     size = 0
     is_complete = False

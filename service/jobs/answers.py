@@ -5,7 +5,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from service.jobs.runs import (
+from service.jobs.store import Job, State
+from training.config import TrainConfig
+from training.run.files import (
     Metric,
     Progress,
     Result,
@@ -16,8 +18,6 @@ from service.jobs.runs import (
     result,
     validation,
 )
-from service.jobs.store import Job, State
-from training.config import TrainConfig
 
 
 class JobSummary(BaseModel):
@@ -82,12 +82,12 @@ class Artifact(BaseModel):
 
 
 def summary(job: Job) -> JobSummary:
-    """A job as it stands in lists."""
+    """Return a job as it stands in lists."""
     return JobSummary(**_columns(job))
 
 
 def detail(job: Job) -> JobDetail:
-    """A job with what its run's files say."""
+    """Return a job with what its run's files say."""
     epochs = history(job.directory)
     return JobDetail(
         **_columns(job),
@@ -100,7 +100,7 @@ def detail(job: Job) -> JobDetail:
 
 
 def sweep(number: int, fields: list[str], jobs: list[Job]) -> Sweep:
-    """Compares the jobs of a sweep."""
+    """Return the jobs of a sweep side by side."""
     rows = [
         SweepRow(
             job=job.id,

@@ -13,8 +13,8 @@ _BYTES_AT_A_TIME = 2**20
 
 
 def files_below(root: Path) -> Iterator[tuple[Path, int]]:
-    """The files of a run and their sizes in bytes, without the hidden ones."""
-    # Not by `rglob`, which fails where a run that goes on removes a directory.
+    """Yield the files of a run and their sizes in bytes, without the hidden ones."""
+    # `rglob` fails if a run removes a directory meanwhile.
     for directory, _, names in os.walk(root):
         for path in (Path(directory, name) for name in names):
             with contextlib.suppress(OSError):
@@ -23,14 +23,14 @@ def files_below(root: Path) -> Iterator[tuple[Path, int]]:
 
 
 def file_below(root: Path, path: str) -> Path:
-    """A file of a run by its path in there.
+    """Return a file of a run by its path below the run's directory.
 
     Raises:
-        FileNotFoundError: If there is none; one that is hidden, or outside where
-            links lead, counts as none.
+        FileNotFoundError: If there is none. A hidden file counts as none, and so does
+            one outside of the directory that a link leads to.
     """
     root = root.resolve()
-    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no possible name
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no such file
         file = (root / path).resolve(strict=True)
         # Opening a pipe would wait for someone to write.
         if file.is_file() and not _is_hidden(file.relative_to(root)):
@@ -39,10 +39,10 @@ def file_below(root: Path, path: str) -> Path:
 
 
 def file_response(path: Path) -> Response:
-    """A file as it is now, also if it grows while it is sent.
+    """Return the answer with a file as it is now, even if it grows meanwhile.
 
     Raises:
-        OSError: If it is no file that can be read.
+        OSError: If the file cannot be read.
     """
     file = path.open("rb")
     size = os.fstat(file.fileno()).st_size

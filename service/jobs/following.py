@@ -6,27 +6,28 @@ from collections.abc import AsyncIterator, Callable
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
-from service.jobs.runs import LOG
 from service.jobs.store import State, Store
+from training.run.files import LOG
 
 _SECONDS_BETWEEN_LOOKS = 0.2
-_SECONDS_BETWEEN_SIGNS = 10.0  # of life, for whoever follows a quiet log
+_SECONDS_BETWEEN_SIGNS = 10.0  # of life while the log is quiet
 _BYTES_AT_A_TIME = 2**20
 
 
 async def follow(
     store: Store, job: int, place: int, is_stopping: Callable[[], bool]
 ) -> AsyncIterator[bytes]:
-    """The log of a job line by line as server-sent events.
+    """Yield the log of a job, line by line, as server-sent events.
 
     The last event is named `end` and holds the state of the job, or `deleted`.
 
     Args:
         store: The jobs.
         job: Its number.
-        place: The byte of the log to begin with. The id of an event is the place
-            where its line ends.
-        is_stopping: Whether the server is about to stop; then it ends without `end`.
+        place: The byte of the log to begin with. An event's id is the byte at which
+            its line ends.
+        is_stopping: Return whether the server is about to stop. The events then end
+            without `end`.
     """
     last_sign = time.monotonic()
     while not is_stopping():
@@ -47,7 +48,7 @@ async def follow(
 
 
 def _read_on(store: Store, number: int, place: int) -> tuple[str, list[bytes]]:
-    """The state of a job, and the lines that its log has had from a place on."""
+    """Return the state of a job, and its log's lines from a byte on."""
     job = store.get(number)
     if job is None:
         return "deleted", []
@@ -62,5 +63,5 @@ def _read_on(store: Store, number: int, place: int) -> tuple[str, list[bytes]]:
     goes_on = is_open or len(text) == _BYTES_AT_A_TIME
     is_endless = len(text) == _BYTES_AT_A_TIME and b"\n" not in text
     if goes_on and not is_endless:
-        text = text[: text.rfind(b"\n") + 1]  # the rest of the line comes next time
+        text = text[: text.rfind(b"\n") + 1]  # the last line is not complete yet
     return job.state, text.splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""The queue of jobs: its table, its runner, and the directory that is theirs."""
+"""The queue of jobs: its table, its runner and their directory."""
 
 import re
 import sqlite3
@@ -15,7 +15,7 @@ from training.errors import UserError
 from training.run.atomic import check_writable
 
 RUNS = "runs"
-_NUMBER = re.compile("[1-9][0-9]{,17}")  # of a job, as the name of its directory
+_NUMBER = re.compile("[1-9][0-9]{,17}")  # of a job: the name of its directory
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class QueueConfig:
     """How jobs are run.
 
     Attributes:
-        state_dir: Where jobs and runs are kept; one service at a time uses it.
+        state_dir: Where jobs and runs are kept. One service at a time uses it.
         exports: Where jobs export their models to.
         data_roots: Where jobs may take data from.
         slots: How many jobs run at a time.
-        retries: How often a trainer that died without finishing an epoch is started
-            again.
+        retries: How often in a row a trainer may die without finishing an epoch and
+            still be started again.
         trainers: Where trainers run.
     """
 
@@ -41,7 +41,7 @@ class QueueConfig:
 
 
 class Queue:
-    """The jobs of a state directory, which no other process uses meanwhile.
+    """The jobs of a state directory. No other process uses it meanwhile.
 
     Args:
         config: How jobs are run.
@@ -62,7 +62,7 @@ class Queue:
             ) from error
         try:
             self.store = Store(config.state_dir / "jobs.sqlite")
-            # An earlier table may be gone and its runs still be here.
+            # The runs of a lost table may still be here.
             self.store.count_on_from(_highest_number(config.state_dir / RUNS))
         except sqlite3.DatabaseError as error:
             raise UserError(
@@ -79,17 +79,17 @@ class Queue:
         )
 
     def start(self) -> None:
-        """Runs the jobs, those included that an earlier service has left."""
+        """Run the jobs, also those that an earlier service has left."""
         self._runner.start()
 
     def stop(self) -> None:
-        """Stops the trainers; their jobs go back into the queue."""
+        """Stop the trainers and put their jobs back into the queue."""
         self._runner.stop()
         self.store.close()
         self._lock.release()
 
 
 def _highest_number(runs: Path) -> int:
-    """Of the jobs whose runs are in a directory."""
+    """Return the highest number of a job whose run is in a directory."""
     names = (path.name for path in runs.glob("*"))
     return max((int(name) for name in names if _NUMBER.fullmatch(name)), default=0)

@@ -35,13 +35,14 @@ class Roots:
     data: tuple[Path, ...]
 
     def confine(self, config: TrainConfig) -> TrainConfig:
-        """Gives a config this service's directories where it names none.
+        """Return a config with this service's directories for runs and exports.
 
         Raises:
-            OutsideError: If a path leads elsewhere.
+            OutsideError: If the config names a path that is not allowed.
         """
         own = {"run_dir": self.runs, "export_dir": self.exports}
-        # Nor below them: a run must not lie in another run, a model not in another.
+        # A directory below them is refused, too: no run may lie in another run, and no
+        # model in another model.
         for field in own.keys() & config.model_fields_set:
             if getattr(config, field) != own[field]:
                 raise OutsideError(
@@ -65,8 +66,8 @@ def _check(field: str, path: Path | None, roots: tuple[Path, ...]) -> None:
 
 
 def _is_below(path: Path, root: Path) -> bool:
-    """Whether a path leads below a root, links followed."""
+    """Return whether a path lies below a root, after following links."""
     try:
         return path.resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError, ValueError):  # a loop of links, no possible path
+    except (OSError, RuntimeError, ValueError):  # a loop of links, or no path at all
         return False

@@ -1,4 +1,4 @@
-"""Trainers on a Ray cluster whose machines share the service's directories."""
+"""Trainers on a Ray cluster. Its machines share the service's directories."""
 
 import contextlib
 import shlex
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from service.jobs.runs import LOG
 from service.jobs.trainers import End, command
 from training.errors import UserError
 from training.run.atomic import write_atomically
 from training.run.claim import is_claimed
+from training.run.files import LOG
 
 _SUBMISSION = ".ray"  # the file with the number of the Ray job
 _CPUS = 1
@@ -23,7 +23,7 @@ class RayTrainers:
     """Trainers as Ray jobs. Ray places them on a machine that has a processor free.
 
     Args:
-        address: Of the cluster's dashboard, as `http://127.0.0.1:8265`.
+        address: The cluster's dashboard, as `http://127.0.0.1:8265`.
 
     Raises:
         UserError: If no cluster answers there.
@@ -39,11 +39,11 @@ class RayTrainers:
             ) from error
 
     def start(self, directory: Path) -> None:
-        """Submits a Ray job whose output is added to log.txt."""
-        if self.end(directory) is None:  # submitted before, though no answer came
+        """Submit a Ray job that adds its output to log.txt."""
+        if self.end(directory) is None:  # submitted, though no answer came
             return
         submission = f"kerasnorm-{uuid.uuid4().hex}"
-        # Before it is submitted, so that a service that is killed here can find it.
+        # Written first: a service that is killed here leaves a job that can be found.
         write_atomically(directory / _SUBMISSION, submission)
         log = shlex.quote(str(directory / LOG))
         with _as_os_error():
@@ -54,7 +54,10 @@ class RayTrainers:
             )
 
     def end(self, directory: Path) -> End | None:
-        """Asks the cluster for the job; None also while a lost node's trainer lives."""
+        """Ask the cluster about the job.
+
+        None also while a trainer lives on a node that the cluster has lost.
+        """
         submission = _submission(directory)
         if is_claimed(directory):
             return None
@@ -63,7 +66,7 @@ class RayTrainers:
         try:
             with _as_os_error():
                 job = self._client.get_job_info(submission)
-        except FileNotFoundError:  # killed before it was submitted, or another cluster
+        except FileNotFoundError:  # never submitted, or to another cluster
             return End(None)
         if not job.status.is_terminal():
             return None
@@ -72,7 +75,7 @@ class RayTrainers:
         return End(job.driver_exit_code)
 
     def stop(self, directory: Path) -> None:
-        """Ray sends SIGTERM, and SIGKILL after a while."""
+        """Ask Ray to stop the job: it sends SIGTERM, and later SIGKILL."""
         submission = _submission(directory)
         if submission is not None:
             with _as_os_error():
@@ -88,7 +91,7 @@ def _submission(directory: Path) -> str | None:
 
 @contextlib.contextmanager
 def _as_os_error() -> Iterator[None]:
-    """What Ray's client raises, as what the runner tries again after."""
+    """Raise Ray's errors as OSError: the runner then tries again."""
     try:
         yield
     except RuntimeError as error:

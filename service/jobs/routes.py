@@ -22,11 +22,12 @@ from starlette.convertors import PathConvertor, register_url_convertor
 
 from service.jobs import answers
 from service.jobs.answers import Artifact, JobDetail, JobPage, Sweep
+from service.jobs.body import BODY_SCHEMA, as_http, values_of
 from service.jobs.files import file_below, file_response, files_below
 from service.jobs.following import follow
-from service.jobs.runs import LOG, Metric, history
 from service.jobs.store import RESUMABLE, Job, State, Store
-from service.jobs.submission import BODY_SCHEMA, configs_of, values_of
+from service.jobs.submission import SubmissionError, configs_of
+from training.run.files import LOG, Metric, history
 
 PATHS = ("/v1/jobs", "/v1/sweeps")
 
@@ -104,7 +105,10 @@ def submit(
 
     The body holds train.py's options: `{"model": "mlp", "epochs": 3}`.
     """
-    swept, configs = configs_of(values, request.app.state.queue.roots)
+    try:
+        swept, configs = configs_of(values, request.app.state.queue.roots)
+    except SubmissionError as error:
+        raise as_http(error) from error
     if not swept:
         return answers.detail(store.add(configs[0], priority))
     number, jobs = store.add_sweep(swept, configs, priority)

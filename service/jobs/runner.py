@@ -8,17 +8,16 @@ import threading
 import time
 from collections.abc import Callable
 
-from service.jobs.runs import LOG, epochs_finished, last_lines, result
 from service.jobs.store import Job, State, Store
 from service.jobs.trainers import End, Trainers
-from training.run.atomic import write_atomically
+from training.run.files import LOG, epochs_finished, last_lines, result, write_config
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_AFTER_AN_ERROR = 5.0
 _SECONDS_TO_STOP = 30.0
 _LINES_OF_THE_LOG = 10
 _MISTAKE = 2  # train.py's exit status for what the user must put right
-# By train.py; before it has taken over the signals; where it went on all the same.
+# train.py's own; before it handles signals; if it did not end in time.
 _INTERRUPTED = (
     *(128 + signal.SIGTERM, 128 + signal.SIGINT),
     *(-signal.SIGTERM, -signal.SIGINT),
@@ -29,17 +28,17 @@ _logger = logging.getLogger("uvicorn.error")
 
 
 class Runner:
-    """Runs jobs in a thread of its own, as many at a time as there are slots.
+    """Run jobs in a thread, as many at a time as there are slots.
 
-    What it knows it reads anew from the store and the trainers at each look, so that
-    it may be killed between any two lines and started again.
+    The runner remembers nothing. At each look it reads the store and the trainers
+    anew, so it may be killed between any two lines and started again.
 
     Args:
         store: The jobs.
-        trainers: Where they run.
-        slots: How many run at a time.
-        retries: How often a trainer that died is started again before its job has
-            failed. An epoch that was finished meanwhile sets the count back.
+        trainers: Where the jobs run.
+        slots: How many jobs run at a time.
+        retries: How often in a row a trainer may die without finishing an epoch and
+            still be started again.
     """
 
     def __init__(
@@ -54,11 +53,11 @@ class Runner:
         self._complaint = ""
 
     def start(self) -> None:
-        """Goes on with what an earlier service has left."""
+        """Start the thread. It goes on with what an earlier service has left."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stops the trainers and puts their jobs back in the queue."""
+        """Stop the trainers and put their jobs back in the queue."""
         self._stopping.set()
         self._thread.join()
         deadline = time.monotonic() + _SECONDS_TO_STOP
@@ -66,7 +65,7 @@ class Runner:
             while self._stop_trainers() and time.monotonic() < deadline:
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
         except (OSError, sqlite3.DatabaseError) as error:
-            # The next service adopts them.
+            # The next service adopts those that are left.
             _logger.error("Trainers may be left running: %s", error)
 
     def _run(self) -> None:
@@ -77,7 +76,7 @@ class Runner:
             self._stopping.wait(pause)
 
     def _look(self) -> None:
-        """Looks after the running jobs and fills the free slots."""
+        """Look after the running jobs and fill the free slots."""
         for job in self._store.running():
             self._try(functools.partial(self._look_after, job))
         free = self._slots - len(self._store.running())
@@ -89,10 +88,10 @@ class Runner:
             self._stopping.wait(_SECONDS_AFTER_AN_ERROR)
 
     def _try(self, action: Callable[[], None]) -> bool:
-        """Whether an action went well.
+        """Run an action; return whether it went well.
 
-        Whatever went wrong, a full disk or a file that nobody can read, is said once;
-        the other jobs go on, and it is tried again.
+        Any error is logged once: the disk may be full, a file may not be readable. The
+        other jobs go on, and the action is tried again later.
         """
         try:
             action()
@@ -129,8 +128,7 @@ class Runner:
             return
         try:
             job.directory.mkdir(parents=True, exist_ok=True)
-            config = job.config.model_dump_json(indent=2) + "\n"
-            write_atomically(job.directory / "config.json", config)
+            write_config(job.directory, job.config)
             if job.state is State.RUNNING:
                 with (job.directory / LOG).open("a", encoding="utf-8") as log:
                     log.write("The trainer died; it is started again.\n")
@@ -140,7 +138,7 @@ class Runner:
             raise
 
     def _stop_trainers(self) -> bool:
-        """Stops the trainers of running jobs; whether there are any left."""
+        """Stop the trainers of running jobs; return whether any are left."""
         is_left = False
         for job in self._store.running():
             end = self._trainers.end(job.directory)
@@ -157,7 +155,7 @@ class Runner:
 
 
 def _state_after(job: Job, end: End) -> tuple[State, str]:
-    """The state that a trainer's end leads to; still running if it only died."""
+    """Return the state that a trainer's end leads to: RUNNING if it only died."""
     if result(job.directory):
         return State.SUCCEEDED, ""
     if job.cancelling:

@@ -1,4 +1,4 @@
-"""The jobs and their states, in SQLite, so that they outlive any process."""
+"""The jobs and their states, in SQLite. They outlive any process."""
 
 import json
 import os
@@ -46,7 +46,7 @@ class State(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    INTERRUPTED = "interrupted"  # told to stop by someone else than the service
+    INTERRUPTED = "interrupted"  # someone but the service told it to stop
 
 
 RESUMABLE = (State.FAILED, State.CANCELLED, State.INTERRUPTED)
@@ -62,8 +62,8 @@ class Job:
     state: State
     priority: int
     cancelling: bool
-    attempts: int  # starts since training last got on
-    epochs: int  # that were finished at the last start
+    attempts: int  # starts since the last one that finished an epoch
+    epochs: int  # finished at the last start
     message: str
     submitted: float
     started: float | None
@@ -71,18 +71,18 @@ class Job:
 
     @property
     def directory(self) -> Path:
-        """The directory of the run."""
+        """Return the directory of the run."""
         return self.config.run_dir / str(self.id)
 
 
 class Store:
     """The table of jobs.
 
-    Every change is one transaction that is on the disk when the method returns. Times
-    are for people to read; the order is that of the numbers, whatever the clock does.
+    Every change is one transaction. It is on the disk when the method returns. Numbers
+    give the order; times are only for people to read.
 
     Args:
-        path: The database; made if it is not there.
+        path: The database. A missing one is made.
 
     Every method raises `sqlite3.DatabaseError` if the table cannot be used now.
     """
@@ -98,12 +98,12 @@ class Store:
         self._file = path.stat()
 
     def close(self) -> None:
-        """Closes the database."""
+        """Close the database."""
         with self._lock:
             self._connection.close()
 
     def count_on_from(self, number: int) -> None:
-        """Gives no later job this number or a lower one."""
+        """Give later jobs higher numbers than this one."""
         with self._transaction() as connection:
             connection.execute(
                 "INSERT INTO sqlite_sequence (name, seq) SELECT 'job', 0 "
@@ -115,14 +115,14 @@ class Store:
             )
 
     def add(self, config: TrainConfig, priority: int) -> Job:
-        """Queues a job."""
+        """Queue a job."""
         with self._transaction() as connection:
             return _insert(connection, config, priority, sweep=None)
 
     def add_sweep(
         self, fields: Sequence[str], configs: Iterable[TrainConfig], priority: int
     ) -> tuple[int, list[Job]]:
-        """Queues the jobs of a sweep, all of them or none.
+        """Queue the jobs of a sweep, all of them or none.
 
         Args:
             fields: The names of the fields that differ.
@@ -141,22 +141,22 @@ class Store:
             return sweep, [_insert(connection, c, priority, sweep) for c in configs]
 
     def sweep_fields(self, sweep: int) -> list[str] | None:
-        """The names of the fields that differ in a sweep, if there is such a sweep."""
+        """Return the fields that differ in a sweep, or None if there is no sweep."""
         rows = self._read("SELECT fields FROM sweep WHERE id = ?", [sweep])
         return json.loads(rows[0]["fields"]) if rows else None
 
     def get(self, job: int) -> Job | None:
-        """A job by its number."""
+        """Return a job by its number."""
         rows = self._read("SELECT * FROM job WHERE id = ?", [job])
         return _job(rows[0]) if rows else None
 
     def of_sweep(self, sweep: int) -> list[Job]:
-        """The jobs of a sweep."""
+        """Return the jobs of a sweep."""
         rows = self._read("SELECT * FROM job WHERE sweep = ? ORDER BY id", [sweep])
         return [_job(row) for row in rows]
 
     def page(self, state: State | None, limit: int, offset: int) -> list[Job]:
-        """Some of the jobs, the newest first."""
+        """Return some of the jobs, the newest first."""
         rows = self._read(
             "SELECT * FROM job WHERE ? IS NULL OR state = ? "
             "ORDER BY id DESC LIMIT ? OFFSET ?",
@@ -165,18 +165,18 @@ class Store:
         return [_job(row) for row in rows]
 
     def count(self, state: State | None) -> int:
-        """How many jobs there are."""
+        """Return the number of jobs, or of those in a state."""
         return self._read(
             "SELECT count(*) FROM job WHERE ? IS NULL OR state = ?", [state, state]
         )[0][0]
 
     def running(self) -> list[Job]:
-        """The jobs that have a trainer, or had one when last looked at."""
+        """Return the jobs that have a trainer, or had one at the last look."""
         rows = self._read("SELECT * FROM job WHERE state = 'running' ORDER BY id", [])
         return [_job(row) for row in rows]
 
     def next(self, number: int) -> list[Job]:
-        """The jobs whose turn it is: by priority, then in the order of submission."""
+        """Return the next jobs: by priority, then in the order of submission."""
         rows = self._read(
             "SELECT * FROM job WHERE state = 'queued' "
             "ORDER BY priority DESC, id LIMIT ?",
@@ -185,10 +185,10 @@ class Store:
         return [_job(row) for row in rows]
 
     def start(self, job: Job, *, attempts: int, epochs: int) -> bool:
-        """Marks a job as running, before its trainer is started.
+        """Mark a job as running, before its trainer is started.
 
         Returns:
-            Whether it is still to be started: it may have been cancelled meanwhile.
+            False if it must not be started: it has been cancelled meanwhile.
         """
         changes: dict[str, object] = {
             **{"state": State.RUNNING, "message": ""},
@@ -199,14 +199,17 @@ class Store:
         return self._update(job.id, changes, {"state": job.state, "cancelling": 0})
 
     def end(self, job: int, state: State, message: str = "") -> None:
-        """Marks a running job as ended."""
+        """Mark a running job as ended."""
         changes = {"state": state, "message": message, "ended": time.time()}
         self._update(job, {**changes, "cancelling": 0}, {"state": State.RUNNING})
 
     def requeue(self, job: int, states: Iterable[State], message: str = "") -> bool:
-        """Puts a job that is in one of the states back in its place in the queue.
+        """Put a job that is in one of the states back in its place in the queue.
 
-        Not one that is being cancelled: that goes on to its end.
+        A job that is being cancelled stays as it is.
+
+        Returns:
+            Whether the job is queued now.
         """
         changes = {"state": State.QUEUED, "message": message, "ended": None}
         return any(
@@ -215,7 +218,7 @@ class Store:
         )
 
     def requeue_interrupted(self) -> None:
-        """Puts all jobs that were interrupted back in their places in the queue."""
+        """Put all interrupted jobs back in their places in the queue."""
         with self._transaction() as connection:
             connection.execute(
                 "UPDATE job SET state = 'queued', message = '', "
@@ -223,7 +226,7 @@ class Store:
             )
 
     def cancel(self, job: int) -> bool:
-        """Cancels a queued job, or asks for the end of a running one.
+        """Cancel a queued job, or ask for the end of a running one.
 
         Returns:
             Whether it was queued or running.
@@ -234,7 +237,7 @@ class Store:
         )
 
     def delete(self, job: int) -> bool:
-        """Forgets a job that has ended; whether it had."""
+        """Forget a job if it has ended; return whether it had."""
         with self._transaction() as connection:
             cursor = connection.execute(
                 "DELETE FROM job WHERE id = ? AND state NOT IN ('queued', 'running')",
@@ -254,7 +257,7 @@ class Store:
             yield self._connection
 
     def _check_file(self) -> None:
-        """SQLite goes on with a file that has been removed; the jobs would be lost."""
+        """Raise if the file has been removed: SQLite would write where nobody looks."""
         try:
             is_there = os.path.samestat(self._path.stat(), self._file)
         except OSError:
@@ -267,7 +270,7 @@ class Store:
     def _update(
         self, job: int, changes: Mapping[str, Any], where: Mapping[str, Any]
     ) -> bool:
-        """Changes a job if it is as `where` says; whether it was."""
+        """Change a job if it is as `where` says; return whether it was."""
         settings = ", ".join(f"{name} = ?" for name in changes)
         conditions = " AND ".join(f"{name} = ?" for name in ("id", *where))
         with self._transaction() as connection:

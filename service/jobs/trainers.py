@@ -14,40 +14,40 @@ from typing import Protocol
 
 import psutil
 
-from service.jobs.runs import LOG
 from training.cli.command_line import ENVIRONMENT_PREFIX
 from training.config import REPOSITORY
 from training.run.claim import INHERITED, LOCK, is_claimed
+from training.run.files import LOG
 
 _GRACE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class End:
-    """The end of a trainer; its exit status where it is known."""
+    """The end of a trainer, with its exit status if that is known."""
 
     status: int | None
 
 
 class Trainers(Protocol):
-    """Where trainers run. One runs at most in a directory."""
+    """Where trainers run. At most one runs in a directory."""
 
     def start(self, directory: Path) -> None:
-        """Starts a trainer that goes on with the run, unless one does already.
+        """Start a trainer that goes on with the run, unless one does already.
 
         Raises:
             OSError: If it cannot be started now.
         """
 
     def end(self, directory: Path) -> End | None:
-        """How the trainer in the directory has ended; None while it runs.
+        """Return how the trainer in the directory has ended, or None while it runs.
 
         Raises:
             OSError: If that cannot be found out now.
         """
 
     def stop(self, directory: Path) -> None:
-        """Asks a trainer to stop; asked again later, makes it.
+        """Ask a trainer to stop. A later call forces it.
 
         Raises:
             OSError: If it cannot be reached now.
@@ -55,17 +55,17 @@ class Trainers(Protocol):
 
 
 class LocalTrainers:
-    """Trainers on this machine, which outlive the service."""
+    """Trainers on this machine. They outlive the service."""
 
     def __init__(self) -> None:
         self._children: dict[Path, subprocess.Popen[bytes]] = {}
         self._asked: dict[Path, float] = {}
 
     def start(self, directory: Path) -> None:
-        """Starts a process in a session of its own, its output added to log.txt.
+        """Start a process in a session of its own that adds its output to log.txt.
 
-        It is born with the lock on the directory: from its first moment on it is seen
-        by whoever looks, also by a service that starts after this one was killed.
+        It is born with the lock on the directory. So every service sees it from its
+        first moment on, even one that starts after this one was killed.
         """
         self._asked.pop(directory, None)
         lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -88,7 +88,7 @@ class LocalTrainers:
             os.close(lock)
 
     def end(self, directory: Path) -> End | None:
-        """Looks at the child process, then for one that an earlier service started."""
+        """Look at the child process, then for one that an earlier service started."""
         child = self._children.get(directory)
         if child is not None and child.poll() is None:
             return None
@@ -99,7 +99,7 @@ class LocalTrainers:
         return End(child.returncode if child else None)
 
     def stop(self, directory: Path) -> None:
-        """Sends SIGTERM at first; SIGKILL once ten seconds have passed."""
+        """Send SIGTERM at first, and SIGKILL once ten seconds have passed."""
         if directory not in self._asked:
             self._asked[directory] = time.monotonic()
             _signal(directory, signal.SIGTERM)
@@ -108,8 +108,8 @@ class LocalTrainers:
 
 
 def processes(directory: Path) -> list[psutil.Process]:
-    """The processes on this machine that train in the directory."""
-    # An earlier service may have run by another name of Python.
+    """Return the processes on this machine that train in the directory."""
+    # An earlier service may have been started with another name of Python.
     _, *own = command(directory)
     return [
         process
@@ -119,13 +119,13 @@ def processes(directory: Path) -> list[psutil.Process]:
 
 
 def command(directory: Path) -> list[str]:
-    """The command line of a trainer."""
+    """Return the command line of a trainer."""
     train_py = str(REPOSITORY / "train.py")
     return [sys.executable, "-u", train_py, "--resume", str(directory)]
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a trainer, without the service's own options and token."""
+    """Return the environment of a trainer, without train.py's options and the token."""
     return {
         name: value
         for name, value in variables.items()

@@ -3,8 +3,8 @@
 from typing import Any
 
 import gradio as gr
-from fastapi.exceptions import RequestValidationError
 
+from service.jobs.submission import SubmissionError
 from training.config import TrainConfig
 
 _LEFT_OUT = ("run_dir", "export_dir")  # the service's own
@@ -12,9 +12,9 @@ _IN_FRONT = ("model", "dataset", "epochs", "learning_rate")
 
 
 class Form:
-    """The fields of `TrainConfig`, and one that may be swept.
+    """The fields of `TrainConfig`, one of which may be swept.
 
-    It stands where it is made, inside a `gr.Blocks`.
+    It appears where it is made, in a `gr.Blocks`.
     """
 
     def __init__(self) -> None:
@@ -48,11 +48,11 @@ class Form:
 
     @property
     def inputs(self) -> list[gr.components.Component]:
-        """All its components, in the order that `read` takes their values in."""
+        """All components, in the order of the arguments of `read`."""
         return [*self._fields.values(), self._swept, self._values, self._priority]
 
     def read(self, *inputs: Any) -> tuple[dict[str, Any], int]:
-        """What has been filled in, as the body of `POST /v1/jobs`, and the priority."""
+        """Return the values as the body of `POST /v1/jobs`, and the priority."""
         *fields, swept, values, priority = inputs
         filled = {
             name: value
@@ -64,18 +64,18 @@ class Form:
         return filled, int(priority or 0)
 
 
-def complaint(error: RequestValidationError) -> str:
-    """What is wrong with the values, in one line."""
+def complaint(error: SubmissionError) -> str:
+    """Return what is wrong with the values, in one line."""
     return "; ".join(
         f"{_label(str(each['loc'][-1]))}: {each['msg']}"
-        if len(each["loc"]) > 1
+        if each["loc"]
         else str(each["msg"])
-        for each in error.errors()
+        for each in error.complaints
     )
 
 
 def _component(name: str, field: dict[str, Any]) -> gr.components.Component:
-    """What fits the type of a field in the schema; an empty one stands for None."""
+    """Return a component for the type of a field; if it is empty, it means None."""
     options: dict[str, Any] = {
         "value": field.get("default"),
         "label": _label(name),
@@ -90,14 +90,14 @@ def _component(name: str, field: dict[str, Any]) -> gr.components.Component:
     if field.get("type") in ("integer", "number"):
         precision = 0 if field["type"] == "integer" else None
         return gr.Number(precision=precision, **options)
-    # Also for numbers that may be None: an empty gr.Number becomes 0.
+    # Numbers that may be None are here too: an empty gr.Number becomes 0.
     return gr.Textbox(**options)
 
 
 def _explanation(text: str) -> str:
-    """A description for who sees a form, not a command line."""
+    """Return a description for a form instead of a command line."""
     text = text.partition("; --no-")[0].replace("--", "")
-    # It is read as Markdown, but for the escapes.
+    # Gradio reads it as Markdown, and knows no escape for an asterisk.
     return text.replace("*", "\N{ASTERISK OPERATOR}")
 
 

@@ -1,10 +1,9 @@
 """What the server of the service does around the application."""
 
 import contextlib
+import inspect
 import socket
-import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +11,9 @@ from typing import Any
 import pytest
 import uvicorn
 
-from service import ray_serve, server
-from service.__main__ import _parser
-from tests.service.services import Service, wait_until
+from service import server
+from service.options import ServiceOptions
+from tests.service.services import wait_until
 
 
 def free_port() -> int:
@@ -33,14 +32,14 @@ def test_nobody_can_connect_before_there_is_an_answer(
         with contextlib.closing(socket.socket()) as client:
             could_connect.append(client.connect_ex(("127.0.0.1", port)) == 0)
 
-    monkeypatch.setattr(server, "_add_page", try_to_connect)
+    monkeypatch.setattr(server, "add_page", try_to_connect)
     monkeypatch.setattr(uvicorn.Server, "run", try_to_connect)
     monkeypatch.setattr(
         server, "signal", SimpleNamespace(SIGINT=2, SIGTERM=15, signal=print)
     )
     options = ["--port", str(port), "--grpc-port", "0", "--serve-only"]
     options += ["--model-base-path", str(tmp_path)]
-    server.serve(_parser().parse_args(options), None)
+    server.serve(ServiceOptions.read(options), None)
     assert could_connect == [False, True]
 
 
@@ -64,7 +63,7 @@ def test_grpc_ends_before_the_application() -> None:
         threading.Timer(0.3, finish).start()
         return ended
 
-    running = server._Server(uvicorn.Config(application, port=0, log_level="warning"))
+    running = server.Server(uvicorn.Config(application, port=0, log_level="warning"))
     running.end_grpc = end_grpc
     thread = threading.Thread(target=running.run)
     thread.start()
@@ -74,35 +73,42 @@ def test_grpc_ends_before_the_application() -> None:
     assert ends == ["gRPC", "application"]
 
 
-def test_fewer_replicas_at_most_than_at_least_are_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ["--min-replicas", "5", "--max-replicas", "4"]
-    monkeypatch.setattr(sys, "argv", ["service.ray_serve", *options])
-    assert ray_serve.main() == 2
-    assert capsys.readouterr().err == (
-        "error: `--max-replicas` must be at least `--min-replicas`. Received: 4, 5.\n"
-    )
+def test_a_second_ctrl_c_does_not_wait_for_grpc() -> None:
+    """Nobody can connect meanwhile."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("nobody asks")
+
+    asked = threading.Event()
+
+    def end_grpc() -> threading.Event:
+        asked.set()
+        return threading.Event()
+
+    config = uvicorn.Config(application, port=0, lifespan="off", log_level="critical")
+    running = server.Server(config)
+    running.end_grpc = end_grpc
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    wait_until(lambda: running.started)
+    (address,) = (s.getsockname() for each in running.servers for s in each.sockets)
+    running.should_exit = True  # as the first signal does
+    assert asked.wait(60)
+    with contextlib.closing(socket.socket()) as client:
+        assert client.connect_ex(address) != 0
+    assert thread.is_alive()
+    running.force_exit = True  # as the second does
+    thread.join(60)
+    assert not thread.is_alive()
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    service = Service(tmp_path, "--timeout", 1).start()
-    yield service
-    if service.process.poll() is None:
-        service.kill()
-
-
-def test_a_client_that_does_not_read_does_not_keep_the_service(
-    service: Service,
-) -> None:
-    job = service.submit({"dataset": "nosuchset"})
-    service.run(job).mkdir(parents=True, exist_ok=True)
-    with (service.run(job) / "large").open("wb") as file:
-        file.truncate(2**30)
-    with socket.create_connection(("127.0.0.1", service.port)) as client:
-        path = f"/v1/jobs/{job}/artifacts/large".encode()
-        client.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
-        service.stop()
-    assert service.process.returncode == 0
+def test_what_it_relies_on_in_uvicorn() -> None:
+    """`shutdown` is no public API; without it gRPC would end too late."""
+    assert inspect.iscoroutinefunction(uvicorn.Server.shutdown)
+    assert list(inspect.signature(uvicorn.Server.shutdown).parameters) == [
+        "self",
+        "sockets",
+    ]
+    assert not hasattr(uvicorn.Server, "end_grpc")
+    base = uvicorn.Server(uvicorn.Config(lambda *_: None))
+    assert (base.should_exit, base.force_exit) == (False, False)

@@ -1,7 +1,5 @@
 """Read the command line, the environment and a TOML file into a `TrainConfig`."""
 
-import argparse
-import difflib
 import os
 import tomllib
 from collections.abc import Sequence
@@ -12,12 +10,12 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
-    CliSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError,
 )
 
+from training.cli import settings
+from training.cli.settings import nearest, option
 from training.config import Location, TrainConfig
 from training.errors import UserError
 from training.run import files
@@ -67,13 +65,9 @@ class CommandLine(TrainConfig, BaseSettings):
     environment, the environment the file, the file the defaults.
     """
 
-    model_config = SettingsConfigDict(
+    model_config = settings.CLI | SettingsConfigDict(
         env_prefix=ENVIRONMENT_PREFIX,
-        cli_avoid_json=True,
-        cli_exit_on_error=False,
-        cli_hide_none_type=True,
         cli_implicit_flags=True,
-        cli_kebab_case=True,
         cli_prog_name="train.py",
     )
 
@@ -130,13 +124,6 @@ class CommandLine(TrainConfig, BaseSettings):
         return TrainConfig(**self.model_dump(exclude_unset=True, exclude=own))
 
 
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Leaves out "(default: None)": the text says what happens instead."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return (action.help or "").removesuffix(" (default: None)")
-
-
 def read(arguments: Sequence[str]) -> CommandLine:
     """Read all sources of options.
 
@@ -154,16 +141,9 @@ def read(arguments: Sequence[str]) -> CommandLine:
             name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
             _check_name(name, CommandLine.model_fields, f"in {variable}")
     try:
-        # The source parses the arguments when it is made.
-        source = CliSettingsSource[Any](
-            CommandLine, cli_parse_args=list(arguments), formatter_class=_HelpFormatter
-        )
-        # mypy knows the fields as arguments only.
-        return CommandLine(_cli_settings_source=source)  # type: ignore[call-arg]
+        return settings.parse(CommandLine, arguments)
     except ValidationError as error:
         raise UserError(describe(error)) from error
-    except SettingsError as error:
-        raise UserError(_describe_parser_error(str(error))) from error
 
 
 def load(path: Path) -> TrainConfig:
@@ -204,47 +184,14 @@ def resumed(directory: Path, given: TrainConfig) -> TrainConfig:
     return config.model_copy(update={name: getattr(given, name) for name in moved})
 
 
-def option(field: str) -> str:
-    """Return the command-line option of a field."""
-    return f"--{field.replace('_', '-')}"
-
-
 def describe(error: ValidationError) -> str:
     """Return pydantic's first complaint as one line."""
-    first = error.errors()[0]
-    if not first["loc"]:
-        return first["msg"].removeprefix("Value error, ")
-    field = str(first["loc"][0])
-    if first["type"] == "extra_forbidden":
-        return f"`{field}` is not an option.{_nearest(field, TrainConfig.model_fields)}"
-    if first["type"] == "value_error":  # of a validator of ours
-        said = first["msg"].removeprefix("Value error, ").rstrip(".")
-        return f"`{option(field)}` is not usable: {said}. Received: {first['input']}."
-    expected = first["msg"].replace("Input should", "must")
-    expected = expected.replace("String should", "must")
-    message = f"`{option(field)}` {expected}. Received: {first['input']}."
-    if field == "dropout_rate":
+    message = settings.describe(error, TrainConfig.model_fields)
+    if error.errors()[0]["loc"] == ("dropout_rate",):
         message += " It is the fraction dropped, not kept."
     return message
 
 
 def _check_name(name: str, fields: dict[str, FieldInfo], place: str) -> None:
     if name not in fields:
-        raise UserError(f"`{name}` {place} is not an option.{_nearest(name, fields)}")
-
-
-def _nearest(name: str, fields: dict[str, FieldInfo]) -> str:
-    matches = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
-    return f" Did you mean `{matches[0]}`?" if matches else " See --help."
-
-
-def _describe_parser_error(message: str) -> str:
-    message = message.removeprefix("error parsing CLI: ")
-    prefix = "unrecognized arguments: "
-    if not message.startswith(prefix):
-        return f"{message}. See --help."
-    given = message.removeprefix(prefix).split()[0]
-    name = given.split("=")[0].lstrip("-").replace("-", "_")
-    matches = difflib.get_close_matches(name, CommandLine.model_fields, 1, cutoff=0.5)
-    hint = f"Did you mean {option(matches[0])}?" if matches else "See --help."
-    return f"`{given}` is not an option. {hint}"
+        raise UserError(f"`{name}` {place} is not an option.{nearest(name, fields)}")

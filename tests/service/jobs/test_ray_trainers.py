@@ -11,8 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.service.jobs.test_runner import CONFIG
-from tests.service.services import Service, wait_until
+from tests.service.services import CONFIG, Service, wait_until
 from tests.training.test_job import assert_same_end
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
@@ -82,7 +81,7 @@ def test_jobs_on_a_cluster_survive_the_loss_of_a_node(
         *("--data-root", pictures.parent, "--slots", 2),
         *("--executor", "ray", "--ray-address", address),
     ).start()
-    config = {**CONFIG, "dataset": f"folder:{pictures}"}
+    config = {**CONFIG, "epochs": 30, "dataset": f"folder:{pictures}"}
     try:
         jobs = [service.submit({**config, "name": f"job{i}"}) for i in range(3)]
         wait_until(lambda: len(service.get(f"{jobs[0]}/metrics")) == 1)

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.jobs.test_runner import CONFIG
-from tests.service.services import Service, wait_until
+from tests.service.services import CONFIG, Service, wait_until
 from tests.training.test_job import assert_same_end
 
 JOBS = int(os.environ.get("STORM_JOBS", "4"))
@@ -34,7 +33,10 @@ def service(tmp_path: Path, pictures: Path) -> Iterator[Service]:
 
 def configs(pictures: Path) -> list[dict[str, object]]:
     dataset = f"folder:{pictures}"
-    return [{**CONFIG, "dataset": dataset, "seed": seed} for seed in range(JOBS)]
+    return [
+        {**CONFIG, "epochs": 30, "dataset": dataset, "seed": seed}
+        for seed in range(JOBS)
+    ]
 
 
 def trainers(service: Service) -> list[int]:

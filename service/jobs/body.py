@@ -1,0 +1,54 @@
+"""The body of `POST /v1/jobs`: train.py's options as one JSON object."""
+
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.requests import ClientDisconnect
+
+from service.jobs.submission import SubmissionError, refusal
+from training.config import TrainConfig
+
+
+def _schema() -> dict[str, Any]:
+    schema = TrainConfig.model_json_schema()
+    for name, field in schema["properties"].items():
+        values = {"type": "array", "items": field, "minItems": 1}
+        schema["properties"][name] = {"anyOf": [field, values]}
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
+BODY_SCHEMA = _schema()
+
+
+async def values_of(request: Request) -> dict[str, Any]:
+    """Return the body, which must be a JSON object.
+
+    Another media type is refused: a browser lets a foreign page send those unasked.
+    """
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise HTTPException(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "The body must have the Content-Type application/json. "
+            f"Received: {media_type or 'none'}.",
+        )
+    try:
+        # Strict: no NaN, no infinity, no half of a surrogate pair.
+        values = orjson.loads(await request.body())
+    except ClientDisconnect as error:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "The client has gone.") from error
+    except orjson.JSONDecodeError as error:
+        raise as_http(refusal(f"The body must be JSON: {error}.")) from error
+    if not isinstance(values, dict):
+        raise as_http(refusal("The body must be an object of train.py's options."))
+    return values
+
+
+def as_http(error: SubmissionError) -> RequestValidationError:
+    """Return the error that FastAPI answers with status 422 and all complaints."""
+    return RequestValidationError(
+        [{**each, "loc": ("body", *each["loc"])} for each in error.complaints]
+    )

@@ -1,0 +1,286 @@
+"""What the service is told on the command line."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from service.jobs.job_queue import QueueConfig
+from service.jobs.trainers import LocalTrainers, Trainers
+from service.security import LOOPBACK
+from service.serving.batching import BatchingParameters, read_batching_parameters
+from service.serving.config import ServingConfig
+from training.cli import settings
+from training.config import REPOSITORY, Location
+from training.errors import UserError
+from training.run.atomic import check_writable
+
+_DATASETS = REPOSITORY / "datasets"
+
+
+def _checked(holds: Callable[[Any], bool], expected: str) -> AfterValidator:
+    def check(value: Any) -> Any:
+        if not holds(value):
+            raise PydanticCustomError("range", f"Input should be {expected}")
+        return value
+
+    return AfterValidator(check)
+
+
+Port = Annotated[int, _checked(lambda n: 0 <= n < 2**16, "between 0 and 65535")]
+Count = Annotated[int, _checked(lambda n: n >= 0, "at least 0")]
+Positive = Annotated[int, _checked(lambda n: n >= 1, "at least 1")]
+Seconds = Annotated[float, _checked(lambda s: 0 < s < math.inf, "more than 0")]
+
+
+def named(metavar: str) -> dict[str, Any]:
+    """Return what makes `--help` name the value of an option so."""
+    return {"metavar": metavar}
+
+
+class Listening(BaseModel):
+    """Where the service listens."""
+
+    model_config = ConfigDict(title="listening")
+
+    host: str = Field(
+        LOOPBACK,
+        description="listen at this address",
+        json_schema_extra=named("ADDRESS"),
+    )
+    port: Port = Field(
+        8501,
+        description="the port of HTTP; 0: a free one",
+        json_schema_extra=named("N"),
+    )
+
+
+class ListeningToBoth(Listening):
+    """Where the service listens to HTTP and gRPC."""
+
+    grpc_port: Port = Field(
+        8500,
+        description="the port of gRPC; 0: a free one",
+        json_schema_extra=named("N"),
+    )
+
+
+class JobOptions(BaseModel):
+    """How jobs are run."""
+
+    model_config = ConfigDict(title="training jobs")
+
+    serve_only: bool = Field(
+        False, description="serve the models that are there; run no jobs"
+    )
+    state_dir: Location = Field(
+        REPOSITORY / "service_state",
+        description="keep jobs and runs here",
+        json_schema_extra=named("DIR"),
+    )
+    data_root: Annotated[tuple[Location, ...], NoDecode] = Field(
+        (),
+        description="let jobs take archives, prepared data and pictures from here "
+        f"as well as from {_DATASETS}; can be given several times",
+        json_schema_extra=named("DIR"),
+    )
+    executor: Literal["local", "ray"] = Field(
+        "local", description="run jobs on this machine or on a Ray cluster"
+    )
+    ray_address: str = Field(
+        "http://127.0.0.1:8265",
+        description="the dashboard of the Ray cluster",
+        json_schema_extra=named("URL"),
+    )
+    slots: Positive = Field(
+        QueueConfig.slots,
+        description="run N jobs at a time",
+        json_schema_extra=named("N"),
+    )
+    retries: Count = Field(
+        QueueConfig.retries,
+        description="start a trainer that died N times again before its job fails; "
+        "a finished epoch sets the count back",
+        json_schema_extra=named("N"),
+    )
+
+    def queue(self, exports: Path) -> QueueConfig:
+        """Return how jobs are run.
+
+        Args:
+            exports: The directory that jobs export their models to.
+
+        Raises:
+            UserError: If it cannot be written to, or the Ray cluster does not answer.
+        """
+        check_writable(exports, "--model-base-path")
+        return QueueConfig(
+            state_dir=self.state_dir,
+            exports=exports,
+            data_roots=(_DATASETS, *self.data_root),
+            slots=self.slots,
+            retries=self.retries,
+            trainers=self._trainers(),
+        )
+
+    def _trainers(self) -> Trainers:
+        if self.executor == "local":
+            return LocalTrainers()
+        try:
+            from service.jobs.ray_trainers import RayTrainers
+        except ModuleNotFoundError as error:
+            raise UserError(
+                "`--executor ray` needs Ray. Install it with: pip install '.[ray]'."
+            ) from error
+        return RayTrainers(self.ray_address)
+
+
+class ServingOptions(BaseModel):
+    """How models are served."""
+
+    model_config = ConfigDict(title="serving models")
+
+    model_base_path: Location = Field(
+        REPOSITORY / "saved_models",
+        description="the models: jobs export to it, predictions come from it",
+        json_schema_extra=named("DIR"),
+    )
+    model_config_file: Location | None = Field(
+        None,
+        description="TensorFlow Serving's file of models, version policies and labels; "
+        "default: every model below --model-base-path, its latest version",
+        json_schema_extra=named("FILE"),
+    )
+    enable_batching: bool = Field(
+        False,
+        description="let TensorFlow run requests that come together as one batch",
+    )
+    batching_parameters_file: Location | None = Field(
+        None,
+        description="TensorFlow Serving's file of how to batch, with "
+        "--enable-batching; default: its defaults",
+        json_schema_extra=named("FILE"),
+    )
+    timeout: Seconds = Field(
+        ServingConfig.timeout,
+        description="stop a prediction that takes longer",
+        json_schema_extra=named("SECONDS"),
+    )
+    max_queue: Positive = Field(
+        ServingConfig.max_queue,
+        description="predictions under way; further ones are told to come again",
+        json_schema_extra=named("N"),
+    )
+    max_body_bytes: Positive = Field(
+        ServingConfig.max_body_bytes,
+        description="refuse a prediction with a longer body",
+        json_schema_extra=named("N"),
+    )
+
+    @model_validator(mode="after")
+    def _parameters_are_for_batching(self) -> Self:
+        if self.batching_parameters_file and not self.enable_batching:
+            raise ValueError(
+                "`--batching-parameters-file` needs `--enable-batching`. "
+                f"Received: {self.batching_parameters_file} alone."
+            )
+        return self
+
+    def serving(self) -> ServingConfig:
+        """Return how models are served.
+
+        Raises:
+            UserError: If the directory of models or a file cannot be used.
+        """
+        if not self.model_base_path.is_dir():
+            raise UserError(
+                "`--model-base-path` must be a directory of models. "
+                f"Received: {self.model_base_path}."
+            )
+        return ServingConfig(
+            self.model_base_path,
+            self.model_config_file,
+            timeout=self.timeout,
+            max_queue=self.max_queue,
+            max_body_bytes=self.max_body_bytes,
+            batching=self._batching(),
+        )
+
+    def _batching(self) -> BatchingParameters | None:
+        if self.batching_parameters_file:
+            return read_batching_parameters(self.batching_parameters_file)
+        return BatchingParameters() if self.enable_batching else None
+
+
+class CommandLine(BaseSettings):
+    """Options that come from the command line alone.
+
+    Trainers inherit the environment: KERASNORM_... in there are options of train.py.
+    """
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The command line comes first by itself; nothing comes after it."""
+        return (init_settings,)
+
+    @classmethod
+    def read(cls, arguments: Sequence[str]) -> Self:
+        """Read a command line.
+
+        Args:
+            arguments: The command line without the program's name.
+
+        Raises:
+            UserError: If an option is unknown or its value is not allowed.
+        """
+        try:
+            return settings.parse(cls, arguments)
+        except ValidationError as error:
+            raise UserError(settings.describe(error, cls.model_fields)) from error
+
+
+CLI = settings.CLI | SettingsConfigDict(cli_implicit_flags="toggle", frozen=True)
+
+
+# `--help` shows the groups of the last class first.
+class ServiceOptions(ServingOptions, JobOptions, ListeningToBoth, CommandLine):
+    """Train and serve over HTTP.
+
+    examples:
+      python -m service                         jobs and models, for this machine
+      python -m service --serve-only            the models alone
+      python -m service --slots 2               two jobs at a time
+      KERASNORM_TOKEN=... python -m service --host 0.0.0.0
+
+      curl -H 'Content-Type: application/json' -d '{"model": "mlp"}' \\
+        localhost:8501/v1/jobs
+      python train.py --submit http://localhost:8501 --model mlp
+
+    The page is at http://localhost:8501, the API is described at
+    http://localhost:8501/docs.
+    """
+
+    model_config = CLI | SettingsConfigDict(cli_prog_name="python -m service")

@@ -1,0 +1,123 @@
+"""From the body of `POST /v1/jobs` to configs."""
+
+import pytest
+from fastapi.testclient import TestClient
+
+from training.config import TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "message"),
+    [
+        ({"epochs": 0}, "epochs", "greater than or equal to 1"),
+        ({"epoch": 3}, "epoch", "Extra inputs are not permitted"),
+        ({"model": "rnn"}, "model", "'cnn' or 'mlp'"),
+        ({"dropout_rate": 1.5}, "dropout_rate", "less than 1"),
+        ({"learning_rate": "fast"}, "learning_rate", "valid number"),
+        ({"name": "../evil"}, "name", "pattern"),
+        ({"dataset": "a\nb"}, "dataset", "pattern"),
+        ({"batch_size": 2**62}, "batch_size", "less than 2147483648"),
+        ({"learning_rate": 1e300}, "learning_rate", "less than or equal to 1000000"),
+        ({"replicas": 10**9}, "replicas", "less than or equal to 256"),
+        ({"name": ".hidden"}, "name", "pattern"),
+        ({"epochs": []}, "epochs", "must not be empty"),
+        ({"epochs": [1, 0]}, "epochs", "greater than or equal to 1"),
+        ({"export_dir": "/etc"}, "export_dir", "must be /"),
+        ({"run_dir": "/etc"}, "run_dir", "must be /"),
+        ({"name": "x" * 101}, "name", "at most 100 characters"),
+        ({"dataset": "x" * 1001}, "dataset", "at most 1000 characters"),
+        ({"archives": "~nosuchuser/x"}, "archives", "there is no such user"),
+        ({"dataset": "folder:~nosuchuser"}, "dataset", "there is no such user"),
+        ({"data_dir": "/etc"}, "data_dir", "must lie in"),
+        ({"archives": "/etc"}, "archives", "must lie in"),
+        ({"dataset": "folder:/etc"}, "dataset", "must lie in"),
+    ],
+)
+def test_a_config_that_is_not_allowed_is_refused_with_its_field(
+    client: TestClient, body: dict[str, object], field: str, message: str
+) -> None:
+    answer = client.post("/v1/jobs", json=body)
+    assert answer.status_code == 422
+    (complaint,) = answer.json()["detail"]
+    assert complaint["loc"] == ["body", field]
+    assert message in complaint["msg"]
+    assert client.get("/v1/jobs").json()["total"] == 0
+
+
+def test_a_config_whose_fields_contradict_each_other_is_refused(
+    client: TestClient,
+) -> None:
+    answer = client.post("/v1/jobs", json={"norm": False, "recalibrate": 100})
+    assert answer.status_code == 422
+    (complaint,) = answer.json()["detail"]
+    assert complaint["loc"] == ["body"]
+    assert "`recalibrate` needs batch normalization" in complaint["msg"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"name": "\\ud800"}',
+        b'{"seed": 1e400}',
+        b'{"learning_rate": NaN}',
+        b'{"learning_rate": [NaN]}',
+        b'{"seed": 99999999999999999999999999}',
+        b'{"epochs": [[1]]}',
+        b'{"\\ud800": 1}',
+        b'{"dataset": "folder:\\u0000"}',
+        b'{"data_dir": "\\u0000"}',
+        b'{"model": {"a": 1}}',
+    ],
+)
+def test_odd_values_are_refused(client: TestClient, body: bytes) -> None:
+    answer = client.post(
+        "/v1/jobs", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 422
+    assert answer.json()["detail"]
+
+
+def test_a_sweep_makes_a_job_of_each_combination(client: TestClient) -> None:
+    body = {"learning_rate": [1e-3, 2e-3], "model": ["mlp", "cnn"], "seed": 5}
+    answer = client.post("/v1/jobs", json=body)
+    assert answer.status_code == 201
+    sweep = answer.json()
+    assert client.get(f"/v1/sweeps/{sweep['id']}").json() == sweep
+    assert sweep["fields"] == ["learning_rate", "model"]
+    assert sweep["best"] is None
+    assert [row["values"] for row in sweep["rows"]] == [
+        {"learning_rate": 1e-3, "model": "mlp"},
+        {"learning_rate": 1e-3, "model": "cnn"},
+        {"learning_rate": 2e-3, "model": "mlp"},
+        {"learning_rate": 2e-3, "model": "cnn"},
+    ]
+    names = [
+        client.get(f"/v1/jobs/{row['job']}").json()["name"] for row in sweep["rows"]
+    ]
+    assert names[0] == "mlp-fashion_mnist-learning_rate-0.001-model-mlp"
+    assert len(set(names)) == 4
+    jobs = client.get("/v1/jobs").json()["jobs"]
+    assert {job["sweep"] for job in jobs} == {sweep["id"]}
+    assert client.get("/v1/sweeps/2").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "values", [{"seed": [1, 1]}, {"name": ["a", "a"]}, {"name": ["x" * 99, "y"]}]
+)
+def test_no_two_jobs_of_a_sweep_have_one_name(
+    client: TestClient, values: dict[str, list[object]]
+) -> None:
+    body = {**values, "seed": values.get("seed", 0), "epochs": [1, 2]}
+    assert client.post("/v1/jobs", json=body).status_code == 201
+    names = [job["name"] for job in client.get("/v1/jobs").json()["jobs"]]
+    assert len(set(names)) == 4
+    assert max(map(len, names)) <= 100
+
+
+def test_a_sweep_is_queued_whole_or_not_at_all(client: TestClient) -> None:
+    too_many = {"seed": list(range(1001))}
+    # Whose combinations would not fit in any memory.
+    far_too_many = {f: list(range(500)) for f in sorted(TrainConfig.model_fields)[:9]}
+    for body in ({"epochs": [1, 2, 0]}, too_many, far_too_many):
+        assert client.post("/v1/jobs", json=body).status_code == 422
+    assert client.get("/v1/jobs").json() == {"total": 0, "jobs": []}

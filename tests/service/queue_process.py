@@ -1,0 +1,22 @@
+"""The queue of a service in a process of its own, until SIGTERM."""
+
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from service.jobs.job_queue import Queue, QueueConfig
+
+
+def main(root: Path, retries: int) -> None:
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    queue = Queue(QueueConfig(root / "state", root / "models", retries=retries))
+    queue.start()
+    (root / "started").touch()
+    stopped.wait()
+    queue.stop()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

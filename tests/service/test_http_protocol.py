@@ -1,0 +1,125 @@
+"""Connections with limits to heads; and what they rely on in uvicorn."""
+
+import inspect
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import (
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from service.http_protocol import HttpProtocol
+from tests.service.services import wait_until
+
+REQUEST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Answer with the request's headers and body as JSON."""
+    body = b""
+    while (message := await receive())["type"] == "http.request":
+        body += message["body"]
+        if not message["more_body"]:
+            break
+    headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+    answer = json.dumps({"headers": headers, "body": body.decode()}).encode()
+    length = str(len(answer)).encode()
+    start = {"type": "http.response.start", "status": 200}
+    await send({**start, "headers": [(b"content-length", length)]})
+    await send({"type": "http.response.body", "body": answer})
+
+
+@pytest.fixture
+def connection() -> Iterator[socket.socket]:
+    config = uvicorn.Config(
+        echo, port=0, http=HttpProtocol, lifespan="off", log_level="critical"
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_until(lambda: server.started)
+    (address,) = (s.getsockname() for each in server.servers for s in each.sockets)
+    with socket.create_connection(address, timeout=60) as client:
+        yield client
+    server.should_exit = True
+    thread.join()
+
+
+def ask(connection: socket.socket, request: bytes) -> dict[str, Any]:
+    connection.sendall(request)
+    answer = b""
+    while b"\r\n\r\n" not in answer or not answer.endswith(b"}"):
+        part = connection.recv(2**20)
+        assert part, answer
+        answer += part
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    return json.loads(body)
+
+
+def test_a_head_that_is_too_long_is_refused(connection: socket.socket) -> None:
+    long = b"x-long: " + b"x" * 60_000 + b"\r\n\r\n"
+    assert ask(connection, REQUEST + long + b"body")["body"] == "body"
+    connection.sendall(REQUEST + b"x-long: " + b"x" * 70_000)
+    answer = connection.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.endswith(b"The head of a request has at most 65536 bytes.")
+
+
+def test_a_body_may_be_longer_than_a_head(connection: socket.socket) -> None:
+    head = REQUEST.replace(b"Content-Length: 4", b"Content-Length: 200000")
+    body = b"x" * 200_000
+    assert ask(connection, head + b"\r\n" + body)["body"] == body.decode()
+
+
+def test_a_head_that_is_too_slow_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch, connection: socket.socket
+) -> None:
+    monkeypatch.setattr(HttpProtocol, "seconds", 0.2)
+    # The next head has its time from its first byte on.
+    assert ask(connection, REQUEST + b"\r\nbody")["body"] == "body"
+    time.sleep(0.5)
+    assert ask(connection, REQUEST + b"\r\nbody")["body"] == "body"
+    connection.sendall(b"POST / HT")
+    assert connection.recv(1000) == b""
+
+
+def test_an_offer_of_http_2_is_passed_over(connection: socket.socket) -> None:
+    """Of a head only; the same words in a body are the client's."""
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n"
+    body = b"\r\nupgrade: h2c"
+    head = REQUEST.replace(b"Content-Length: 4", b"Content-Length: %d" % len(body))
+    answer = ask(connection, head + offer + body)
+    assert answer["body"] == body.decode()
+    assert answer["headers"]["x-upgrade"] == "h2c"
+    assert "upgrade" not in answer["headers"]
+
+
+def test_what_it_relies_on_in_uvicorn() -> None:
+    """These are no public API; a uvicorn without them would lose the limits."""
+    overridden = (
+        *("connection_made", "connection_lost", "data_received"),
+        *("on_message_begin", "on_headers_complete"),
+    )
+    for name in overridden:
+        expected = inspect.signature(getattr(HttpToolsProtocol, name)).parameters
+        received = inspect.signature(getattr(HttpProtocol, name)).parameters
+        assert list(received) == list(expected)
+    assert list(inspect.signature(HttpToolsProtocol.send_400_response).parameters) == [
+        "self",
+        "msg",
+    ]
+    config = uvicorn.Config(echo)
+    base = HttpToolsProtocol(config, uvicorn.server.ServerState(), {}, _loop=object())
+    assert {"cycle", "loop", "transport"} <= vars(base).keys()
+    assert "more_body" in inspect.getsource(RequestResponseCycle)
+    own = vars(HttpProtocol).keys() - set(overridden) - vars(object).keys()
+    for name in own - {"__annotations__", "__module__"}:
+        assert not hasattr(base, name)

@@ -1,0 +1,114 @@
+"""Who is refused: hosts, origins, a wrong token, bodies."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service import security
+from service.app import Settings, create_app
+from service.serving.routes import Serving
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "127.0.0.1:8501"}, 200),
+        ({"Host": "[::1]:8501"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "localhost.evil.example"}, 403),
+        ({"Host": "evil@localhost"}, 403),
+        ({"Host": "localhost#evil"}, 403),
+        ({"Host": "["}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Origin": "http://localhost:8501"}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "http://localhost:3000"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_pages_elsewhere_are_kept_out(
+    client: TestClient, headers: dict[str, str], status: int
+) -> None:
+    answer = client.get("/v1/jobs", headers=headers)
+    assert answer.status_code == status
+    assert client.post("/v1/jobs", headers=headers, json={}).status_code == (
+        201 if status == 200 else 403
+    )
+
+
+def test_every_job_call_needs_the_token(settings: Settings) -> None:
+    guarded = replace(settings, host="0.0.0.0", token="long word")
+    app = create_app(guarded, Serving(guarded.serving))
+    client = TestClient(app, base_url="http://training.example")
+    calls = [
+        *(("GET", "/v1/jobs"), ("POST", "/v1/jobs"), ("GET", "/v1/jobs/1")),
+        *(
+            ("DELETE", "/v1/jobs/1"),
+            ("GET", "/v1/sweeps/1"),
+            ("GET", "/v1/jobs/1/logs"),
+        ),
+    ]
+    for method, path in calls:
+        for headers in ({}, {"Authorization": "Bearer word"}, {"Authorization": "x"}):
+            refused = client.request(method, path, headers=headers)
+            assert refused.status_code == 401
+            assert "long word" not in refused.text
+    right = {"Authorization": "Bearer long word"}
+    assert client.post("/v1/jobs", json={}, headers=right).status_code == 201
+
+
+def test_a_body_that_is_too_large_is_refused(client: TestClient) -> None:
+    def parts() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b" " * 1000
+
+    headers = {"Content-Type": "application/json"}
+    for content in (b" " * 100_000, parts()):
+        answer = client.post("/v1/jobs", content=content, headers=headers)
+        assert answer.status_code == 413
+        assert answer.json()["detail"] == "The body must have at most 65,536 bytes."
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "reason"),
+    [
+        (None, 408, "The body must arrive within 0 seconds."),
+        ({"type": "http.disconnect"}, 400, "The client has gone."),
+    ],
+)
+def test_a_body_that_does_not_come(
+    client: TestClient,
+    monkeypatch: pytest.MonkeyPatch,
+    end: dict[str, str] | None,
+    status: int,
+    reason: str,
+) -> None:
+    """After its beginning nothing comes any more, or the end of the connection."""
+    monkeypatch.setattr(security, "_SECONDS_FOR_A_BODY", 0.2)
+    beginning = {"type": "http.request", "body": b"{", "more_body": True}
+    messages = [beginning, *([end] if end else [])]
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        if not messages:
+            await asyncio.Event().wait()
+        return messages.pop(0)
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {
+        **{"type": "http", "method": "POST", "path": "/v1/jobs", "headers": headers},
+        **{"query_string": b"", "http_version": "1.1", "server": ("localhost", 80)},
+    }
+    asyncio.run(client.app(scope, receive, send))
+    assert sent[0]["status"] == status
+    assert json.loads(sent[1]["body"]) == {"detail": reason}
+    assert client.get("/v1/jobs").json()["total"] == 0
