@@ -91,7 +91,7 @@ def test_files_may_go_while_they_are_listed(
     with ThreadPoolExecutor() as pool:
         going = pool.submit(come_and_go)
         try:
-            for _ in range(500):
+            for _ in range(200):
                 files = artifacts.get("/v1/jobs/1/artifacts").json()
                 assert {"path": "history.csv", "size": 24} in files
         finally:
