@@ -1,6 +1,6 @@
-"""The Python of the pages runs: pytest collects README.md and docs/ with Sybil.
+"""Collect the Python of README.md and docs/ as tests, with Sybil.
 
-A block is skipped after `<!--- skip: next "the reason" -->` only.
+Only `<!--- skip: next "the reason" -->` before a block skips it.
 """
 
 import doctest

@@ -1,4 +1,4 @@
-"""Trains an image classifier and exports it as a SavedModel: see --help."""
+"""Train an image classifier and export it as a SavedModel: see --help."""
 
 import sys
 
@@ -10,12 +10,13 @@ from training.errors import UserError
 
 
 def main() -> int:
-    """Runs one job.
+    """Run one job.
 
     Returns:
-        The exit status: 0, 1 for a submitted job that has not succeeded, 2 for a
-        mistake of the user's, 128 + signal for an interruption (or, where the process
-        did not come to its end within ten seconds, none: SIGALRM has killed it).
+        The exit status: 0 for success, 1 for a submitted job that has not succeeded,
+        2 for a mistake of the user, 128 + signal for an interruption. There is no
+        status if the process does not end within ten seconds after the signal: then
+        SIGALRM kills it.
     """
     interruption.take_signals()
     try:
@@ -23,11 +24,11 @@ def main() -> int:
         if options.submit is not None and options.resume is not None:
             raise UserError("`--submit` starts a new job; leave out `--resume`.")
         if options.submit is not None:
-            # Here, so that no other job waits for what submitting imports.
+            # Imported here, so that other jobs need not wait for it.
             from training.cli.submit import submit
 
             return 0 if submit(options.submit, options.job()) else 1
-        _train(options)
+        run_job(options)
     except (Exception, KeyboardInterrupt) as error:
         if interruption.status() is None:
             if not isinstance(error, UserError):
@@ -39,15 +40,16 @@ def main() -> int:
     return interruption.status() or 0
 
 
-def _train(options: CommandLine) -> None:
+def run_job(options: CommandLine) -> None:
+    """Train here or on a Ray cluster, as the options say."""
     config = options.job()
     if options.resume is not None:
         config = resumed(options.resume, config)
     if options.ray is not None and options.workers is not None:
         ray_workers.train(config, options.resume, options.ray, options.workers)
         return
-    # Here, so that --help and a wrong option answer without waiting for TensorFlow.
-    interruption.release_signals()  # imports often drop what is raised in them
+    # Imported here, so that --help and a wrong option need not wait for TensorFlow.
+    interruption.release_signals()  # some imports drop a KeyboardInterrupt
     start_tensorflow()
     from training import job
 

@@ -186,7 +186,7 @@ interruption.SECONDS_TO_END = 1
 def training_that_is_interrupted(options):
     interruption.say_when_interrupted("The last line")
 {body}
-train._train = training_that_is_interrupted
+train.run_job = training_that_is_interrupted
 sys.exit(train.main())
 """
     process = subprocess.run(
@@ -278,7 +278,7 @@ def test_images_are_picked_by_their_index() -> None:
     images = np.arange(10)[:, None] * np.ones((1, 3), np.uint8)
     batches = tf.data.Dataset.from_tensor_slices((images, np.zeros(10))).batch(4)
     for indices in ([9, 0, 4, 3], []):
-        picked = evaluation._pick(batches, np.array(indices, int))
+        picked = evaluation.pick(batches, np.array(indices, int))
         assert [image.tolist() for image in picked] == [[i] * 3 for i in indices]
 
 

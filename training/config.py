@@ -1,7 +1,7 @@
-"""`TrainConfig`: what a training job is told, whoever tells it.
+"""`TrainConfig`: the options of a training job.
 
-The model describes each option once. `read` fills it from the command line, the
-environment and a TOML file; a program fills it directly.
+It describes each option once. `read` in `training/cli/command_line.py` fills it from
+the command line, the environment and a TOML file. A program fills it directly.
 """
 
 import re
@@ -54,14 +54,14 @@ class TrainConfig(BaseModel):
         None,
         ge=8,
         le=1024,
-        description="resize every image to N x N pixels; needed where a dataset's "
-        "images differ in size; default: as they are",
+        description="resize every image to N x N pixels; needed if the dataset's "
+        "images differ in size; default: keep their size",
     )
     validation_split: float = Field(
         0.05,
         gt=0,
         lt=1,
-        description="fraction of the training images kept for validation where the "
+        description="fraction of the training images used for validation if the "
         "dataset has no validation split; the same for a missing test split",
     )
     epochs: int = Field(
@@ -107,21 +107,21 @@ class TrainConfig(BaseModel):
         ge=1,
         lt=2**31,
         description="stop after N epochs without a lower validation loss and keep "
-        "the best epoch's weights; default: train every epoch",
+        "the best epoch's weights; default: train all epochs",
     )
     recalibrate: int | None = Field(
         None,
         ge=1,
         lt=2**31,
-        description="after training, set the moving statistics of batch normalization "
-        "to those of N training images, with dropout off; default: keep the moving "
-        "averages",
+        description="after training, compute the moving statistics of batch "
+        "normalization anew from N training images, with dropout off; default: keep "
+        "the moving averages",
     )
     fold: bool = Field(
         True,
         description="export with batch normalization folded into the layers beside it "
-        "and without dropout: the same answers, sooner; --no-fold exports the model "
-        "as it is",
+        "and without dropout, which gives the same answers faster; --no-fold exports "
+        "the model as it is",
     )
     monte_carlo: int | None = Field(
         None,
@@ -132,15 +132,15 @@ class TrainConfig(BaseModel):
     )
     monitor: bool = Field(
         False,
-        description="record what every batch normalization sees, and its moving "
-        "statistics, on some validation images about fifty times in the run: "
+        description="about fifty times in the run, record the inputs and the moving "
+        "statistics of every batch normalization on some validation images: "
         "monitor.csv and monitor.png",
     )
     distribute: Literal["none", "mirrored", "multiworker"] = Field(
         "none",
         description="split every batch: mirrored, over the GPUs of this machine; "
-        "multiworker, over the machines that TF_CONFIG names, on each of which the "
-        "same command is started",
+        "multiworker, over the machines that TF_CONFIG names (start the same command "
+        "on each of them)",
     )
     replicas: int | None = Field(
         None,
@@ -151,8 +151,7 @@ class TrainConfig(BaseModel):
     )
     synchronized: bool = Field(
         False,
-        description="batch normalization over the whole batch where it is split; "
-        "default: over each part by itself",
+        description="normalize a split batch as a whole; default: each part by itself",
     )
     seed: int = Field(
         0, ge=0, lt=2**31, description="same seed, same machine: the same weights"
@@ -176,8 +175,8 @@ class TrainConfig(BaseModel):
     )
     archives: Location | None = Field(
         None,
-        description="a directory with the dataset's original archives; default: "
-        "datasets/NAME here, then /usr/share/datasets/NAME, then a download",
+        description="a directory with the dataset's original archives; default: the "
+        "repository's datasets/NAME, then /usr/share/datasets/NAME, then a download",
     )
 
     @model_validator(mode="after")
@@ -190,7 +189,7 @@ class TrainConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _there_is_what_to_work_on(self) -> Self:
+    def _options_fit_together(self) -> Self:
         if self.recalibrate and not self.norm:
             raise ValueError(
                 "`recalibrate` needs batch normalization. "
@@ -225,7 +224,7 @@ class TrainConfig(BaseModel):
 
     @property
     def export_name(self) -> str:
-        """The name given, or `<model>-<dataset>`."""
+        """Return the name given, or `<model>-<dataset>`."""
         if self.name:
             return self.name
         dataset = self.dataset.removeprefix("folder:")

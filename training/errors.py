@@ -1,4 +1,4 @@
-"""The one exception for what a user can put right."""
+"""The exception for what a user can put right, and errors in one line."""
 
 import re
 
@@ -8,9 +8,9 @@ class UserError(Exception):
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says, without the graph's nodes that TensorFlow names.
+    """Return the first line of an exception's message, or else its class's name.
 
-    The name of its class where it says nothing.
+    TensorFlow puts names of the graph's nodes around a message. They are left out.
     """
     line, *_ = str(error).strip().splitlines() or [type(error).__name__]
     return re.sub(r"^\{\{.*?\}\}\s*| \[Op:\w+\].*$", "", line)

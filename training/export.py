@@ -1,4 +1,4 @@
-"""A trained model as a versioned SavedModel that plain TensorFlow can serve."""
+"""Export a trained model as a versioned SavedModel that plain TensorFlow serves."""
 
 import json
 import platform
@@ -39,21 +39,20 @@ def export(
     metrics: files.Metrics,
     run: str,
 ) -> Path:
-    """Writes the next version of the model, whole or not at all.
+    """Write the next version of the model, whole or not at all.
 
     Args:
         model: The trained model, from images to logits.
         data: The dataset it was trained on.
         config: The options of the run.
         metrics: Loss and accuracy by split, for the model card.
-        run: A name that no other run has. What an earlier attempt of the run has left
-            half-written is removed.
+        run: The `run_id`. A half-written version of the same run is removed first.
 
     Returns:
-        The directory of the new version, or of that which the run has exported before.
+        The directory of the new version. If the run has exported one before, that.
 
     Raises:
-        UserError: If it could not be written.
+        UserError: If the version cannot be written.
     """
     directory = config.export_dir / config.export_name
     staging = directory / f".incomplete-{run}"
@@ -77,7 +76,7 @@ def export(
 def _write_saved_model(
     model: keras.Model, data: Data, config: TrainConfig, directory: Path
 ) -> list[str]:
-    """Writes the model, folded where `config` says so; returns what has been folded."""
+    """Write the model, folded if `config` says so; return what has been folded."""
     folding: list[str] = []
     served = kerasnorm.fold(model, folding.append) if config.fold else model
 
@@ -115,7 +114,7 @@ def _write_saved_model(
 
 
 def _version_of(run: str, directory: Path) -> Path | None:
-    """The version that a run has exported already, before it was killed."""
+    """Return the version that a run exported before it was killed, if there is one."""
     for path in directory.glob("[0-9]*"):
         card = files.model_card(path)
         if card is not None and card.run == run:
@@ -124,7 +123,7 @@ def _version_of(run: str, directory: Path) -> Path | None:
 
 
 def _publish(staging: Path, directory: Path) -> Path:
-    """Gives a complete version its number; a number taken meanwhile is left alone."""
+    """Give a complete version the next free number."""
     while True:
         taken = [int(p.name) for p in directory.iterdir() if p.name.isdecimal()]
         target = directory / str(max(taken, default=0) + 1)

@@ -1,4 +1,4 @@
-"""One model, trained: its optimizer, its callbacks, its checkpoints."""
+"""Train one model: its optimizer, its callbacks, its checkpoints."""
 
 import functools
 import math
@@ -22,7 +22,7 @@ WARM_UP = 0.2  # of all steps
 
 
 def compiled_model(config: TrainConfig, data: Data) -> keras.Model:
-    """The model of a job with its optimizer, the same variables at every call."""
+    """Make the model of a job, compiled; the same variables at every call."""
     keras.utils.set_random_seed(config.seed)
     steps = _steps(config, data)
     options = {"preset": config.preset} if config.model == "mlp" else {}
@@ -66,18 +66,18 @@ def fit(
     data: Data,
     directory: Path | None,
 ) -> list[dict[str, float]]:
-    """Trains to the end, from where the run has come to.
+    """Train to the end, from the last finished epoch on.
 
     Args:
-        model: What `compiled_model` gives, on the devices of the team.
+        model: What `compiled_model` returns, on the devices of the team.
         config: The options of the job.
         team: The replicas that train it.
         data: The dataset.
-        directory: The directory of the run; a worker that is not the chief has none
-            where the run is new.
+        directory: The directory of the run. None for a new run on a worker that is
+            not the chief.
 
     Returns:
-        Metrics by epoch.
+        The metrics of each epoch.
 
     Raises:
         UserError: If a checkpoint cannot be written, another worker is lost or the
@@ -136,5 +136,5 @@ def fit(
 
 
 def _steps(config: TrainConfig, data: Data) -> int:
-    """The steps of an epoch."""
+    """Return the number of steps in an epoch."""
     return math.ceil(data.sizes["train"] / config.batch_size)

@@ -1,4 +1,4 @@
-"""One training job: `train` starts it, `resume` goes on with it."""
+"""The life of a training job: `train` starts it, `resume` goes on with it."""
 
 import contextlib
 import shlex
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import kerasnorm
 from training.cli.interruption import say_when_interrupted
-from training.cluster.team import Team, copy
+from training.cluster.team import Team, copy_variables
 from training.config import REPOSITORY, TrainConfig
 from training.data.pipeline import SPLITS, Data, load
 from training.errors import UserError, first_line
@@ -26,17 +26,17 @@ from training.run.files import Result
 
 
 def train(config: TrainConfig) -> Result | None:
-    """Trains a model, reports on it and exports it.
+    """Train a model, report on it and export it.
 
     Args:
         config: The options of the job.
 
     Returns:
-        Metrics of every split and where everything lies; None on a worker that is
-        not the chief, which ends with it.
+        The metrics of every split and where everything lies. None on a worker that
+        is not the chief.
 
     Raises:
-        UserError: If an option does not fit the others or the machine.
+        UserError: If an option does not fit the other options or the machine.
     """
     team = Team(config)
     if not team.is_chief:
@@ -50,20 +50,20 @@ def train(config: TrainConfig) -> Result | None:
 
 
 def resume(directory: Path, config: TrainConfig) -> Result | None:
-    """Goes on with a run after its last finished epoch.
+    """Go on with a run after its last finished epoch.
 
-    The weights and the history end up as if the run had not been interrupted.
+    The weights and the history become those of a run without an interruption.
 
     Args:
         directory: The directory of the run.
-        config: The options of the run, from its config.json; those that say where
-            things lie may differ.
+        config: The options of the run, from its config.json. Those that name a
+            directory or devices may differ.
 
     Returns:
         As `train`; at once if the run has finished and its export is there.
 
     Raises:
-        UserError: If another process trains there, the data cannot be had or a
+        UserError: If another process trains there, the data is not available or a
             directory cannot be written to.
     """
     finished = _finished(directory, config)
@@ -74,7 +74,7 @@ def resume(directory: Path, config: TrainConfig) -> Result | None:
             return None
         check_writable(directory, "--resume")
         with claim(directory):
-            # Again: the process that trained here until now may have finished.
+            # Look again: the process that trained here until now may have finished.
             finished = _finished(directory, config)
             if finished is None:
                 data = team.chief_first(lambda: load(config))
@@ -86,7 +86,7 @@ def resume(directory: Path, config: TrainConfig) -> Result | None:
 
 
 def _assist(config: TrainConfig, team: Team, directory: Path | None) -> None:
-    """Trains along as a worker that is not the chief, and ends when the chief does."""
+    """Train as a worker that is not the chief; end when the chief ends."""
     print("This worker trains along; the chief reports and exports.", flush=True)
     data = team.chief_first(lambda: load(config))
     model = team.build(lambda: compiled_model(config, data))
@@ -102,7 +102,7 @@ def _run(config: TrainConfig, team: Team, data: Data, directory: Path) -> Result
     try:
         history = fit(model, config, team, data, directory)
         if not team.is_one_device:
-            model = copy(model, compiled_model(config, data))
+            model = copy_variables(model, compiled_model(config, data))
         if config.recalibrate:
             print(f"Recalibrating with {config.recalibrate:,} training images")
             images = data.splits["train"].take(config.recalibrate)
@@ -126,14 +126,14 @@ def _run(config: TrainConfig, team: Team, data: Data, directory: Path) -> Result
         reason = first_line(error)
         raise UserError(f"{reason} The run is kept; go on with: {hint}") from error
     _show(result)
-    # The others have nothing left to lose.
+    # The result is written, so it does not matter if another worker is lost now.
     with contextlib.suppress(UserError):
         team.barrier()
     return result
 
 
 def _finished(directory: Path, config: TrainConfig) -> Result | None:
-    """What a run has reached if it has finished and its export is where it belongs."""
+    """Return the result of a run that has finished and whose export is in place."""
     result = files.result(directory)
     belongs = config.export_dir / config.export_name
     if result is None or result.export.parent != belongs:
@@ -166,5 +166,5 @@ def _resume_command(directory: Path) -> str:
 
 
 def _short(path: Path) -> Path:
-    """Relative to the working directory where it lies below it."""
+    """Return a path relative to the working directory if it lies below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

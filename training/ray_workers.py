@@ -1,8 +1,8 @@
 """`train.py --ray ADDRESS --workers N`: Ray places the workers and restarts them.
 
 Ray Train sets TF_CONFIG on each worker; the rest is `--distribute multiworker`. The
-nodes share a file system with the repository, its Python and the directories of the
-run, at the paths that they have where `train.py` was called.
+nodes share a file system. The repository, its Python and the directories of the run
+have the same paths on all of them.
 """
 
 import logging
@@ -21,7 +21,7 @@ _ENVIRONMENT = {
     "KERAS_BACKEND": "tensorflow",
     "PYTHONPATH": str(REPOSITORY),
     "PYTHONUNBUFFERED": "1",
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it prints every line twice
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # the patch prints every line twice
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 
@@ -29,16 +29,16 @@ _ENVIRONMENT = {
 def train(
     config: TrainConfig, directory: Path | None, address: str, workers: int
 ) -> None:
-    """Runs a job on a Ray cluster; its output appears here.
+    """Run a job on a Ray cluster and print its output here.
 
-    After the death of a worker or a node all workers start again, where there is room
-    for them, and go on from the last checkpoint.
+    If a worker or a node dies, Ray starts all workers again on the nodes that are left.
+    They go on from the last checkpoint.
 
     Args:
         config: The options of the job.
-        directory: The directory of the run that is to go on; None for a new one.
-        address: That of the cluster, as HOST:PORT, or auto for the one of this machine.
-        workers: Their number.
+        directory: The directory of the run to go on with; None for a new run.
+        address: HOST:PORT of the cluster, or auto for the cluster of this machine.
+        workers: The number of workers.
 
     Raises:
         UserError: If the cluster cannot be reached or the job has failed for good.
@@ -84,11 +84,11 @@ def train(
 
 
 def connect(address: str, option: str) -> None:
-    """Connects to a Ray cluster.
+    """Connect to a Ray cluster.
 
     Args:
-        address: HOST:PORT; auto for the cluster of this machine, local for a new one.
-        option: The one that has named the address.
+        address: HOST:PORT; auto for the cluster of this machine; local for a new one.
+        option: The option that named the address, for the error.
 
     Raises:
         UserError: If no cluster answers there.
@@ -107,7 +107,7 @@ def connect(address: str, option: str) -> None:
 
 
 def _work(told: dict[str, str]) -> None:
-    """What each worker does; at a restart it goes on."""
+    """Start or go on with the run; each worker calls this, again at a restart."""
     from training import job
 
     absl.logging.set_verbosity(absl.logging.ERROR)
@@ -117,7 +117,7 @@ def _work(told: dict[str, str]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What the chief, or else another worker, has said at its end."""
+    """Return the last line of the first worker that failed, the chief if it did."""
     failures = getattr(error, "worker_failures", {})
     first = failures[min(failures)] if failures else error
     return str(first).strip().splitlines()[-1]

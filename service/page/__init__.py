@@ -1,1 +1,1 @@
-"""The page: jobs, predictions and the inside of models, for people who look."""
+"""The page: jobs, predictions and the inside of models, seen in a browser."""

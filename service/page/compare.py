@@ -1,4 +1,4 @@
-"""Jobs side by side: the curves of the validation, and what differs between them."""
+"""Jobs side by side: their validation curves, and the options that differ."""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ Updates = dict[gr.blocks.Block, Any]
 
 
 class Comparison:
-    """Made inside a `gr.Blocks`.
+    """The comparison of jobs; it appears where it is made, in a `gr.Blocks`.
 
     Args:
         store: The jobs.
@@ -40,11 +40,11 @@ class Comparison:
     def look(
         self, jobs: Sequence[Job], chosen: Sequence[str]
     ) -> tuple[Hashable, Callable[[], Updates]]:
-        """What the comparison depends on, and how to make it.
+        """Return what the comparison depends on, and a function that makes it.
 
         Args:
-            jobs: Those that may be chosen.
-            chosen: What has been chosen.
+            jobs: The jobs that may be chosen.
+            chosen: The jobs and sweeps that have been chosen.
         """
         sweeps = sorted({job.sweep for job in jobs if job.sweep}, reverse=True)
         choices = [
@@ -91,7 +91,7 @@ class Comparison:
 
 
 def _differing(jobs: Sequence[Job], job: Job) -> dict[str, Any]:
-    """A job's values of the fields that are not the same in all jobs."""
+    """Return a job's values of the options that are not the same in all jobs."""
     configs = [other.config.model_dump(exclude=_ALWAYS_DIFFERENT) for other in jobs]
     own = job.config.model_dump(exclude=_ALWAYS_DIFFERENT)
     return {

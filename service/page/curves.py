@@ -1,4 +1,4 @@
-"""Curves of training: of one run, and of several side by side."""
+"""Training curves of one run, and of several side by side."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ _MEASURES = ("loss", "accuracy")
 
 
 def curves(history: History, epochs: int) -> Figure:
-    """Loss and accuracy of a run that has come so far, training and validation."""
+    """Draw the loss and accuracy of a run so far, in training and validation."""
     figure, panels = _panels(epochs)
     for axes, name in zip(panels, _MEASURES, strict=True):
         for column, label, marker in (
@@ -26,7 +26,7 @@ def curves(history: History, epochs: int) -> Figure:
 
 
 def comparison(histories: Mapping[str, History], epochs: int) -> Figure:
-    """The validation's loss and accuracy of several runs by their labels."""
+    """Draw the validation loss and accuracy of several runs, by their labels."""
     figure, panels = _panels(epochs)
     for axes, name in zip(panels, _MEASURES, strict=True):
         for label, history in histories.items():

@@ -12,9 +12,9 @@ _IN_FRONT = ("model", "dataset", "epochs", "learning_rate")
 
 
 class Form:
-    """The fields of `TrainConfig`, and one that may be swept.
+    """The fields of `TrainConfig`, one of which may be swept.
 
-    It stands where it is made, inside a `gr.Blocks`.
+    It appears where it is made, in a `gr.Blocks`.
     """
 
     def __init__(self) -> None:
@@ -48,11 +48,11 @@ class Form:
 
     @property
     def inputs(self) -> list[gr.components.Component]:
-        """All its components, in the order that `read` takes their values in."""
+        """All components, in the order of the arguments of `read`."""
         return [*self._fields.values(), self._swept, self._values, self._priority]
 
     def read(self, *inputs: Any) -> tuple[dict[str, Any], int]:
-        """What has been filled in, as the body of `POST /v1/jobs`, and the priority."""
+        """Return the values as the body of `POST /v1/jobs`, and the priority."""
         *fields, swept, values, priority = inputs
         filled = {
             name: value
@@ -65,7 +65,7 @@ class Form:
 
 
 def complaint(error: SubmissionError) -> str:
-    """What is wrong with the values, in one line."""
+    """Return what is wrong with the values, in one line."""
     return "; ".join(
         f"{_label(str(each['loc'][-1]))}: {each['msg']}"
         if each["loc"]
@@ -75,7 +75,7 @@ def complaint(error: SubmissionError) -> str:
 
 
 def _component(name: str, field: dict[str, Any]) -> gr.components.Component:
-    """What fits the type of a field in the schema; an empty one stands for None."""
+    """Return a component for the type of a field; if it is empty, it means None."""
     options: dict[str, Any] = {
         "value": field.get("default"),
         "label": _label(name),
@@ -90,14 +90,14 @@ def _component(name: str, field: dict[str, Any]) -> gr.components.Component:
     if field.get("type") in ("integer", "number"):
         precision = 0 if field["type"] == "integer" else None
         return gr.Number(precision=precision, **options)
-    # Also for numbers that may be None: an empty gr.Number becomes 0.
+    # Numbers that may be None are here too: an empty gr.Number becomes 0.
     return gr.Textbox(**options)
 
 
 def _explanation(text: str) -> str:
-    """A description for who sees a form, not a command line."""
+    """Return a description for a form instead of a command line."""
     text = text.partition("; --no-")[0].replace("--", "")
-    # It is read as Markdown, but for the escapes.
+    # Gradio reads it as Markdown, and knows no escape for an asterisk.
     return text.replace("*", "\N{ASTERISK OPERATOR}")
 
 

@@ -1,4 +1,4 @@
-"""The page's tab of the inside of finished runs."""
+"""The page's tab that shows the inside of finished runs."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ from service.page.layers import normalizations, thinned
 from service.page.network import network
 from service.page.normalization import distributions, statistics
 from training.errors import UserError, first_line
+from training.run import files
 
 _MOST_JOBS = 100
 
@@ -28,7 +29,7 @@ Updates = dict[gr.blocks.Block, Any]
 
 
 class InsideTab:
-    """Made inside a `gr.Tab`.
+    """The tab; it appears where it is made, in a `gr.Tab`.
 
     Args:
         store: The jobs.
@@ -65,11 +66,11 @@ class InsideTab:
 
     @property
     def choice(self) -> list[gr.components.Component]:
-        """What `refresh` fills."""
+        """The components that `refresh` fills."""
         return [self._run]
 
     def refresh(self, run: int | None) -> Any:
-        """The runs that have finished by now; what is chosen stays."""
+        """Return the finished runs; the chosen one stays chosen."""
         jobs = self._store.page(State.SUCCEEDED, _MOST_JOBS, 0)
         choices = [(f"job {job.id}: {job.config.export_name}", job.id) for job in jobs]
         numbers = [job.id for job in jobs]
@@ -114,7 +115,7 @@ class InsideTab:
         }
 
     def _show_monitor(self, job: Job) -> Updates:
-        figure = statistics(job.directory / "monitor.csv")
+        figure = statistics(job.directory / files.MONITOR)
         if figure is None:
             title = _NOT_RECORDED if job.config.norm else ""
             return {self._monitor_title: title, self._monitor: gr.Plot(visible=False)}

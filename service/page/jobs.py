@@ -1,10 +1,7 @@
 """The page's tab of jobs: start, watch, cancel, resume, compare."""
 
-import html
 import sqlite3
-import time
 from collections.abc import Hashable
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -16,37 +13,24 @@ from service.jobs.submission import SubmissionError, configs_of
 from service.page.compare import Comparison
 from service.page.curves import curves
 from service.page.form import Form, complaint
-from service.page.models import CARD
-from training.run.files import (
-    epochs_finished,
-    history,
-    last_lines,
-    progress,
-    result,
-    validation,
-)
+from service.page.job_view import heading, log, row, times
+from training.run import files
 
 _COLUMNS = ("job", "model", "state", "epoch", "validation accuracy", "submitted")
 _MOST_JOBS = 100
-_MOST_LINES = 200
 _SECONDS_BETWEEN_LOOKS = 1.0
 _RUNNING = (State.QUEUED, State.RUNNING)
-_HEADING = """<h3>Job {number}: {name} · {state}</h3>
-<div style="height: 8px; border-radius: 4px; background: var(--border-color-primary)">
-<div style="height: 8px; border-radius: 4px; background: var(--color-accent);
- width: {share:.1%}"></div></div>
-<div>{words}</div>
-<div style="white-space: pre-wrap">{message}</div>"""
+_SHOWN_FILES = (files.PROGRESS, files.HISTORY, files.LOG)
 
 Updates = dict[gr.blocks.Block, Any]
 
 
 class JobsTab:
-    """Made inside a `gr.Blocks`.
+    """The tab; it appears where it is made, in a `gr.Blocks`.
 
     Args:
         store: The jobs.
-        roots: What their paths are confined to.
+        roots: The directories that the jobs' paths must lie in.
     """
 
     def __init__(self, store: Store, roots: Roots) -> None:
@@ -135,7 +119,7 @@ class JobsTab:
         return self._started(f"Sweep {number} is queued: {len(jobs)} jobs.", jobs[0])
 
     def _started(self, message: str, job: Job) -> Updates:
-        """Shows a job in the place of the form."""
+        """Show a job in the place of the form."""
         return {
             self._message: message,
             self._chosen: job.id,
@@ -155,19 +139,19 @@ class JobsTab:
     def _look(
         self, chosen: int | None, compared: list[str], shown: dict[str, Hashable]
     ) -> Updates:
-        """What has changed since this browser was last told."""
+        """Return what has changed since this browser was last told."""
         now: dict[str, Hashable] = {}
         updates: Updates = {}
         jobs = self._store.page(None, _MOST_JOBS, 0)
-        rows = tuple(map(_row, jobs))
+        rows = tuple(map(row, jobs))
         now["jobs"] = rows
         if now["jobs"] != shown.get("jobs"):
-            updates[self._table] = [list(row) for row in rows]
+            updates[self._table] = [list(cells) for cells in rows]
         job = None if chosen is None else self._store.get(chosen)
         for name, key, show in (
-            ("job", _times(job, "progress.json", "history.csv", "log.txt"), self._job),
-            ("curves", _times(job, "history.csv"), self._draw_curves),
-            ("results", _times(job, "result.json"), self._results),
+            ("job", times(job, *_SHOWN_FILES), self._job),
+            ("curves", times(job, files.HISTORY), self._draw_curves),
+            ("results", times(job, files.RESULT), self._results),
         ):
             now[name] = key
             if now[name] != shown.get(name):
@@ -183,27 +167,27 @@ class JobsTab:
         can_be_cancelled = job.state in _RUNNING and not job.cancelling
         return {
             self._column: gr.Column(visible=True),
-            self._heading: _heading(job),
+            self._heading: heading(job),
             self._cancel: gr.Button(interactive=can_be_cancelled),
             self._resume: gr.Button(interactive=job.state in RESUMABLE),
-            self._log: _log(job),
+            self._log: log(job),
         }
 
     def _draw_curves(self, job: Job | None) -> Updates:
-        epochs = history(job.directory) if job else []
+        epochs = files.history(job.directory) if job else []
         if job is None or not epochs:
             return {self._curves: gr.Plot(visible=False)}
         figure = curves(epochs, job.config.epochs)
         return {self._curves: gr.Plot(figure, visible=True)}
 
     def _results(self, job: Job | None) -> Updates:
-        finished = result(job.directory) if job else None
+        finished = files.result(job.directory) if job else None
         if job is None or finished is None:
             return {
                 self._pictures: gr.Gallery(visible=False),
                 self._card: "The job has not finished yet.",
             }
-        card = finished.export / CARD
+        card = finished.export / files.CARD
         pictures = [
             (Image.open(p), p.stem) for p in sorted(job.directory.glob("*.png"))
         ]
@@ -215,58 +199,5 @@ class JobsTab:
         }
 
 
-def _row(job: Job) -> tuple[Any, ...]:
-    reached = validation(job.directory)
-    accuracy = f"{reached.accuracy:.2%}" if reached else ""
-    submitted = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.submitted))
-    state = "cancelling" if job.cancelling else str(job.state)
-    return (
-        *(job.id, job.config.export_name, state),
-        *(
-            f"{epochs_finished(job.directory)} of {job.config.epochs}",
-            accuracy,
-            submitted,
-        ),
-    )
-
-
 def _number_of_row(event: gr.SelectData) -> int:
     return int(event.row_value[0])
-
-
-def _heading(job: Job) -> str:
-    """The job's state, how far it has come, and why it is so."""
-    come = progress(job.directory)
-    share, words = 0.0, "has not begun"
-    if job.state is State.SUCCEEDED:
-        share, words = 1.0, "the model is exported"
-    elif come:
-        share = (come.epoch - 1 + come.step / come.steps) / come.epochs
-        words = f"epoch {come.epoch} of {come.epochs}, step {come.step} of {come.steps}"
-    return _HEADING.format(
-        number=job.id,
-        name=html.escape(job.config.export_name),
-        state="cancelling" if job.cancelling else job.state,
-        words=words,
-        share=share,
-        message=html.escape(job.message),
-    )
-
-
-def _log(job: Job) -> str:
-    lines = "\n".join(last_lines(job.directory, _MOST_LINES))
-    return f"<div><pre>{html.escape(lines)}</pre></div>"
-
-
-def _times(job: Job | None, *names: str) -> Hashable:
-    """Changes whenever the job or one of these files of its run does."""
-    if job is None:
-        return None
-    return job.id, job.state, job.cancelling, *(_time(job.directory / n) for n in names)
-
-
-def _time(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0

@@ -1,4 +1,4 @@
-"""What goes on inside of the model of a finished run."""
+"""What goes on inside the model of a finished run."""
 
 import functools
 import threading
@@ -14,17 +14,18 @@ from service.jobs.store import Job
 from training.config import TrainConfig
 from training.data.pipeline import load
 from training.errors import UserError
+from training.run import files
 
 _IMAGES = 256
 _MOST_MODELS = 2  # that are kept in memory
 
-# A layer's random state changes with each mask that is drawn.
+# Each mask that is drawn changes the random state of its layer.
 _lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """What goes into a batch normalization at inference, and what comes out."""
+    """The inputs and outputs of a batch normalization at inference."""
 
     name: str
     before: np.ndarray
@@ -33,7 +34,7 @@ class Normalization:
 
 @dataclass(frozen=True)
 class Units:
-    """A layer of units and, where dropout follows it, which of them a mask keeps."""
+    """A layer of units, and which of them a mask keeps if dropout follows it."""
 
     name: str
     number: int
@@ -41,7 +42,9 @@ class Units:
 
 
 def normalizations(job: Job) -> list[Normalization]:
-    """Every KBatchNorm of a run's model, on test images.
+    """Return the inputs and outputs of every KBatchNorm of a run's model.
+
+    The model is given test images.
 
     Raises:
         UserError: If the run or its dataset is no longer there.
@@ -62,7 +65,7 @@ def normalizations(job: Job) -> list[Normalization]:
 
 
 def thinned(job: Job) -> list[Units]:
-    """The layers of a run's model under a new mask of each of its KDropouts.
+    """Return the layers of a run's model under a new mask of each KDropout.
 
     Raises:
         UserError: If the run is no longer there.
@@ -87,7 +90,7 @@ def thinned(job: Job) -> list[Units]:
 
 
 def _model(job: Job) -> Any:
-    path = job.directory / "model.keras"
+    path = job.directory / files.MODEL
     try:
         return _load(path, path.stat().st_mtime_ns)
     except FileNotFoundError as error:

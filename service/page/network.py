@@ -14,9 +14,9 @@ _MOST_SHOWN = 11
 
 
 def network(columns: Sequence[Units]) -> Figure:
-    """The whole network, and beside it the one that a mask has thinned.
+    """Draw the whole network, and beside it the one that a mask has thinned.
 
-    Of a layer with many units some are shown, spread evenly.
+    A layer with many units shows some of them, spread evenly.
     """
     figure = Figure(figsize=(11, 5), layout="constrained")
     whole, thin = figure.subplots(1, 2)
@@ -48,7 +48,7 @@ def _draw(axes: Axes, columns: Sequence[Units]) -> None:
 
 
 def _shown(column: Units) -> list[tuple[float, bool]]:
-    """The height of each unit shown, and whether it is kept."""
+    """Return the height of each unit shown, and whether it is kept."""
     count = min(column.number, _MOST_SHOWN)
     chosen = np.linspace(0, column.number - 1, count).round().astype(int)
     heights = (np.arange(count) + 0.5) / count

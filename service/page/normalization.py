@@ -1,4 +1,4 @@
-"""Pictures of batch normalization: distributions, and how they came about."""
+"""Pictures of batch normalization: distributions and statistics over training."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ _COLUMNS = {
 
 
 def distributions(layers: Sequence[Normalization]) -> Figure:
-    """Histograms of what goes into each layer and what comes out."""
+    """Draw histograms of the inputs and outputs of each layer."""
     figure = Figure(figsize=(11, 0.6 + 1.7 * len(layers)), layout="constrained")
     grid = figure.subplots(len(layers), 2, squeeze=False)
     for layer, (before, after) in zip(layers, grid, strict=True):
@@ -33,7 +33,7 @@ def distributions(layers: Sequence[Normalization]) -> Figure:
 
 
 def statistics(path: Path) -> Figure | None:
-    """What ShiftMonitor has recorded in a CSV file; None where there is none."""
+    """Draw the CSV file of a ShiftMonitor; return None if there is no file."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -70,7 +70,7 @@ def _histogram(axes: Axes, values: np.ndarray, color: str) -> None:
 
 
 def _percentiles(axes: Axes, rows: Sequence[Mapping[str, str]], column: str) -> None:
-    """The median, and the band from the 15th to the 85th percentile."""
+    """Draw the median, and a band from the 15th to the 85th percentile."""
     steps = [int(row["step"]) for row in rows]
     low, median, high = (
         [float(row[f"{column}_{percent}"]) for row in rows] for percent in (15, 50, 85)

@@ -1,4 +1,4 @@
-"""Drawings and pictures as a model takes them."""
+"""Drawings and pictures in the form that a model takes."""
 
 from collections.abc import Sequence
 
@@ -16,27 +16,27 @@ Shape = Sequence[int | None]
 
 
 def ink_of_photograph(picture: Image.Image) -> np.ndarray:
-    """The ink of a dark drawing on light paper."""
+    """Return the ink of a dark drawing on light paper, 0 to 255."""
     lightness = np.asarray(_flat(picture).convert("L"), np.float64)
     paper, darkest = np.percentile(lightness, 90), lightness.min()
-    # What differs little from the paper is its shading.
+    # A small difference from the paper is shading, not ink.
     ink = (0.8 * paper - lightness) / max(0.8 * paper - darkest, 1.0)
     return np.round(255 * ink.clip(0, 1)).astype(np.uint8)
 
 
 def like_mnist(ink: np.ndarray, shape: Shape) -> np.ndarray | None:
-    """Strokes as MNIST has them: white on black, of one size, in the middle.
+    """Return strokes as MNIST has them: white on black, of one size, in the middle.
 
     The strokes are cut out, scaled to 20 of 28 pixels and moved so that their centre
     of mass is that of the image.
 
     Args:
         ink: 0 to 255, (height, width).
-        shape: The height, width and channels that the model takes; where they are
-            not given, 28 pixels.
+        shape: The height, width and channels that the model takes. A height or width
+            of None becomes 28 pixels.
 
     Returns:
-        An image, 0 to 255; None if nothing is drawn.
+        An image, 0 to 255, or None if nothing is drawn.
     """
     rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
@@ -59,13 +59,13 @@ def like_mnist(ink: np.ndarray, shape: Shape) -> np.ndarray | None:
 
 
 def _offset(mass: np.ndarray, size: int) -> int:
-    """Where strokes begin on an axis, so that their centre of mass is in its middle."""
+    """Return where strokes begin if their centre of mass is in the middle."""
     centre = (np.arange(len(mass)) * mass).sum() / max(mass.sum(), 1)
     return int(np.clip(round((size - 1) / 2 - centre), 0, size - len(mass)))
 
 
 def fitted(picture: Image.Image, shape: Shape) -> np.ndarray:
-    """A picture in the size and the channels that a model takes, 0 to 255."""
+    """Return a picture in the size and the channels that a model takes, 0 to 255."""
     height, width = shape[:2]
     converted = _flat(picture).convert(_MODES[_channels(shape)])
     if height is not None and width is not None:
@@ -74,14 +74,14 @@ def fitted(picture: Image.Image, shape: Shape) -> np.ndarray:
 
 
 def shown(image: np.ndarray) -> np.ndarray:
-    """An image with its pixels large enough to be seen."""
+    """Return an image with pixels large enough to be seen."""
     times = max(1, _SHOWN // max(image.shape))
     large = image.repeat(times, axis=0).repeat(times, axis=1)
     return large[..., 0] if large.shape[-1] == 1 else large
 
 
 def _flat(picture: Image.Image) -> Image.Image:
-    """A picture on white where it is transparent."""
+    """Return a picture whose transparent parts are white."""
     if "transparency" not in picture.info and "A" not in picture.getbands():
         return picture
     paper = Image.new("RGBA", picture.size, "white")

@@ -17,6 +17,7 @@ from service.page.pictures import (
 from service.page.sketch import Sketch, ink
 from service.page.uncertainty import spread, words
 from training.errors import UserError, first_line
+from training.run import files
 
 _SEED = 0  # the same drawing, the same masks
 
@@ -26,7 +27,7 @@ Updates = dict[gr.blocks.Block, Any]
 
 
 class PredictionsTab:
-    """Made inside a `gr.Tab`.
+    """The tab; it appears where it is made, in a `gr.Tab`.
 
     Args:
         models: The models that can be chosen.
@@ -115,11 +116,11 @@ class PredictionsTab:
 
     @property
     def choice(self) -> list[gr.components.Component]:
-        """What `refresh` fills."""
+        """The components that `refresh` fills."""
         return [self._name, self._version]
 
     def refresh(self, name: str | None, version: int | None) -> list[Any]:
-        """The models and versions that there are now; what is chosen stays."""
+        """Return the models and versions; the chosen ones stay chosen."""
         names = self._models.names()
         if name not in names:
             name, version = next(iter(names), None), None
@@ -142,7 +143,7 @@ class PredictionsTab:
         version: int | None,
         samples: int,
     ) -> Updates:
-        """What the chosen version says of what was drawn or dropped."""
+        """Show what the chosen version says of the drawing or picture."""
         updates: Updates = {
             self._seen: None,
             self._label: None,
@@ -176,17 +177,19 @@ class PredictionsTab:
         self, name: str, version: int, images: np.ndarray, samples: int
     ) -> Updates:
         inputs = {"images": images}
-        answer = self._models.predict(name, version, "serving_default", inputs)
+        answer = self._models.predict(name, version, files.DEFAULT_SIGNATURE, inputs)
         probabilities = answer["probabilities"][0].tolist()
         classes = self._models.classes(name, version, len(probabilities))
         label: Updates = {self._label: dict(zip(classes, probabilities, strict=True))}
-        if not self._models.has(name, version, "monte_carlo"):
+        if not self._models.has(name, version, files.MONTE_CARLO_SIGNATURE):
             return label
         masks = {
             "seed": np.array(_SEED, "int32"),
             "samples": np.array(samples, "int32"),
         }
-        answer = self._models.predict(name, version, "monte_carlo", inputs | masks)
+        answer = self._models.predict(
+            name, version, files.MONTE_CARLO_SIGNATURE, inputs | masks
+        )
         return label | {
             self._words: words(answer, samples),
             self._spread: gr.Plot(spread(answer, classes), visible=True),
@@ -194,6 +197,6 @@ class PredictionsTab:
 
 
 def _batch(image: np.ndarray, dtype: str) -> np.ndarray:
-    """One image, 0 to 255, as a batch; datasets of floats have 0 to 1."""
+    """Return one image, 0 to 255, as a batch; floats are scaled to 0 to 1."""
     images = image[np.newaxis].astype(dtype)
     return images / images.dtype.type(255) if images.dtype.kind == "f" else images

@@ -1,7 +1,7 @@
 """A canvas to draw on with a mouse, a pen or a finger.
 
-`gr.Sketchpad` (6.31) sends three pictures to the server at every move of the pointer
-and loses its brush when it is cleared; this sends one when a stroke ends.
+`gr.Sketchpad` (6.31) sends three pictures to the server at every move of the pointer,
+and loses its brush when it is cleared. This canvas sends one when a stroke ends.
 """
 
 import base64
@@ -59,7 +59,11 @@ element.querySelector("button").addEventListener("click", () => {
 
 
 class Sketch:
-    """Made inside a `gr.Blocks`; what is drawn is in `drawing`, for `ink` to read."""
+    """The canvas; it appears where it is made, in a `gr.Blocks`.
+
+    Attributes:
+        drawing: The drawing as the browser sends it, for `ink` to read.
+    """
 
     def __init__(self) -> None:
         self.drawing = gr.State("")
@@ -80,15 +84,15 @@ class Sketch:
 
     @property
     def change(self) -> Callable[..., Any]:
-        """The event that something has been drawn or cleared."""
+        """The event of a stroke or of a click on Clear."""
         return self.drawing.change
 
 
 def ink(drawing: str) -> np.ndarray:
-    """How much of each pixel is drawn on, 0 to 255.
+    """Return how much of each pixel is drawn on, 0 to 255.
 
     Args:
-        drawing: A PNG as the browser gives it; nothing is drawn on what is transparent.
+        drawing: A PNG as the browser sends it. A transparent pixel is not drawn on.
     """
     if not drawing:
         return np.zeros((SIDE, SIDE), np.uint8)

@@ -1,4 +1,4 @@
-"""What random dropout masks make of one image, in words and as a picture."""
+"""The predictions of one image under random dropout masks, in words and drawn."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ Answer = Mapping[str, np.ndarray]
 
 
 def words(answer: Answer, samples: int) -> str:
-    """How certain the model is, as Markdown.
+    """Return how certain the model is, as Markdown.
 
     Args:
-        answer: Of the signature monte_carlo, to one image.
+        answer: The answer of the signature monte_carlo to one image.
         samples: The number of masks.
     """
     number = answer["mean"].shape[1]
@@ -40,7 +40,7 @@ def words(answer: Answer, samples: int) -> str:
 
 
 def spread(answer: Answer, classes: Sequence[str]) -> Figure:
-    """The probabilities, mean and standard deviation over the masks, by class."""
+    """Draw the mean and standard deviation of each probability over the masks."""
     mean, deviation = answer["mean"][0], np.sqrt(answer["variance"][0])
     likeliest = np.sort(np.argsort(-mean, kind="stable")[:_MOST_BARS])
     figure = Figure(figsize=(10, 3.2), layout="constrained")

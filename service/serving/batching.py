@@ -1,4 +1,4 @@
-"""How requests are batched: TensorFlow Serving's parameters, and its file of them."""
+"""The parameters of batching, and TensorFlow Serving's file of them."""
 
 import os
 from dataclasses import asdict, dataclass
@@ -27,8 +27,8 @@ class BatchingParameters:
     """TensorFlow Serving's parameters of the same names, with its defaults.
 
     Attributes:
-        max_batch_size: Most rows that run at once.
-        batch_timeout_micros: How long a batch waits for more rows.
+        max_batch_size: The largest number of rows that run at once.
+        batch_timeout_micros: Microseconds that a batch waits for more rows.
         max_enqueued_batches: Batches that may wait; further requests get status 503.
         num_batch_threads: Batches that run at the same time.
         allowed_batch_sizes: Sizes to which batches are padded; the last one must be
@@ -43,13 +43,13 @@ class BatchingParameters:
 
 
 def read_batching_parameters(path: Path) -> BatchingParameters:
-    """Reads TensorFlow Serving's file, a `BatchingParameters` as text.
+    """Read TensorFlow Serving's file, a `BatchingParameters` as text.
 
     Args:
         path: The file, such as `max_batch_size { value: 128 }`.
 
     Raises:
-        UserError: If it cannot be read, or sets what cannot be.
+        UserError: If the file cannot be read, or a value is not allowed.
     """
     message = _message_class()()
     read_text_proto(path, message, "--batching-parameters-file")
@@ -77,9 +77,9 @@ def _check(parameters: BatchingParameters) -> None:
 
 
 def _message_class() -> Any:
-    """The class of TensorFlow Serving's message, which no package brings.
+    """Return the class of TensorFlow Serving's message, which no package contains.
 
-    It is of session_bundle_config.proto, as far as TensorFlow's batcher has it.
+    It has the fields of session_bundle_config.proto that TensorFlow's batcher knows.
     """
     file = descriptor_pb2.FileDescriptorProto(
         name="batching_parameters.proto",

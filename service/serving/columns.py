@@ -17,7 +17,7 @@ from service.serving.json_values import (
     value_error,
 )
 
-# The others are called what NumPy calls them.
+# The other types have NumPy's names.
 _TYPE_NAMES = {tf.float32: "float", tf.float64: "double", tf.float16: "half"}
 
 
@@ -32,17 +32,17 @@ class Column:
         self._size: int | None = None
 
     def add(self, value: Any) -> None:
-        """Adds a value, or nested lists of values.
+        """Add a value, or nested lists of values.
 
         Raises:
-            tf.errors.OpError: If it is of another type or shape.
+            tf.errors.OpError: If its type or shape is another one.
         """
         shape = []
         first = value
         while isinstance(first, list):
             shape.append(len(first))
             first = first[0] if first else None
-        _check_dimensions(len(shape))  # before `_fill` calls itself as often
+        _check_dimensions(len(shape))  # `_fill` calls itself as many times
         before = len(self._values)
         self._fill(value, 0, shape)
         size = len(self._values) - before
@@ -57,7 +57,7 @@ class Column:
             )
 
     def array(self, shape: list[int]) -> np.ndarray:
-        """All values as an array.
+        """Return all values as an array.
 
         Raises:
             tf.errors.OpError: If it has too many dimensions.
@@ -92,7 +92,7 @@ class Column:
                 self._fill(item, level + 1, shape)
 
     def _convert_all(self, values: list[Any]) -> list[Any] | None:
-        """Values of one type, quickly; `None` if they have to be looked at singly."""
+        """Convert values of one type at once; return `None` where each needs a look."""
         match set(map(type, values)), self._dtype:
             case kinds, tf.bool if kinds == {bool}:
                 return values

@@ -1,10 +1,10 @@
 """Regular tensors of numbers, read from JSON without a Python object for each number.
 
-simdjson makes nested lists of numbers one flat array. That the lists are regular is
-seen from the brackets and commas of the body, which must be those of the expected
-shape: where all values are lists of numbers, and all keys names of inputs, the body has
-no others. Whatever is not surely right is left to the careful reading of `tensors.py`,
-which is a hundred times slower and knows what to say.
+simdjson makes one flat array of nested lists of numbers. Whether the lists are regular
+is seen from the brackets and commas of the body: they must be those of the expected
+shape. If all values are lists of numbers and all keys are names of inputs, the body has
+no other brackets and commas. Every other body is left to `predict_request.py`, which
+reads it a hundred times more slowly and knows TensorFlow Serving's messages.
 """
 
 import math
@@ -30,8 +30,9 @@ INTEGERS = (
 )
 MOST_DIMENSIONS = 32
 
-# For each type what simdjson calls it, and the numbers that surely fit. Of the floats
-# those are the ones up to which whole numbers, which look no different, are exact.
+# For each type, simdjson's name of it and the range of numbers that surely fit. The
+# flat array does not tell whole numbers from others, so the range of a float ends where
+# whole numbers stop to be exact.
 _RANGES: Mapping[tf.DType, tuple[str, int, int]] = {
     **{d: ("u" if d.is_unsigned else "i", d.min, d.max) for d in INTEGERS},
     tf.float32: ("d", 1 - 2**24, 2**24 - 1),
@@ -42,9 +43,10 @@ _NOT_STRUCTURE = bytes(set(range(256)) - set(b"[],"))
 
 
 class _Parsers(threading.local):
-    """A parser for each thread: a new one takes three times as long for large bodies.
+    """A parser for each thread, since a new one takes three times as long.
 
-    What it has allocated it keeps, so very large bodies get one of their own.
+    A parser keeps the memory that it has allocated, so very large bodies get a new
+    one.
     """
 
     most_bytes = 8 * 2**20
@@ -53,7 +55,7 @@ class _Parsers(threading.local):
         self._parser = simdjson.Parser()
 
     def parse(self, body: bytes) -> Any:
-        """Parses a body.
+        """Return the document of a body.
 
         Raises:
             ValueError, RuntimeError: If it is not JSON, or has a very large integer.
@@ -71,7 +73,7 @@ _PARSERS = _Parsers()
 
 
 def parse(body: bytes) -> simdjson.Object | None:
-    """The document, if it is surely an object that may be a request."""
+    """Return the document if it surely is an object that may be a request."""
     try:
         document = _PARSERS.parse(body)
     except (ValueError, RuntimeError):  # the latter for integers of more than 64 bits
@@ -82,15 +84,16 @@ def parse(body: bytes) -> simdjson.Object | None:
 
 
 def read(document: Any, body: bytes, types: Types) -> dict[str, np.ndarray] | None:
-    """The tensors of a predict request.
+    """Return the tensors of a predict request.
 
     Args:
-        document: What `parse` has made of the body.
+        document: What `parse` has returned for the body.
         body: The body.
         types: The type of each input.
 
     Returns:
-        The tensors, or `None` if they are not surely regular numbers of these types.
+        The tensors, or `None` if they may be anything but regular numbers of these
+        types.
     """
     if not isinstance(document, simdjson.Object) or any(
         set("[],") & set(name) or dtype not in _RANGES for name, dtype in types.items()
@@ -120,7 +123,7 @@ def read(document: Any, body: bytes, types: Types) -> dict[str, np.ndarray] | No
 
 
 def _rows(key: str, values: Any, types: Types) -> tuple[list[dict[str, Any]], bool]:
-    """The tensors by name, row for row, and whether the rows are a list."""
+    """Return each row's tensors by name, and whether the rows are a list."""
     if isinstance(values, simdjson.Object):
         return ([_members(values)] if key == COLUMNS else []), False
     if not isinstance(values, simdjson.Array) or not len(values):
@@ -136,12 +139,12 @@ def _rows(key: str, values: Any, types: Types) -> tuple[list[dict[str, Any]], bo
 
 
 def _members(row: simdjson.Object) -> dict[str, Any]:
-    """The values by name; `items()` would make a Python object of every number."""
+    """Return the values by name; `items()` would make an object of every number."""
     return {name: row[name] for name in row}
 
 
 def _outer_shape(values: Any) -> list[int]:
-    """The lengths of the first list, of the first list in it, and so on."""
+    """Return the length of the first list, of the first list in it, and so on."""
     shape: list[int] = []
     while isinstance(values, simdjson.Array) and len(shape) <= MOST_DIMENSIONS:
         shape.append(len(values))
@@ -154,11 +157,11 @@ def _outer_shape(values: Any) -> list[int]:
 def _is_structure(
     structure: bytes, shapes: Sequence[list[int]], rows: int, is_list: bool
 ) -> bool:
-    """Whether brackets and commas are those of `rows` times tensors of these shapes."""
+    """Return whether the brackets and commas are those of `rows` rows of the shapes."""
     if not all(shapes) or any(len(shape) > MOST_DIMENSIONS for shape in shapes):
         return False
     length = rows * (sum(map(_length, shapes)) + len(shapes)) - 1 + 2 * is_list
-    if len(structure) != length:  # before anything of that length is made
+    if len(structure) != length:  # seen before anything of that length is made
         return False
     row = b",".join(map(_nested, shapes))
     expected = b",".join([row] * rows)
@@ -173,7 +176,7 @@ def _nested(shape: list[int]) -> bytes:
 
 
 def _length(shape: list[int]) -> int:
-    """The length of `_nested(shape)`."""
+    """Return the length of `_nested(shape)`."""
     length = 0
     for size in reversed(shape):
         length = size * (length + 1) + 1
@@ -183,12 +186,12 @@ def _length(shape: list[int]) -> int:
 def _array(
     rows: list[dict[str, Any]], name: str, dtype: tf.DType, shape: list[int]
 ) -> np.ndarray:
-    """One input of all rows.
+    """Return one input of all rows.
 
     Raises:
-        AttributeError: If a value is no list, but a string, say, with its brackets.
-        TypeError, ValueError: If a value is not surely of the type, or there are more
-            or fewer than the shape says.
+        AttributeError: If a value is not a list but, say, a string with brackets in it.
+        TypeError, ValueError: If a value may be of another type, or the number of
+            values is not that of the shape.
     """
     kind, lowest, highest = _RANGES[dtype]
     wide = _WIDE[kind]

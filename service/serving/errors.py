@@ -25,39 +25,39 @@ HTTP_STATUS = {
 
 
 def invalid(message: str) -> tf.errors.OpError:
-    """A mistake in the request."""
+    """Return the error of a mistake in the request."""
     return tf.errors.InvalidArgumentError(None, None, message)
 
 
 def not_found(message: str) -> tf.errors.OpError:
-    """A model or version that there is not."""
+    """Return the error of a model or version that does not exist."""
     return tf.errors.NotFoundError(None, None, message)
 
 
 def unimplemented(message: str) -> tf.errors.OpError:
-    """What is allowed and not supported."""
+    """Return the error of a valid request that is not supported."""
     return tf.errors.UnimplementedError(None, None, message)
 
 
 def exhausted(message: str) -> tf.errors.OpError:
-    """More than there is room for."""
+    """Return the error of a request that there is no room for."""
     return tf.errors.ResourceExhaustedError(None, None, message)
 
 
 def late(message: str) -> tf.errors.OpError:
-    """Time that has run out."""
+    """Return the error of a request whose time is over."""
     return tf.errors.DeadlineExceededError(None, None, message)
 
 
 def code_name(code: int) -> str:
-    """A code's name, such as INVALID_ARGUMENT."""
+    """Return a code's name, such as INVALID_ARGUMENT."""
     return error_codes_pb2.Code.Name(code)
 
 
 def of_runtime(error: tf.errors.OpError) -> tf.errors.OpError:
-    """An error of a session as the runtime has raised it.
+    """Return an error of a session as the runtime has raised it.
 
-    The session puts stack traces into the message of the error that it raises instead.
+    `Session.run` catches it and raises another one, with stack traces in its message.
     """
     original = error.__context__
     if isinstance(original, tf.errors.OpError):
@@ -66,7 +66,7 @@ def of_runtime(error: tf.errors.OpError) -> tf.errors.OpError:
 
 
 def as_op_error(error: Exception) -> tf.errors.OpError:
-    """The error itself, or what it is among TensorFlow's."""
+    """Return the error itself, or TensorFlow's unknown error with its message."""
     if isinstance(error, tf.errors.OpError):
         return error
     return tf.errors.UnknownError(None, None, f"{type(error).__name__}: {error}")

@@ -26,13 +26,13 @@ _MOST_BYTES_OF_CONTEXT = 64 * 2**20
 
 
 def read_examples(document: dict[str, Any]) -> np.ndarray:
-    """The serialized examples of a request's body.
+    """Return the serialized examples of a request's body.
 
     Args:
         document: The parsed body.
 
     Raises:
-        tf.errors.OpError: If it is no such request.
+        tf.errors.OpError: If the body is not a request to classify or regress.
     """
     context = b""
     if "context" in document:
@@ -53,7 +53,7 @@ def read_examples(document: dict[str, Any]) -> np.ndarray:
 
 
 def serialized(request: Any) -> np.ndarray:
-    """The serialized examples of an `Input` message.
+    """Return the serialized examples of an `Input` message.
 
     Raises:
         tf.errors.OpError: If there are none, or their context takes too much memory.
@@ -74,11 +74,11 @@ def serialized(request: Any) -> np.ndarray:
 
 
 def check_signature(name: str, definition: Any, method: str) -> tuple[str, ...]:
-    """Checks that a signature can answer `classify` or `regress`.
+    """Check that a signature can answer `classify` or `regress`.
 
     Args:
         name: The signature's name.
-        definition: The `SignatureDef`, or `None` if there is none of the name.
+        definition: The `SignatureDef`, or `None` if no signature has the name.
         method: `CLASSIFY` or `REGRESS`.
 
     Returns:
@@ -109,10 +109,10 @@ def check_signature(name: str, definition: Any, method: str) -> tuple[str, ...]:
 def classifications(
     results: dict[str, np.ndarray], count: int
 ) -> list[list[list[Any]]]:
-    """For each example a list of [label, score].
+    """Return a list of [label, score] for each example.
 
     Raises:
-        tf.errors.OpError: If the outputs have not one row for each example.
+        tf.errors.OpError: If an output does not have one row for each example.
     """
     for name, array in results.items():
         if array.ndim != 2:
@@ -139,7 +139,7 @@ def classifications(
 
 
 def regressions(results: dict[str, np.ndarray], count: int) -> np.ndarray:
-    """One value for each example.
+    """Return one value for each example.
 
     Raises:
         tf.errors.OpError: If the output has another shape.
@@ -154,7 +154,7 @@ def regressions(results: dict[str, np.ndarray], count: int) -> np.ndarray:
 
 
 def _check_copies(context: bytes, count: int) -> None:
-    """Each example gets a copy of the context, however small it is itself."""
+    """Check the size of all copies of the context; each example gets one."""
     size = len(context) * count
     if size > _MOST_BYTES_OF_CONTEXT:
         raise invalid(

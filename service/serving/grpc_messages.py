@@ -9,7 +9,8 @@ from tensorflow.core.framework import tensor_pb2
 
 from service.serving.errors import invalid
 from service.serving.inference import ModelSpec, find_signature
-from service.serving.saved_model import SavedModel, Signature
+from service.serving.saved_model import SavedModel
+from service.serving.signatures import Signature
 
 _FIELDS: Mapping[tf.DType, str] = {
     tf.float32: "float_val",
@@ -26,10 +27,10 @@ _FIELDS: Mapping[tf.DType, str] = {
 
 
 def model_spec(request: Any) -> ModelSpec:
-    """The model, and which version.
+    """Return the model and version that a request names.
 
     Raises:
-        tf.errors.InvalidArgumentError: If the request names none.
+        tf.errors.InvalidArgumentError: If the request names no model.
     """
     if not request.HasField("model_spec"):
         raise invalid("Missing ModelSpec")
@@ -44,10 +45,10 @@ def model_spec(request: Any) -> ModelSpec:
 
 
 def signature_of(model: SavedModel, name: str) -> Signature:
-    """A signature by name.
+    """Return a signature by name.
 
     Raises:
-        tf.errors.OpError: If the model has none of the name.
+        tf.errors.OpError: If the model has no signature of the name.
     """
     if name not in model.definitions:
         raise tf.errors.FailedPreconditionError(
@@ -57,7 +58,7 @@ def signature_of(model: SavedModel, name: str) -> Signature:
 
 
 def arrays_of(request: Any, signature: Signature) -> dict[str, np.ndarray]:
-    """The inputs of a predict request.
+    """Return the inputs of a predict request.
 
     Raises:
         tf.errors.InvalidArgumentError: If they are not those of the signature.
@@ -87,7 +88,7 @@ def arrays_of(request: Any, signature: Signature) -> dict[str, np.ndarray]:
 
 
 def output_names(request: Any, signature: Signature) -> list[str]:
-    """The outputs that a predict request asks for: those of its filter, or all.
+    """Return the outputs that a predict request names in its filter, or all.
 
     Raises:
         tf.errors.InvalidArgumentError: If the signature has no such output.
@@ -105,10 +106,10 @@ def output_names(request: Any, signature: Signature) -> list[str]:
 
 
 def tensor_proto(value: np.ndarray) -> Any:
-    """A tensor with its values in the field of their type.
+    """Return a tensor with its values in the field of their type, such as `float_val`.
 
-    So TensorFlow Serving sends them and its example clients read them: `float_val`,
-    which `tf.make_tensor_proto` leaves empty if there is more than one value.
+    TensorFlow Serving does so, and its example clients read that field.
+    `tf.make_tensor_proto` leaves the field empty if there is more than one value.
     """
     array = np.asarray(value)
     dtype = tf.as_dtype(array.dtype)

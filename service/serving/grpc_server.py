@@ -26,8 +26,8 @@ from service.serving.grpc_messages import (
 )
 from service.serving.inference import Inference
 from service.serving.routes import Serving
-from service.serving.saved_model import DEFAULT_SIGNATURE
 from training.errors import UserError
+from training.run.files import DEFAULT_SIGNATURE
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _SIGNATURE_DEF = "signature_def"
@@ -35,20 +35,20 @@ _LARGEST_OPTION = 2**31 - 1  # gRPC's are of 32 bits
 
 
 class GrpcServer:
-    """The gRPC server of the models that a `Serving` has.
+    """The gRPC server of a `Serving`'s models.
 
-    A request has a thread from its first byte on, so that those that arrive slowly
-    keep no others waiting; it ends with its connection, whose age is limited.
+    A request has a thread from its first byte on, so one that arrives slowly keeps no
+    others waiting. It ends with its connection, whose age is limited.
 
     Args:
         serving: The models.
-        address: Where to listen, such as 127.0.0.1:8500; port 0 takes a free one.
+        address: Where to listen, such as 127.0.0.1:8500. Port 0 is any free port.
 
     Attributes:
-        port: Where it listens.
+        port: The port that it listens on.
 
     Raises:
-        UserError: If it cannot listen there.
+        UserError: If it cannot listen on the address.
     """
 
     def __init__(self, serving: Serving, address: str) -> None:
@@ -80,14 +80,14 @@ class GrpcServer:
             ) from error
 
     def start(self) -> None:
-        """Begins to answer."""
+        """Begin to answer."""
         self._server.start()
 
     def stop(self, grace: float) -> threading.Event:
-        """Refuses new requests, and gives those under way some seconds to finish.
+        """Refuse new requests, and give those under way some seconds to finish.
 
         Returns:
-            What is set as soon as all have ended.
+            An event that is set as soon as all have ended.
         """
         return self._server.stop(grace)
 
@@ -99,11 +99,11 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._turns = threading.BoundedSemaphore(threads)
 
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Answers with the outputs that the request names, or with all."""
+        """Answer with the outputs that the request names, or with all."""
         return self._answer("Predict", self._predict_in_turn, request, context)
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Answers with the definitions of all signatures."""
+        """Answer with the definitions of all signatures."""
         return self._answer("GetModelMetadata", self._metadata, request, context)
 
     def _answer(
@@ -188,7 +188,7 @@ class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
         self._inference = inference
 
     def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Answers with the states of one or all versions."""
+        """Answer with the states of one version or all."""
         answer, error = _call(lambda: self._status(request))
         if error is not None:
             context.abort(_CODES[error.error_code], error.message)
@@ -212,7 +212,7 @@ def _option(value: float) -> int:
 
 
 def _call(method: Callable[[], Any]) -> tuple[Any, tf.errors.OpError | None]:
-    """The answer, or what has gone wrong, whatever it is."""
+    """Return the answer, or the error that the method has raised."""
     try:
         return method(), None
     except Exception as error:

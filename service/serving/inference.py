@@ -1,4 +1,4 @@
-"""What REST and gRPC have in common: a request is run on a version of a model."""
+"""What REST and gRPC share: running a request on a version of a model."""
 
 import time
 from collections.abc import Collection, Mapping
@@ -8,13 +8,15 @@ import numpy as np
 
 from service.serving.errors import invalid, late, unimplemented
 from service.serving.metrics import Metrics
-from service.serving.saved_model import DEFAULT_SIGNATURE, SavedModel, Signature
+from service.serving.saved_model import SavedModel
 from service.serving.servables import Servables
+from service.serving.signatures import Signature
+from training.run.files import DEFAULT_SIGNATURE
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a request asks for: a model, and if not its newest version, which."""
+    """The model that a request names; without version and label, the newest one."""
 
     name: str
     version: int | None = None
@@ -23,7 +25,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Inference:
-    """Runs signatures, and notes how long they take."""
+    """Runs signatures, and records how long they take."""
 
     servables: Servables
     metrics: Metrics
@@ -39,7 +41,7 @@ class Inference:
         api: str,
         deadline: float,
     ) -> dict[str, np.ndarray]:
-        """Runs a signature.
+        """Run a signature.
 
         Args:
             model: A model in use.
@@ -47,8 +49,8 @@ class Inference:
             inputs: An array for every input.
             outputs: The outputs to compute.
             name: The model's name.
-            api: What was asked for, such as predict.
-            deadline: When, by `time.monotonic()`, the answer is of no use any more.
+            api: The method that was called, such as predict.
+            deadline: The time, by `time.monotonic()`, after which nobody waits.
 
         Raises:
             tf.errors.OpError: If it fails.
@@ -62,10 +64,10 @@ class Inference:
 
 
 def find_signature(model: SavedModel, name: str) -> Signature:
-    """A signature by name; "" is the default.
+    """Return a signature by name; "" is the default.
 
     Raises:
-        tf.errors.InvalidArgumentError: If the model has none of the name.
+        tf.errors.OpError: If the model has no such signature, or it cannot be called.
     """
     name = name or DEFAULT_SIGNATURE
     if name not in model.definitions:

@@ -22,15 +22,15 @@ _BYTES_SUFFIX = "_bytes"
 
 
 def predictions(outputs: Mapping[str, np.ndarray], is_row_format: bool) -> bytes:
-    """The body of an answer to a predict request.
+    """Return the body of an answer to a predict request.
 
     Args:
         outputs: The outputs by name. A lone output is printed without its name.
         is_row_format: Whether the answer is in rows.
 
     Raises:
-        tf.errors.InvalidArgumentError: If rows are asked for and there are none, or if
-            JSON has no values of the type.
+        tf.errors.InvalidArgumentError: If the outputs have no rows to print, or a type
+            that JSON has no values of.
     """
     arrays = {name: _printable(name, outputs[name]) for name in sorted(outputs)}
     value: Any = _rows(arrays) if is_row_format else arrays
@@ -41,12 +41,12 @@ def predictions(outputs: Mapping[str, np.ndarray], is_row_format: bool) -> bytes
 
 
 def dumps(value: Any, is_finite: bool = True) -> bytes:
-    """JSON of objects, lists, arrays and byte strings.
+    """Return the JSON of objects, lists, arrays and byte strings.
 
     Args:
         value: What to print.
-        is_finite: Whether all numbers are finite; only if not so, or where a string is
-            not UTF-8, the slow printer is used, which writes `NaN` and `Infinity`.
+        is_finite: Whether all numbers are finite. If not, or if a string is not UTF-8,
+            a slower printer is used. It also writes `NaN` and `Infinity`.
     """
     if is_finite:
         try:
@@ -93,12 +93,13 @@ def _is_finite(array: np.ndarray) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Python's values of what a printer does not know."""
+    """Return the Python values of an object that a printer does not know."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
     if isinstance(value, np.ndarray | np.generic):
         if value.dtype.kind == "f":
-            # The double whose shortest digits are the shortest of the narrow number.
+            # The double is made of the digits of the narrow number, so that 0.2 is
+            # printed as 0.2 and not as 0.20000000298023224.
             return np.asarray(value).astype(str).astype(np.float64).tolist()
         return value.tolist()
     raise TypeError(f"no JSON for {type(value).__name__}")

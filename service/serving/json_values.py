@@ -1,4 +1,4 @@
-"""JSON bodies, read by TensorFlow Serving's rules and refused in its words."""
+"""JSON bodies, read by TensorFlow Serving's rules and refused with its messages."""
 
 import base64
 import binascii
@@ -36,10 +36,10 @@ _TYPE_NAMES: dict[type, str] = {
 
 
 def read_document(body: bytes) -> dict[str, Any]:
-    """The object that a body begins with; what follows it is ignored.
+    """Return the object that a body begins with; what follows it is ignored.
 
     Args:
-        body: UTF-8; bytes that are not are kept as surrogates.
+        body: UTF-8. Other bytes are kept as surrogates.
 
     Raises:
         tf.errors.InvalidArgumentError: If it does not begin with an object.
@@ -65,7 +65,7 @@ def read_document(body: bytes) -> dict[str, Any]:
 
 
 def read_signature_name(document: dict[str, Any]) -> str:
-    """The name of the signature, or "" where none is given.
+    """Return the name of the signature, or "" if the document gives none.
 
     Raises:
         tf.errors.InvalidArgumentError: If it is not a string.
@@ -80,19 +80,19 @@ def read_signature_name(document: dict[str, Any]) -> str:
 
 
 def value_error(value: Any, complaint: str) -> tf.errors.OpError:
-    """What is wrong with a value, which is shown."""
+    """Return an error that shows a value and says what is wrong with it."""
     return invalid(f"JSON Value: {_show(value)} {complaint}")
 
 
 def type_error(value: Any, expected: str) -> tf.errors.OpError:
-    """A value that is not of the type of the tensor."""
+    """Return the error of a value that does not have the type of the tensor."""
     return value_error(
         value, f"Type: {type_name(value)} is not of expected type: {expected}"
     )
 
 
 def lossy_error(value: Any, expected: str) -> tf.errors.OpError:
-    """A number that the tensor's type cannot hold."""
+    """Return the error of a number that the tensor's type cannot hold."""
     return invalid(
         f"Cannot convert JSON value: {_show(value)} to {expected} "
         "without loss of precision."
@@ -100,21 +100,24 @@ def lossy_error(value: Any, expected: str) -> tf.errors.OpError:
 
 
 def type_name(value: Any) -> str:
-    """What the type of a value is called in messages."""
+    """Return the name that messages give to the type of a value."""
     if isinstance(value, bool):
         return str(value)
     return _TYPE_NAMES.get(type(value), "Number")
 
 
 def is_lossless(value: float, dtype: type[np.floating]) -> bool:
-    """Whether a number, an integer above all, fits into a floating-point type."""
+    """Return whether a floating-point type holds a number.
+
+    An integer must be exact; other numbers are rounded and must only be small enough.
+    """
     if isinstance(value, int):
         return abs(value) < 2 ** (np.finfo(dtype).nmant + 1)
     return not math.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
 
 
 def is_base64(value: Any) -> bool:
-    """Whether a value is `{"b64": "..."}`."""
+    """Return whether a value is `{"b64": "..."}`."""
     return (
         isinstance(value, dict)
         and len(value) == 1
@@ -123,10 +126,10 @@ def is_base64(value: Any) -> bool:
 
 
 def decode_base64(value: Any) -> bytes:
-    """The bytes of `{"b64": "..."}`.
+    """Return the bytes of `{"b64": "..."}`.
 
     Raises:
-        tf.errors.InvalidArgumentError: If it is something else.
+        tf.errors.InvalidArgumentError: If the value is something else.
     """
     if not is_base64(value):
         raise value_error(value, "not formatted correctly for base64 data")
@@ -139,7 +142,7 @@ def decode_base64(value: Any) -> bytes:
 
 
 def text_to_bytes(text: str) -> bytes:
-    """A JSON string as the bytes it had in the body.
+    """Return a JSON string as the bytes that it had in the body.
 
     Raises:
         tf.errors.InvalidArgumentError: If it has half a surrogate pair.
@@ -172,7 +175,7 @@ def _parser_message(message: str, text: str, position: int) -> str:
 
 
 def _innermost(text: str) -> str:
-    """The bracket that is open at the end of a beginning of valid JSON."""
+    """Return the last bracket that is open at the end of the beginning of JSON."""
     opened = []
     for token in _STRING_OR_BRACKET.finditer(text):
         if token[0] in "[{":
@@ -187,7 +190,7 @@ def _parse_error(message: str) -> tf.errors.OpError:
 
 
 def _show(value: Any) -> str:
-    """A value as it stands in messages, cut off where it is long."""
+    """Return the text of a value for a message, cut off if it is long."""
     text = ""
     for chunk in _ENCODER.iterencode(value):
         text += chunk

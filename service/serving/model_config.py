@@ -1,4 +1,4 @@
-"""Which models are served, from which directories, in which versions."""
+"""The models that are served, with their directories and versions."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -9,23 +9,23 @@ from service.serving.text_proto import read_text_proto
 from training.errors import UserError
 
 Policy = Callable[[Collection[int]], set[int]]
-"""Chooses, of the versions there are, those to serve."""
+"""Chooses the versions to serve from those that exist."""
 
 _LARGEST_VERSION = 2**63 - 1
 
 
 def latest(number: int = 1) -> Policy:
-    """The `number` highest versions."""
+    """Return a policy that chooses the `number` highest versions."""
     return lambda versions: set(sorted(versions)[-number:])
 
 
 def every(versions: Collection[int]) -> set[int]:
-    """All versions."""
+    """Return all versions."""
     return set(versions)
 
 
 def specific(*numbers: int) -> Policy:
-    """These versions and no others."""
+    """Return a policy that chooses these versions and no others."""
     return lambda versions: set(numbers) & set(versions)
 
 
@@ -37,9 +37,9 @@ class ModelConfig:
     """One model.
 
     Attributes:
-        name: What requests call it.
-        directory: Where its versions lie, each in a directory named by its number.
-        policy: Which of them are served.
+        name: The name that requests use.
+        directory: The directory of its versions. Their directories are numbers.
+        policy: Chooses the versions that are served.
         labels: Versions by label.
     """
 
@@ -50,9 +50,9 @@ class ModelConfig:
 
 
 def discover(base: Path) -> dict[str, ModelConfig]:
-    """Every sub-directory with at least one version, its latest version to be served.
+    """Return a model for each sub-directory with a version, to serve its latest one.
 
-    Hidden ones and those whose names cannot be printed are no models.
+    A hidden directory is not a model, nor is one whose name cannot be printed.
 
     Raises:
         OSError: If the directory cannot be read.
@@ -67,7 +67,7 @@ def discover(base: Path) -> dict[str, ModelConfig]:
 
 
 def versions(directory: Path) -> dict[int, Path]:
-    """The versions in a model's directory; names that are no integers are ignored.
+    """Return the versions in a model's directory; other names are ignored.
 
     Raises:
         OSError: If the directory cannot be read.
@@ -91,15 +91,15 @@ def _has_version(directory: Path) -> bool:
 
 
 def read_config_file(path: Path, base: Path) -> dict[str, ModelConfig]:
-    """Reads TensorFlow Serving's model config file, a `ModelServerConfig` as text.
+    """Read TensorFlow Serving's model config file, a `ModelServerConfig` as text.
 
     Args:
         path: The file.
-        base: The directory that all models must lie under, from which relative base
-            paths are read.
+        base: The directory that all models must lie under. Relative base paths start
+            there.
 
     Raises:
-        UserError: If it cannot be read, or names what is not served.
+        UserError: If the file cannot be read, or names something that is not served.
     """
     try:
         from tensorflow_serving.config import model_server_config_pb2

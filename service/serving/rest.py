@@ -13,9 +13,9 @@ from service.serving import examples, json_output
 from service.serving.errors import code_name, invalid
 from service.serving.inference import Inference, ModelSpec, find_signature
 from service.serving.json_values import read_document, read_signature_name
-from service.serving.saved_model import DEFAULT_SIGNATURE
-from service.serving.tensors import PredictRequest
+from service.serving.predict_request import PredictRequest
 from service.serving.versions import Status
+from training.run.files import DEFAULT_SIGNATURE
 
 _NAME = r"([^/:]+)"
 _VERSION = rf"(?:(?:/versions/(\d+))|(?:/labels/{_NAME}))?"
@@ -29,24 +29,24 @@ _LARGEST_VERSION = 2**63 - 1
 
 @dataclass(frozen=True)
 class Call:
-    """A method of the API and the model that it is called on."""
+    """A method of the API, and the model that it is called on."""
 
     method: str
     spec: ModelSpec
 
 
 def parse_call(http_method: str, path: str) -> Call:
-    """What a request line asks for.
+    """Return the call that a request line makes.
 
-    Letters of either case may be used but for the methods' names, which the pattern
-    takes in either case and the server then does not know.
+    The path may have letters of either case, but the method must be in small letters:
+    TensorFlow Serving's pattern takes both, and then its server does not know it.
 
     Args:
-        http_method: GET, POST or what is refused.
+        http_method: GET or POST; others are refused.
         path: The path as sent, still encoded.
 
     Raises:
-        tf.errors.InvalidArgumentError: If it is not in the API.
+        tf.errors.InvalidArgumentError: If the API has no such call.
     """
     pattern = {"POST": _PREDICTION, "GET": _STATUS}.get(http_method)
     match = pattern.fullmatch(path) if pattern else None
@@ -66,7 +66,7 @@ def parse_call(http_method: str, path: str) -> Call:
 
 
 def status(inference: Inference, spec: ModelSpec) -> bytes:
-    """Answers `GET /v1/models/NAME`; a label makes no difference.
+    """Answer `GET /v1/models/NAME`; a label makes no difference.
 
     Raises:
         tf.errors.NotFoundError: If there is no such version.
@@ -76,7 +76,7 @@ def status(inference: Inference, spec: ModelSpec) -> bytes:
 
 
 def metadata(inference: Inference, spec: ModelSpec) -> bytes:
-    """Answers `GET /v1/models/NAME/metadata`.
+    """Answer `GET /v1/models/NAME/metadata`.
 
     Raises:
         tf.errors.OpError: If there is no such version.
@@ -108,7 +108,7 @@ def metadata(inference: Inference, spec: ModelSpec) -> bytes:
 def predict(
     inference: Inference, spec: ModelSpec, body: bytes, deadline: float
 ) -> bytes:
-    """Answers `POST /v1/models/NAME:predict`.
+    """Answer `POST /v1/models/NAME:predict`.
 
     Raises:
         tf.errors.OpError: If the request is wrong or the model fails.
@@ -132,7 +132,7 @@ def predict(
 def classify(
     inference: Inference, spec: ModelSpec, body: bytes, deadline: float
 ) -> bytes:
-    """Answers `POST /v1/models/NAME:classify`.
+    """Answer `POST /v1/models/NAME:classify`.
 
     Raises:
         tf.errors.OpError: If the request is wrong or the model fails.
@@ -146,7 +146,7 @@ def classify(
 def regress(
     inference: Inference, spec: ModelSpec, body: bytes, deadline: float
 ) -> bytes:
-    """Answers `POST /v1/models/NAME:regress`.
+    """Answer `POST /v1/models/NAME:regress`.
 
     Raises:
         tf.errors.OpError: If the request is wrong or the model fails.

@@ -1,9 +1,9 @@
 """The models under a base directory, as their versions come and go.
 
 The directory is read every second. A version is loaded and warmed up in a thread of
-its own, and only when it answers do those that it replaces go; what they have begun
-they finish. A version that cannot be loaded is reported, is passed over by the policy,
-and is tried again when its files have changed.
+its own. The versions that it replaces stay until it answers, and finish their requests.
+A version that cannot be loaded is reported. The policy passes over it, and it is tried
+again when its files have changed.
 """
 
 import contextlib
@@ -70,15 +70,15 @@ class Servables:
 
     @property
     def configs(self) -> Mapping[str, ModelConfig]:
-        """The models by name, served or not, as they were when last looked at."""
+        """The models by name, served or not, as of the last look at the directory."""
         return self._configs
 
     def start(self) -> None:
-        """Begins to watch the directory."""
+        """Begin to watch the directory."""
         self._poller.start()
 
     def stop(self) -> None:
-        """Stops watching; unloads every version once its requests are answered."""
+        """Stop watching, and unload every version once its requests are answered."""
         self._stopping = True
         self._wake.set()
         self._poller.join()
@@ -88,23 +88,23 @@ class Servables:
                 version.unload()
 
     def wait_until_settled(self, timeout: float) -> bool:
-        """Waits until what was there at the start is loaded, or has failed to."""
+        """Wait until every version of the start is loaded or has failed to load."""
         return self._settled.wait(timeout)
 
     @property
     def is_settled(self) -> bool:
-        """Whether what was there at the start is loaded, or has failed to."""
+        """Whether every version of the start is loaded or has failed to load."""
         return self._settled.is_set()
 
     def knows(self, name: str) -> bool:
-        """Whether there is a version of the model, loaded or not."""
+        """Return whether the model has a version, loaded or not."""
         return name in self._versions
 
     def statuses(self, name: str, number: int | None = None) -> list[Status]:
-        """The states of a model's versions, the newest first, or that of one version.
+        """Return the states of a model's versions, the newest first, or of one version.
 
         Raises:
-            tf.errors.NotFoundError: If there are none.
+            tf.errors.NotFoundError: If the model has no such version.
         """
         with self._lock:
             versions = dict(self._versions.get(name, {}))
@@ -120,7 +120,7 @@ class Servables:
     def use(
         self, name: str, number: int | None = None, label: str | None = None
     ) -> Iterator[tuple[int, SavedModel]]:
-        """A version's number and model, which stays loaded while it is used.
+        """Give a version's number and model, and keep it loaded while it is used.
 
         Args:
             name: The model's name.
@@ -175,7 +175,7 @@ class Servables:
             self._settled.set()
 
     def _read_configs(self) -> None:
-        """Reads the models' configs; those before remain if it cannot be done."""
+        """Read the models' configs; keep the earlier ones if that fails."""
         try:
             self._configs = (
                 model_config.discover(self._base)
@@ -194,7 +194,7 @@ class Servables:
             except OSError as error:
                 _logger.warning("The versions of %s stay as they are: %s", name, error)
                 return
-        # Only this thread changes the table, so it may read it without the lock.
+        # No other thread changes the table, so this one reads it without the lock.
         ended = _ended(self._versions.get(name, {}), present)
         with self._lock:
             versions = self._versions.setdefault(name, {})
@@ -220,7 +220,7 @@ class Servables:
                     self._leaving.append(version)
 
     def _free(self) -> None:
-        """Frees the graphs of versions that have ended; they refer to themselves."""
+        """Free the graphs of versions that have ended; they refer to themselves."""
         leaving = [v for v in self._leaving if v.state is not State.END]
         if len(leaving) < len(self._leaving):
             self._leaving = leaving
@@ -241,7 +241,7 @@ class Servables:
 
 
 def _ended(versions: Mapping[int, Version], present: Mapping[int, Path]) -> list[int]:
-    """Versions that have ended and are gone, or have failed and have changed since."""
+    """Return the ended versions that are gone, or have failed and changed since."""
     return [
         number
         for number, version in versions.items()

@@ -1,4 +1,4 @@
-"""Files of protobuf text, as TensorFlow Serving's options name them."""
+"""Files of protobuf text, which TensorFlow Serving's options name."""
 
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,15 @@ from training.errors import UserError
 
 
 def read_text_proto(path: Path, message: Any, option: str) -> None:
-    """Fills a message from a file.
+    """Fill a message from a file.
 
     Args:
         path: The file.
         message: An empty message.
-        option: What names the file.
+        option: The option that names the file.
 
     Raises:
-        UserError: If it cannot be read, or is no such message.
+        UserError: If the file cannot be read, or is not such a message.
     """
     try:
         text_format.Parse(path.read_text(encoding="utf-8"), message)

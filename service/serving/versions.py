@@ -1,4 +1,4 @@
-"""One version of a model: what it is loaded from, its state, and who is using it."""
+"""One version of a model: its files, its state, and its users."""
 
 import enum
 import threading
@@ -24,7 +24,7 @@ class State(enum.Enum):
 
 @dataclass(frozen=True)
 class Status:
-    """What is told of a version."""
+    """The state of a version, as clients are told it."""
 
     number: int
     state: State
@@ -32,12 +32,12 @@ class Status:
 
 
 class Version:
-    """One version, from its start to its end; it does not start again.
+    """One version, from its start to its end. It does not start again.
 
     Args:
         name: The model's name.
         number: The version's number.
-        directory: Where it lies.
+        directory: The version's directory.
     """
 
     def __init__(self, name: str, number: int, directory: Path) -> None:
@@ -67,7 +67,7 @@ class Version:
         batching: BatchingParameters | None = None,
         timeout: float = 30.0,
     ) -> None:
-        """Loads it, which makes it available or ends it with an error.
+        """Load the version, which makes it available or ends it with an error.
 
         Args:
             base: The directory that all its files must lie under.
@@ -80,14 +80,14 @@ class Version:
             check_files(self.directory, base)
             self._model = SavedModel(self.directory, batching, timeout)
         except Exception as error:
-            # Whatever a damaged or hostile file makes TensorFlow raise is reported.
+            # A damaged or hostile file may make TensorFlow raise anything.
             self.error = of_runtime(as_op_error(error))
             self.state = State.END
         else:
             self.state = State.AVAILABLE
 
     def acquire(self) -> SavedModel | None:
-        """The model, which stays loaded until `release`, if it is available."""
+        """Return the model, which stays loaded until `release`, if it is available."""
         with self._lock:
             if self.state is not State.AVAILABLE:
                 return None
@@ -95,13 +95,13 @@ class Version:
             return self._model
 
     def release(self) -> None:
-        """Gives back what `acquire` has given; the last one out closes the model."""
+        """Give back the model; the last user of an unloaded version closes it."""
         with self._lock:
             self._users -= 1
         self._close_if_unused()
 
     def unload(self) -> None:
-        """Takes no further requests, and ends when those under way have."""
+        """Take no further requests, and end when those under way have ended."""
         with self._lock:
             if self.state is not State.AVAILABLE:
                 return
@@ -119,7 +119,7 @@ class Version:
 
 
 def fingerprint(directory: Path) -> object:
-    """Something that differs once a file in the directory has changed."""
+    """Return a value that differs once a file in the directory has changed."""
     try:
         return sorted(
             (str(path), status.st_size, status.st_mtime_ns)
@@ -131,14 +131,14 @@ def fingerprint(directory: Path) -> object:
 
 
 def check_files(directory: Path, base: Path) -> None:
-    """Refuses links that lead out of the base directory, and what is no file.
+    """Check that a version has only files and directories, all under the base.
 
     Args:
         directory: One version's directory.
         base: The directory that all its files must lie under.
 
     Raises:
-        tf.errors.OpError: If there is such a thing.
+        tf.errors.OpError: If a link leads out of the base, or there is a pipe, say.
     """
     root = base.resolve()
     for path in (directory, *directory.rglob("*")):

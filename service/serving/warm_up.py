@@ -1,4 +1,4 @@
-"""The warm-up requests that a SavedModel may bring for TensorFlow Serving."""
+"""The warm-up requests for TensorFlow Serving that a SavedModel may contain."""
 
 import logging
 from collections.abc import Iterator
@@ -8,13 +8,14 @@ import numpy as np
 import tensorflow as tf
 
 from service.serving.examples import serialized
+from training.run import files
 
 _MOST = 1000
 _logger = logging.getLogger(__name__)
 
 
 def read_requests(directory: Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Yields the name of the signature ("": the default) and the inputs of each.
+    """Yield each request's signature name ("" is the default) and inputs.
 
     Args:
         directory: One version's directory.
@@ -22,7 +23,7 @@ def read_requests(directory: Path) -> Iterator[tuple[str, dict[str, np.ndarray]]
     Raises:
         tf.errors.OpError: If the file is damaged or holds more than 1000 requests.
     """
-    path = directory / "assets.extra" / "tf_serving_warmup_requests"
+    path = directory / files.WARM_UP_REQUESTS
     if not path.is_file():
         return
     try:

@@ -2,6 +2,7 @@
 
 import doctest
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ import kerasnorm
 PAGE = Path(__file__).parents[2] / "docs" / "migrate.md"
 
 
-def test_the_numbers_of_pytorch():
+def test_the_numbers_of_pytorch() -> None:
     """`from_torch`, over steps of training, affine or not."""
     torch = pytest.importorskip("torch")
     (example,) = [
@@ -20,7 +21,7 @@ def test_the_numbers_of_pytorch():
         for example in doctest.DocTestParser().get_examples(PAGE.read_text())
         if example.source.startswith("def from_torch")
     ]
-    namespace = {"kerasnorm": kerasnorm}
+    namespace: dict[str, Any] = {"kerasnorm": kerasnorm}
     exec(example, namespace)
     rng = np.random.default_rng(0)
     for affine in (True, False):

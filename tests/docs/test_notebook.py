@@ -1,6 +1,8 @@
 """examples/lecture.ipynb runs, in its quick mode, and is kept without outputs."""
 
 import sys
+from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -11,11 +13,11 @@ NOTEBOOK = REPOSITORY / "examples" / "lecture.ipynb"
 
 
 @pytest.fixture(scope="module")
-def notebook():
+def notebook() -> Any:
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
-def test_it_is_kept_without_outputs(notebook):
+def test_it_is_kept_without_outputs(notebook: Any) -> None:
     nbformat.validate(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -23,7 +25,9 @@ def test_it_is_kept_without_outputs(notebook):
             assert cell.execution_count is None
 
 
-def test_it_runs(notebook, monkeypatch, tmp_path):
+def test_it_runs(
+    notebook: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     client = pytest.importorskip("nbclient")
     monkeypatch.setenv("KERASNORM_QUICK", "1")
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")

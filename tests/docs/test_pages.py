@@ -1,4 +1,4 @@
-"""What the pages name exists; the site builds. Their Python runs by conftest.py."""
+"""Commands, links and tests that the pages name exist, and the site builds."""
 
 import re
 import subprocess
@@ -18,13 +18,13 @@ PAGES = [
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks(page, *languages):
+def blocks(page: Path, *languages: str) -> list[str]:
     found = FENCE.findall(page.read_text(encoding="utf-8"))
     return [block for language, block in found if language in languages]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_commands_of_a_page_exist(page):
+def test_the_commands_of_a_page_exist(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     for block in blocks(page, "console", "sh", "bash", "shell"):
@@ -42,14 +42,14 @@ def test_the_commands_of_a_page_exist(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_links_of_a_page_lead_somewhere(page):
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if not re.match(r"https?://|#", target):
             assert (page.parent / target.partition("#")[0]).exists(), target
 
 
-def test_no_block_of_python_is_left_out():
-    """Sybil sees `python` on the pages of conftest.py, and skips for a reason only."""
+def test_no_block_of_python_is_left_out() -> None:
+    """Sybil collects every `python` block, and each skipped one gives a reason."""
     process = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", "-q", "README.md", "docs"],
         cwd=ROOT,
@@ -66,7 +66,7 @@ def test_no_block_of_python_is_left_out():
             assert re.search(r'"[^"]+"', skipped), page
 
 
-def test_the_table_of_equations():
+def test_the_table_of_equations() -> None:
     text = (ROOT / "docs" / "math.md").read_text()
     rows = re.findall(r"^\| .* \| (.*) \| (`test_.*) \|$", text, re.MULTILINE)
     assert len(rows) > 15
@@ -79,7 +79,7 @@ def test_the_table_of_equations():
             assert f"\ndef {test}(" in source, test
 
 
-def test_every_equation_is_in_the_table():
+def test_every_equation_is_in_the_table() -> None:
     table = (ROOT / "docs" / "math.md").read_text().partition("## Each equation")[2]
     helpers = {"widen", "widened"}
     functions = {
@@ -94,7 +94,7 @@ def test_every_equation_is_in_the_table():
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("mkdocs")
     output = tmp_path_factory.mktemp("site")
     process = subprocess.run(
@@ -107,8 +107,8 @@ def site(tmp_path_factory):
     return output
 
 
-def test_the_site_needs_no_network(site):
-    """Nothing that a browser loads by itself is elsewhere."""
+def test_the_site_needs_no_network(site: Path) -> None:
+    """Everything that a browser loads by itself is in the site."""
     pages = [page for page in site.rglob("*.html") if page.name != "404.html"]
     assert len(pages) > 20
     for page in pages:
@@ -125,7 +125,7 @@ def test_the_site_needs_no_network(site):
         assert not [url for url in urls if "//" in url and "data:" not in url], sheet
 
 
-def test_formulae_need_no_script(site):
+def test_formulae_need_no_script(site: Path) -> None:
     text = (site / "guide" / "6-training.html").read_text(encoding="utf-8")
     assert text.count("<math") == 4
     assert "arithmatex" not in text

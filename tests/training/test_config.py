@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 import models
 from models.mlp import PRESETS
-from training.cli.command_line import CommandLine, load, option, read
+from training.cli.command_line import CommandLine, load, read
+from training.cli.settings import option
 from training.config import REPOSITORY, TrainConfig
 from training.errors import UserError
 

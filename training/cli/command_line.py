@@ -1,4 +1,4 @@
-"""The command line, the environment and a TOML file, read into a `TrainConfig`."""
+"""Read the command line, the environment and a TOML file into a `TrainConfig`."""
 
 import os
 import tomllib
@@ -22,13 +22,12 @@ from training.run import files
 
 ENVIRONMENT_PREFIX = "KERASNORM_"
 TOKEN = f"{ENVIRONMENT_PREFIX}TOKEN"  # no option: it must not end up in a config
-# Where things lie and what computes does not change what is computed, so a resumed run
-# may move.
+# A resumed run may have other directories and devices: they do not change its results.
 _MOVABLE = {"data_dir", "archives", "export_dir", "distribute", "replicas"}
 
 
 class _TomlFile(PydanticBaseSettingsSource):
-    """The file that `--config`, a source of higher priority, has named."""
+    """The file that `--config` names; sources of higher priority give that option."""
 
     def get_field_value(
         self, field: FieldInfo, field_name: str
@@ -80,13 +79,13 @@ class CommandLine(TrainConfig, BaseSettings):
         None,
         pattern="^https?://",
         description="run the job at the service at this address and follow it from "
-        "here; what KERASNORM_TOKEN holds is shown as its token",
+        "here; if the service needs a token, put it into KERASNORM_TOKEN",
     )
     ray: str | None = Field(
         None,
         pattern=r"^(auto|[^:/]+:\d+)$",
-        description="train on the Ray cluster at this address, auto or HOST:PORT; its "
-        "nodes must see this file system",
+        description="train on the Ray cluster at this address, auto or HOST:PORT; all "
+        "its nodes must see this file system",
     )
     workers: int | None = Field(
         None, ge=1, description="with --ray: the number of workers"
@@ -116,23 +115,23 @@ class CommandLine(TrainConfig, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The command line comes first by itself; then these."""
+        """Return the sources after the command line, which comes first by itself."""
         return init_settings, env_settings, _TomlFile(settings_cls)
 
     def job(self) -> TrainConfig:
-        """The options of the job alone, with those given still marked as given."""
+        """Return the job's options alone; `model_fields_set` keeps those given."""
         own = set(CommandLine.model_fields) - set(TrainConfig.model_fields)
         return TrainConfig(**self.model_dump(exclude_unset=True, exclude=own))
 
 
 def read(arguments: Sequence[str]) -> CommandLine:
-    """Reads all sources of options.
+    """Read all sources of options.
 
     Args:
         arguments: The command line without the program's name.
 
     Returns:
-        The options; `model_fields_set` names those given by any source.
+        The options; `model_fields_set` has those that any source gives.
 
     Raises:
         UserError: If an option is unknown or its value is not allowed.
@@ -148,7 +147,7 @@ def read(arguments: Sequence[str]) -> CommandLine:
 
 
 def load(path: Path) -> TrainConfig:
-    """Reads the `config.json` that a run has written.
+    """Read the `config.json` of a run.
 
     Raises:
         UserError: If it is missing or is no `TrainConfig`.
@@ -165,11 +164,11 @@ def load(path: Path) -> TrainConfig:
 
 
 def resumed(directory: Path, given: TrainConfig) -> TrainConfig:
-    """The options of a run that is to go on.
+    """Return the options with which a run goes on.
 
     Args:
         directory: The directory of the run.
-        given: Options given along with it.
+        given: The options beside `--resume`.
 
     Raises:
         UserError: If the directory holds no run or an option contradicts it.
@@ -186,7 +185,7 @@ def resumed(directory: Path, given: TrainConfig) -> TrainConfig:
 
 
 def describe(error: ValidationError) -> str:
-    """The first complaint of pydantic as one line."""
+    """Return pydantic's first complaint as one line."""
     message = settings.describe(error, TrainConfig.model_fields)
     if error.errors()[0]["loc"] == ("dropout_rate",):
         message += " It is the fraction dropped, not kept."

@@ -1,4 +1,4 @@
-"""TensorFlow without the messages of its start."""
+"""Start TensorFlow without its messages."""
 
 import contextlib
 import os
@@ -9,21 +9,21 @@ from absl import logging
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow and Keras; warnings from then on only where it matters."""
+    """Import TensorFlow and Keras, and let them log errors only."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # else it tells each retry
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # no message for each retry
     os.environ["KERAS_BACKEND"] = "tensorflow"
     with _silent_standard_error():
         import tensorflow as tf
 
-        tf.config.list_physical_devices()  # looks for a GPU, and says so
-    # TFDS warns of what it is about to mend, TensorFlow of how models are loaded.
+        tf.config.list_physical_devices()  # prints what it finds
+    # TFDS warns of what it then repairs itself, TensorFlow of how models are loaded.
     logging.set_verbosity(logging.ERROR)
 
 
 @contextlib.contextmanager
 def _silent_standard_error() -> Iterator[None]:
-    """For what TensorFlow's libraries say before they read their logging level."""
+    """Drop what TensorFlow's libraries print before they read their logging level."""
     kept = os.dup(2)
     try:
         with Path(os.devnull).open("wb") as nothing:

@@ -1,4 +1,4 @@
-"""`train.py --submit URL`: the job runs at a service, and is followed from here."""
+"""`train.py --submit URL`: run the job at a service and follow it from here."""
 
 import os
 import sys
@@ -13,20 +13,21 @@ from training.config import TrainConfig
 from training.errors import UserError
 
 _SECONDS_TO_ANSWER = 30
-_SECONDS_BETWEEN_TRIES = 1.0
+SECONDS_BETWEEN_TRIES = 1.0
 
 
 def submit(url: str, config: TrainConfig) -> bool:
-    """Submits a job and prints its log until it has ended.
+    """Submit a job and print its log until it has ended.
 
-    While the service cannot be reached, it is asked again.
+    Ask again while the service does not answer.
 
     Args:
-        url: Where the service listens, as `http://localhost:8501`.
-        config: The options of the job; those not given are the service's defaults.
+        url: The address of the service, as `http://localhost:8501`.
+        config: The options of the job. Only those that are set are sent; the service
+            has its own defaults.
 
     Returns:
-        Whether the job has succeeded.
+        Whether the job succeeded.
 
     Raises:
         UserError: If the service does not take the job.
@@ -81,7 +82,7 @@ def _follow(client: httpx.Client, job: str) -> str:
                     file=sys.stderr,
                 )
             is_reached = False
-        time.sleep(_SECONDS_BETWEEN_TRIES)
+        time.sleep(SECONDS_BETWEEN_TRIES)
 
 
 def _events(client: httpx.Client, url: str, last: str) -> Iterator[ServerSentEvent]:
@@ -94,7 +95,7 @@ def _events(client: httpx.Client, url: str, last: str) -> Iterator[ServerSentEve
 
 
 def _complaint(answer: httpx.Response) -> str:
-    """What a service says against a request, in one line."""
+    """Return why the service refuses a request, in one line."""
     try:
         detail = answer.json()["detail"]
         if isinstance(detail, str):

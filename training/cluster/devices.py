@@ -1,4 +1,4 @@
-"""The devices and machines that a job is given: from options to a strategy."""
+"""Choose the devices and machines of a job: from options to a strategy."""
 
 import os
 from typing import Annotated, Literal, Self
@@ -10,8 +10,8 @@ from training.cluster.roll_call import roll_call
 from training.config import TrainConfig
 from training.errors import UserError
 
-# A worker that lives and yet does not come to the next step has stopped for good. One
-# that has died is noticed by TensorFlow's heartbeats, within seconds.
+# A worker that lives but does not come to the next step in this time has stopped for
+# good. If a worker dies, TensorFlow's heartbeats notice it within seconds.
 LONGEST_STEP_SECONDS = 600.0
 
 _TF_CONFIG = (
@@ -32,7 +32,7 @@ class Task(BaseModel):
 
 
 class Jobs(BaseModel):
-    """The addresses of the workers; there may be others, which do not train."""
+    """The workers' addresses. TF_CONFIG may name other jobs; they do not train."""
 
     chief: list[Address] = Field([], max_length=1)
     worker: list[Address] = []
@@ -46,12 +46,12 @@ class Cluster(BaseModel):
 
     @property
     def addresses(self) -> list[str]:
-        """Those of all workers."""
+        """Return the addresses of all workers."""
         return self.cluster.chief + self.cluster.worker
 
     @property
     def own_address(self) -> str:
-        """That of this worker."""
+        """Return the address of this worker."""
         return getattr(self.cluster, self.task.type)[self.task.index]
 
     @model_validator(mode="after")
@@ -65,10 +65,10 @@ class Cluster(BaseModel):
 
 
 def strategy(config: TrainConfig) -> tf.distribute.Strategy:
-    """The strategy of a job; TensorFlow must not have made its devices yet.
+    """Return the strategy of a job. Call it before TensorFlow makes its devices.
 
     Raises:
-        UserError: If there are not the devices or machines that the job asks for.
+        UserError: If the job asks for devices or machines that are not there.
     """
     match config.distribute:
         case "none":

@@ -1,7 +1,7 @@
-"""Ends a worker whose fellow workers do not come; runs beside it while it waits.
+"""End a worker that waits in vain for the others, from a process beside it.
 
-TensorFlow waits for the other workers in one call, the chief without any limit, and
-lets no thread and no signal handler of Python run meanwhile.
+TensorFlow waits for the other workers in one call, on the chief without a limit. No
+thread and no signal handler of Python runs during this call.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ _SECONDS_TO_ANSWER = 3.0
 
 @contextlib.contextmanager
 def roll_call(addresses: Sequence[str]) -> Iterator[None]:
-    """Limits the time that the body takes.
+    """Limit the time that the body may take.
 
-    Where it takes too long, one line says which addresses do not answer, and this
-    process is killed. SIGINT ends it at once.
+    If it takes too long, print one line that names the addresses that do not answer,
+    and kill this process. SIGINT ends the process at once.
 
     Args:
         addresses: HOST:PORT of every worker.
@@ -38,7 +38,7 @@ def roll_call(addresses: Sequence[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Has Ctrl-C end the process, and takes SIGTERM back, which TensorFlow takes."""
+    """Let Ctrl-C end the process, and undo that TensorFlow takes SIGTERM."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -54,7 +54,7 @@ def _signals_kept() -> Iterator[None]:
 
 
 def _watch(process: int, seconds: float, addresses: Sequence[str]) -> None:
-    """Kills the process unless its end of this one's standard input closes in time."""
+    """Kill the process if it does not close this one's standard input in time."""
     if select.select([sys.stdin], [], [], seconds)[0]:
         return
     silent = [address for address in addresses if not answers(address)]
@@ -71,7 +71,7 @@ def _watch(process: int, seconds: float, addresses: Sequence[str]) -> None:
 
 
 def answers(address: str) -> bool:
-    """Whether something listens at HOST:PORT."""
+    """Return whether something listens at HOST:PORT."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), _SECONDS_TO_ANSWER).close()

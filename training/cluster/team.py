@@ -99,11 +99,14 @@ class Team:
         return result
 
 
-def copy(trained: keras.Model, model: keras.Model) -> keras.Model:
+def copy_variables(trained: keras.Model, model: keras.Model) -> keras.Model:
     """Give a model the variables of another one that has been built alike.
 
     With several workers Keras's `evaluate` and `predict` fail, and saving would wait
-    for all of them; a copy belongs to this process alone.
+    for all of them. The copy belongs to this process alone.
+
+    Returns:
+        `model`.
     """
     for own, other in zip(
         [*model.variables, *model.optimizer.variables],

@@ -1,4 +1,4 @@
-"""Where a dataset's original archives lie on this machine."""
+"""Find a dataset's original archives on this machine."""
 
 import hashlib
 import struct
@@ -10,9 +10,9 @@ from training.errors import UserError
 
 SYSTEM = Path("/usr/share/datasets")
 
-# Debian's package dataset-fashion-mnist holds the original deflate streams under
-# rewritten gzip headers, which TFDS's checksums refuse. The originals' headers
-# differ only in the file's name and this time stamp.
+# Debian's package dataset-fashion-mnist has the original deflate streams with rewritten
+# gzip headers, so TFDS's checksums do not match. An original header holds only the
+# file's name and this time stamp.
 _ORIGINAL_TIMES = {"train": 1504176606, "t10k": 1504176627}
 _DEFLATE, _FNAME, _UNIX = 8, 8, 3
 
@@ -20,19 +20,19 @@ _DEFLATE, _FNAME, _UNIX = 8, 8, 3
 def find(
     dataset: str, file_names: Iterable[str], given: Path | None, workspace: Path
 ) -> Path | None:
-    """The first directory that holds any of a dataset's archives.
+    """Return the first directory that holds any of a dataset's archives.
 
     Args:
         dataset: TFDS's name of the dataset, without its configuration.
         file_names: The original names of its archives.
-        given: The directory that the user has named.
-        workspace: An empty directory for archives that have to be restored.
+        given: The directory that the user named.
+        workspace: An empty directory for archives that must be restored.
 
     Returns:
-        The directory, or None if the archives have to be downloaded.
+        The directory, or None if the archives must be downloaded.
 
     Raises:
-        UserError: If the directory that the user has named holds none of them.
+        UserError: If the directory that the user named holds none of them.
     """
     names = sorted(file_names)
     if given is not None:
@@ -53,17 +53,17 @@ def find(
 
 
 def own_directory(dataset: str) -> Path:
-    """The repository's own copy."""
+    """Return the directory of the repository's own copy."""
     return REPOSITORY / "datasets" / dataset
 
 
 def system_directory(dataset: str) -> Path:
-    """The copy of the system's package."""
+    """Return the directory of the copy from the system's package."""
     return SYSTEM / dataset.replace("_", "-")
 
 
 def restore_headers(source: Path, names: Iterable[str], destination: Path) -> None:
-    """Copies Fashion-MNIST's archives under the gzip headers of the originals."""
+    """Copy Fashion-MNIST's archives with the gzip headers of the originals."""
     for name in names:
         if (source / name).is_file():
             header = _gzip_header(
@@ -74,13 +74,13 @@ def restore_headers(source: Path, names: Iterable[str], destination: Path) -> No
 
 
 def _gzip_header(name: str, time: int) -> bytes:
-    """RFC 1952, section 2.3."""
+    """Return the header of RFC 1952, section 2.3."""
     fixed = struct.pack("<BBBBIBB", 0x1F, 0x8B, _DEFLATE, _FNAME, time, 0, _UNIX)
     return fixed + name.encode("latin-1") + b"\0"
 
 
 def _deflated(archive: bytes) -> bytes:
-    """What follows the header: the deflate stream, its checksum and its size."""
+    """Return all after the header: the deflate stream, its checksum and its size."""
     start = 10
     if archive[3] & _FNAME:
         start = archive.index(b"\0", start) + 1
@@ -88,7 +88,7 @@ def _deflated(archive: bytes) -> bytes:
 
 
 def corrupt(directory: Path, checksums: Mapping[str, str]) -> list[str]:
-    """The names of the archives whose SHA-256 is not the expected one."""
+    """Return the names of the archives whose SHA-256 is not the expected one."""
     return [
         name
         for name, expected in sorted(checksums.items())

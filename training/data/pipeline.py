@@ -1,4 +1,4 @@
-"""Datasets as reproducible `tf.data` pipelines of (images, labels)."""
+"""Make reproducible `tf.data` pipelines of (images, labels)."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ from training.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 
-# Decoded images up to this size are cached, and shuffled over the whole split.
-# A larger split is decoded in every epoch and shuffled in a window of this size.
+# A dataset up to this size is cached and its training split is shuffled as a whole.
+# A larger one is decoded in every epoch and shuffled in a window of this size.
 _MEMORY_BYTES = 4 * 2**30
 
 _SPLIT_NAMES = {"validation": ("validation", "valid", "val"), "test": ("test",)}
@@ -37,24 +37,24 @@ class Data:
 
     @property
     def scale(self) -> float:
-        """What maps the images to [0, 1]; floating-point images stay as they are."""
+        """Return the factor that maps integer images to [0, 1]; 1 for other images."""
         dtype = np.dtype(self.dtype)
         return 1.0 / np.iinfo(dtype).max if dtype.kind == "u" else 1.0
 
     def epochs(
         self, first: int, last: int, batch_size: int, seed: int
     ) -> tf.data.Dataset:
-        """The training batches of the epochs `first` to `last - 1`, in a row.
+        """Return the training batches of the epochs `first` to `last - 1`, in a row.
 
-        The order within an epoch is a function of `(seed, epoch)` alone, so a
-        resumed run sees what the uninterrupted run would have seen.
+        The order within an epoch depends on `(seed, epoch)` alone, so a resumed run
+        sees the batches that the uninterrupted run would have seen.
         """
         train = self.splits["train"]
 
         def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-            # In a function that is being traced, this is the seed of its graph alone.
-            # Without it the order would depend on the global seed as well, and a
-            # global seed of 0 beside a tensor as seed fails.
+            # This function is traced, so this sets the seed of its graph alone.
+            # Without it the order would also depend on the global seed, and shuffling
+            # with a tensor as seed fails if the global seed is 0.
             tf.random.set_seed(1)
             epoch_seed = tf.random.stateless_uniform(
                 (), (seed, epoch), minval=None, maxval=None, dtype=tf.int64
@@ -70,7 +70,7 @@ class Data:
         )
 
     def batches(self, split: str, batch_size: int) -> tf.data.Dataset:
-        """All examples of a split in a fixed order."""
+        """Return all examples of a split in batches, in a fixed order."""
         return self.splits[split].batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
     def _shuffle_window(self) -> int:
@@ -78,7 +78,7 @@ class Data:
 
 
 def resize(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Resizes images as training and serving both do, in their own dtype."""
+    """Resize images in their own dtype; training and serving both use this."""
     resized = tf.image.resize(images, size, antialias=True)
     if images.dtype.is_integer:
         resized = tf.round(resized)
@@ -86,10 +86,10 @@ def resize(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
 
 
 def load(config: TrainConfig) -> Data:
-    """Opens the dataset of a job and splits it.
+    """Open the dataset of a job and split it.
 
     Raises:
-        UserError: If it cannot be had or does not fit the other options.
+        UserError: If the dataset is not available or does not fit the other options.
     """
     source = open_source(config)
     info = source.builder.info
@@ -134,7 +134,7 @@ def _model_shape(
 def _split(
     builder: tfds.core.DatasetBuilder, fraction: float
 ) -> tuple[dict[str, tf.data.Dataset], dict[str, int], tuple[str, ...]]:
-    """Train, validation and test; what the dataset lacks is split off from train."""
+    """Return train, validation and test; split off from train what is missing."""
     available = {name: info.num_examples for name, info in builder.info.splits.items()}
     train_name = "train" if "train" in available else next(iter(available))
     if train_name != "train" and len(available) > 1:
@@ -163,7 +163,7 @@ def _split(
 
 
 def _read(builder: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
-    # Caching comes after resizing; the order of the files is fixed.
+    # `load` caches, after it has resized. The order of the files is fixed.
     options = tfds.ReadConfig(try_autocache=False)
     return builder.as_dataset(split=split, as_supervised=True, read_config=options)
 

@@ -1,4 +1,4 @@
-"""Finds a dataset and makes it ready to read."""
+"""Find a dataset and make it ready to read."""
 
 import atexit
 import contextlib
@@ -21,14 +21,14 @@ from training.data import archives
 from training.errors import UserError, first_line
 from training.run.atomic import check_writable
 
-LOCK = ".lock"  # beside a dataset's versions: one process at a time prepares it
+LOCK = ".lock"  # beside a dataset's versions; who holds it may prepare the dataset
 
 _NETWORK_TIMEOUT_SECONDS = 10
 
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset that can be read, and what a model card says about it."""
+    """A dataset that is ready to read, and what a model card says about it."""
 
     builder: tfds.core.DatasetBuilder
     name: str
@@ -37,11 +37,11 @@ class Source:
 
 
 def open_source(config: TrainConfig) -> Source:
-    """Finds, and if necessary prepares, the dataset of a job.
+    """Find the dataset of a job, and prepare it if necessary.
 
     Raises:
         UserError: If there is no such dataset, if it is no image classification
-            set, or if it cannot be had.
+            set, or if it is not available.
     """
     if config.dataset.startswith("folder:"):
         return _open_folder(Path(config.dataset.removeprefix("folder:")))
@@ -58,14 +58,14 @@ def _open_tfds(config: TrainConfig) -> Source:
     }
     if not builder.is_prepared():
         _prepare(builder, config, checksums)
-        builder = _builder(config)  # which knows what has been prepared, by whomever
+        builder = _builder(config)  # reads what this or another process has prepared
     return Source(builder, config.dataset, str(builder.version), checksums)
 
 
 def _builder(config: TrainConfig) -> tfds.core.DatasetBuilder:
     name = config.dataset
     try:
-        # For a namespace whose package is missing TFDS prints a banner.
+        # TFDS prints a banner for a namespace whose package is missing.
         with contextlib.redirect_stdout(io.StringIO()):
             return tfds.builder(name, data_dir=config.data_dir)
     except tfds.core.DatasetNotFoundError as error:
@@ -82,9 +82,9 @@ def _builder(config: TrainConfig) -> tfds.core.DatasetBuilder:
             f"`--dataset` {name} is not known to TFDS in this configuration or "
             f"version.{_near_configurations(name)}"
         ) from error
-    except Exception as error:  # of whatever library TFDS asks about it
+    except Exception as error:  # TFDS may ask any library about the name
         raise UserError(
-            f"`--dataset` {name} cannot be had: {_reason(error)}."
+            f"`--dataset` {name} is not available: {_reason(error)}."
         ) from error
 
 
@@ -141,18 +141,18 @@ def _prepare(
             ) from error
         except UserError:
             raise
-        except Exception as error:  # of whatever library the dataset's code uses
+        except Exception as error:  # the dataset's code may use any library
             raise _unavailable(builder, config, error) from error
 
 
 def _download_and_prepare(
     builder: tfds.core.DatasetBuilder, directory: Path | None
 ) -> None:
-    """Has TFDS prepare a dataset from given archives, or from a download.
+    """Let TFDS prepare a dataset from given archives or from a download.
 
-    TFDS names what it extracts from a given archive after the file alone, and takes
-    one of that name that is there already: MNIST's and Fashion-MNIST's archives have
-    the same names. So every dataset gets a place of its own.
+    TFDS names what it extracts after the archive's file name alone, and reuses what it
+    finds under that name. MNIST's and Fashion-MNIST's archives have the same file
+    names. So every dataset is extracted into a directory of its own.
     """
     place = Path(builder.data_dir).parent
     check_writable(place, "--data-dir")
@@ -160,7 +160,7 @@ def _download_and_prepare(
         download_config = tfds.download.DownloadConfig(
             manual_dir=directory, extract_dir=extracted
         )
-        # TFDS announces a download of unknown size, also where there is none.
+        # TFDS announces a download of unknown size even if there is none.
         with FileLock(place / LOCK), contextlib.redirect_stdout(io.StringIO()):
             # Another process may have prepared it in the meantime.
             if not builder.is_prepared():
@@ -168,7 +168,7 @@ def _download_and_prepare(
 
 
 def _check_network(builder: tfds.core.DatasetBuilder, config: TrainConfig) -> None:
-    """Asks each host once: TFDS itself asks for more than three minutes."""
+    """Ask each host once; TFDS itself would ask for more than three minutes."""
     error: requests.RequestException | None = None
     for host in {
         urllib.parse.urljoin(url, "/")
@@ -195,7 +195,7 @@ def _unavailable(
     tried.append(f"archives in {archives.system_directory(builder.name)}")
     tried.append("TFDS's download")
     return UserError(
-        f"{config.dataset} cannot be had. Tried: {'; '.join(tried)} "
+        f"{config.dataset} is not available. Tried: {'; '.join(tried)} "
         f"({_reason(error)}). Give the original archives with --archives DIR."
     )
 
@@ -205,14 +205,14 @@ def _reason(error: Exception) -> str:
 
 
 def _open_folder(root: Path) -> Source:
-    """Pictures by class: ROOT/CLASS/* or ROOT/SPLIT/CLASS/*."""
+    """Open pictures by class: ROOT/CLASS/* or ROOT/SPLIT/CLASS/*."""
     if not root.is_dir():
         raise UserError(
             f"`--dataset` folder:PATH must name a directory. Received: {root}."
         )
     top = root
     if not any(_directories(folder) for folder in _directories(root)):
-        # ImageFolder wants a split's folder above the classes.
+        # ImageFolder needs the folder of a split above the classes.
         top = Path(tempfile.mkdtemp())
         (top / "train").symlink_to(root)
         atexit.register(shutil.rmtree, top)
@@ -240,7 +240,7 @@ def _directories(root: Path) -> list[Path]:
 
 
 def _inspect(pictures: list[Path]) -> tuple[tuple[int | None, ...], str]:
-    """The shape that all pictures have (None where they differ), and a digest."""
+    """Return the shape of the pictures, None where they differ, and a digest."""
     sizes, modes, digest = set(), set(), hashlib.sha256()
     for path in pictures:
         try:

@@ -1,4 +1,4 @@
-"""The end of a training: every split evaluated, the model and its pictures saved."""
+"""Evaluate every split after training, and save the model and its pictures."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ from training.report import pictures
 from training.run import files
 
 MOST_IMAGES = 10_000
-"""So many test images at most are predicted with random masks."""
+"""The largest number of test images that are predicted with random masks."""
 
 
 def finish(
@@ -24,7 +24,7 @@ def finish(
     history: list[dict[str, float]],
     directory: Path,
 ) -> files.Metrics:
-    """Evaluates in inference mode; writes model.keras and the pictures.
+    """Evaluate in inference mode; write model.keras and the pictures.
 
     Returns:
         Loss and accuracy by split.
@@ -42,7 +42,7 @@ def finish(
     probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
     true = np.concatenate([labels for _, labels in test.as_numpy_iterator()])
     worst = pictures.worst_mistakes(true, probabilities)
-    images = _pick(test, worst)
+    images = pick(test, worst)
     counts = pictures.confusion_matrix(true, probabilities.argmax(1), len(data.labels))
     pictures.draw_curves(history, directory / files.CURVES_PICTURE)
     pictures.draw_confusion(counts, data.labels, directory / files.CONFUSION_PICTURE)
@@ -83,8 +83,11 @@ def _show_certainty(
     )
 
 
-def _pick(batches: tf.data.Dataset, indices: np.ndarray) -> list[np.ndarray]:
-    """The images of these indices, in their order; taken batch by batch, for speed."""
+def pick(batches: tf.data.Dataset, indices: np.ndarray) -> list[np.ndarray]:
+    """Return the images of these indices, in their order.
+
+    Reading whole batches is faster than reading single images.
+    """
     found: dict[int, np.ndarray] = {}
     start = 0
     for images, _ in batches.as_numpy_iterator():

@@ -1,4 +1,4 @@
-"""What batch normalization sees while a run trains."""
+"""Record what batch normalization sees while a run trains."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ _RECORDS = 50
 def make_monitor(
     config: TrainConfig, data: Data, steps: int
 ) -> kerasnorm.ShiftMonitor | None:
-    """The callback that records it on validation images, if that is asked for.
+    """Return the callback that records it on validation images, if it is asked for.
 
     Args:
         config: The options of the job.
@@ -32,6 +32,6 @@ def make_monitor(
 
 
 def draw(monitor: kerasnorm.ShiftMonitor, directory: Path) -> None:
-    """Draws what has been recorded, if training has come to a record."""
+    """Draw what has been recorded, if there is a record."""
     if monitor.history:
         monitor.plot(directory / files.MONITOR_PICTURE)

@@ -1,4 +1,4 @@
-"""What a run shows at its end: a table and pictures."""
+"""Show what a run has reached: a table and pictures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ _CERTAINTY_BINS, _CERTAINTY_IMAGES = 10, 8
 
 
 def print_metrics(metrics: Metrics) -> None:
-    """Loss and accuracy by split."""
+    """Print loss and accuracy by split."""
     table = Table("split", title=None)
     table.add_column("loss", justify="right")
     table.add_column("accuracy", justify="right")
@@ -29,7 +29,7 @@ def print_metrics(metrics: Metrics) -> None:
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Loss and accuracy by epoch."""
+    """Draw loss and accuracy by epoch."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     epochs = [row["epoch"] for row in history]
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
@@ -39,19 +39,19 @@ def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.suptitle("Training figures are averages over the epoch, dropout on")
+    figure.suptitle("Training values are averages over the epoch, with dropout")
     figure.savefig(path, dpi=_DPI)
 
 
 def confusion_matrix(true: np.ndarray, predicted: np.ndarray, size: int) -> np.ndarray:
-    """Counts by true class (row) and predicted class (column)."""
+    """Return counts by true class (row) and predicted class (column)."""
     counts = np.zeros((size, size), dtype=np.int64)
     np.add.at(counts, (true, predicted), 1)
     return counts
 
 
 def draw_confusion(counts: np.ndarray, labels: Sequence[str], path: Path) -> None:
-    """The confusion matrix, each row coloured by its share."""
+    """Draw a confusion matrix; the colour is the share in the row."""
     size = len(labels)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     inches = min(3 + 0.6 * size, 16)
@@ -81,7 +81,7 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str], path: Path) -> Non
 
 
 def worst_mistakes(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """The wrong predictions made with the greatest confidence, worst first."""
+    """Return the indices of the most confident wrong predictions, worst first."""
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != true)
     order = np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")
@@ -95,7 +95,7 @@ def draw_mistakes(
     labels: Sequence[str],
     path: Path,
 ) -> None:
-    """The images of `worst_mistakes` with their true and predicted labels."""
+    """Draw the images of `worst_mistakes` with their true and predicted labels."""
     figure = Figure(
         figsize=(2 * _MISTAKE_COLUMNS, 2.5 * _MISTAKE_ROWS), layout="constrained"
     )
@@ -121,9 +121,10 @@ def draw_certainty(
     labels: Sequence[str],
     path: Path,
 ) -> None:
-    """The error rate by certainty, and the least and the most certain images.
+    """Draw the error rate by certainty, and the least and the most certain images.
 
-    Certainty is the entropy of the prediction averaged over dropout masks.
+    The lower the entropy of the prediction averaged over dropout masks, the more
+    certain it is.
     """
     probabilities, entropy = prediction.mean, prediction.predictive_entropy
     assert entropy is not None  # probabilities have one

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Write files that are either whole or not there."""
 
 import tempfile
 from pathlib import Path
@@ -7,17 +7,21 @@ from training.errors import UserError
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file by a complete new one."""
+    """Replace a file by a complete new one."""
     new = path.with_name(f".{path.name}.new")
     new.write_text(text, encoding="utf-8")
     new.replace(path)
 
 
 def check_writable(directory: Path, option: str) -> None:
-    """Makes a directory and proves that files can be written there.
+    """Make a directory and prove that files can be written there.
+
+    Args:
+        directory: It may exist.
+        option: The option that named it, for the error.
 
     Raises:
-        UserError: If not.
+        UserError: If it cannot be made or written to.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""One checkpoint after each epoch that holds everything a run needs to go on."""
+"""Save after each epoch everything that a run needs to go on."""
 
 import io
 import json
@@ -15,17 +15,17 @@ from training.errors import UserError, first_line
 from training.run import files
 from training.run.claim import check_claim
 
-# Keras's own `BackupAndRestore` saves neither the state of EarlyStopping nor a
-# history, and resets EarlyStopping when training begins.
+# Keras's own `BackupAndRestore` saves neither the history nor the state of
+# EarlyStopping, and EarlyStopping resets itself when training begins.
 _EARLY_STOPPING_STATE = ("wait", "stopped_epoch", "best", "best_epoch")
 
 
 class RunState(tf.train.experimental.PythonState):
-    """What a run knows besides its variables: its history and its callbacks' state.
+    """The state of a run besides its variables: its history and its callbacks' state.
 
     Args:
-        early_stopping: A callback whose state is kept, if there is one.
-        monitor: Another.
+        early_stopping: The run's early stopping, if it has one.
+        monitor: The run's monitor, if it has one.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class RunState(tf.train.experimental.PythonState):
 
     @property
     def stopped_early(self) -> bool:
-        """Whether early stopping has ended the run."""
+        """Return whether early stopping has ended the run."""
         return bool(self._stopping_state.get("stopped_epoch"))
 
     def take_from_callbacks(self) -> None:
-        """Remembers the state of early stopping and of the monitor."""
+        """Remember the state of early stopping and of the monitor."""
         if self._early_stopping is not None:
             self._stopping_state = {
                 name: getattr(self._early_stopping, name)
@@ -59,7 +59,7 @@ class RunState(tf.train.experimental.PythonState):
             self._step = self._monitor.step
 
     def give_to_callbacks(self) -> None:
-        """Puts the state back; to be called after their `on_train_begin`."""
+        """Put the state back; call this after their `on_train_begin`."""
         if self._early_stopping is not None and self._stopping_state:
             for name, value in self._stopping_state.items():
                 setattr(self._early_stopping, name, value)
@@ -69,7 +69,7 @@ class RunState(tf.train.experimental.PythonState):
             self._monitor.step = self._step
 
     def serialize(self) -> bytes:
-        """As `tf.train.Checkpoint` asks for it."""
+        """Return the state as `tf.train.Checkpoint` saves it."""
         state = {
             "history": self.history,
             "early_stopping": self._stopping_state,
@@ -81,7 +81,7 @@ class RunState(tf.train.experimental.PythonState):
         return buffer.getvalue()
 
     def deserialize(self, serialized: bytes) -> None:
-        """As `tf.train.Checkpoint` asks for it."""
+        """Take the state that `tf.train.Checkpoint` has restored."""
         with np.load(io.BytesIO(serialized)) as arrays:
             state, *weights = (arrays[name] for name in arrays.files)
         state = json.loads(str(state))
@@ -94,13 +94,13 @@ class RunState(tf.train.experimental.PythonState):
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves the run after each epoch; its history and records also as CSV files.
+    """Save the run after each epoch, its history and records also as CSV files.
 
-    It comes last among the callbacks, so that it sees what they have done.
+    Put it last among the callbacks, so that it saves what the others have done.
 
     Args:
         model: The compiled model, its optimizer built.
-        state: What is saved beside the variables.
+        state: The state that is saved beside the variables.
         directory: The directory of the run.
     """
 
@@ -115,9 +115,9 @@ class Checkpoint(keras.callbacks.Callback):
         )
 
     def restore(self) -> None:
-        """Goes back to the last finished epoch whose checkpoint can be read."""
+        """Go back to the last finished epoch whose checkpoint can be read."""
         directory = Path(self._manager.directory)
-        # Not the list that TensorFlow keeps beside them, which may be damaged, too.
+        # TensorFlow keeps a list of the checkpoints, but the list may be damaged, too.
         indices = directory.glob("ckpt-*.index")
         epochs = sorted(
             (int(i.stem.removeprefix("ckpt-")) for i in indices), reverse=True
@@ -130,16 +130,16 @@ class Checkpoint(keras.callbacks.Callback):
             print(f"The checkpoint {path} is damaged; going back to the one before it.")
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Goes back with history.csv, too."""
+        """Write history.csv anew, without epochs after the checkpoint."""
         if self._state.history:
             self._write_history()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Starts the epoch's clock."""
+        """Start the epoch's clock."""
         self._epoch_start = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Adds the epoch to the history and saves."""
+        """Add the epoch to the history and save."""
         check_claim(self._directory)
         row = {"epoch": epoch + 1, **(logs or {})}
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
@@ -162,7 +162,7 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 def _is_readable(path: str) -> bool:
-    """Reads a checkpoint whole; TensorFlow compares its checksums."""
+    """Read a whole checkpoint, so that TensorFlow compares its checksums."""
     try:
         reader = tf.train.load_checkpoint(path)
         for name in reader.get_variable_to_shape_map():

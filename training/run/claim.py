@@ -1,4 +1,4 @@
-"""A run's directory: at most one process trains there; no other run has its name."""
+"""At most one process trains in a run's directory, and each run has its own name."""
 
 import contextlib
 import os
@@ -13,18 +13,18 @@ from training.run.atomic import write_atomically
 
 LOCK = ".lock"
 
-# Names the directory whose lock a process has been given by the one that started it.
+# An environment variable: the directory whose lock the parent process has passed on.
 INHERITED = "TRAINING_CLAIM"
 
 
 @contextlib.contextmanager
 def claim(directory: Path) -> Iterator[None]:
-    """Holds the directory of a run.
+    """Hold the directory of a run.
 
-    The operating system ends the claim with the process, however that ends.
+    The operating system ends the claim when the process ends, in whatever way.
 
     Args:
-        directory: The directory of the run; the process's number is kept there.
+        directory: The directory of the run, where the process's number is written.
 
     Raises:
         UserError: If another process holds it.
@@ -35,10 +35,10 @@ def claim(directory: Path) -> Iterator[None]:
 
 
 def check_claim(directory: Path) -> None:
-    """Proves that a directory that this process has claimed is still there.
+    """Prove that the directory that this process has claimed is still there.
 
     Raises:
-        UserError: If it has been removed, perhaps made anew by another process.
+        UserError: If somebody has removed it. Another process may have made a new one.
     """
     try:
         is_own = _owner(directory).read_text(encoding="utf-8") == str(os.getpid())
@@ -49,7 +49,7 @@ def check_claim(directory: Path) -> None:
 
 
 def is_claimed(directory: Path) -> bool:
-    """Whether a process holds the directory of a run now."""
+    """Return whether a process holds the directory of a run now."""
     if not (directory / LOCK).exists():
         return False
     try:
@@ -60,7 +60,7 @@ def is_claimed(directory: Path) -> bool:
 
 
 def run_id(directory: Path) -> str:
-    """A name for the run in a directory that no other run has, kept there."""
+    """Return the unique name of the run in a directory, made and kept there once."""
     path = directory / ".id"
     if not path.exists():
         write_atomically(path, uuid.uuid4().hex)
@@ -72,7 +72,7 @@ def _lock(directory: Path) -> Iterator[None]:
     if os.environ.get(INHERITED) == str(directory):
         yield
         return
-    # Not at once: `is_claimed` takes the lock for a moment, too.
+    # Wait a second, since `is_claimed` takes the lock for a moment, too.
     lock = FileLock(directory / LOCK, timeout=1)
     try:
         lock.acquire()

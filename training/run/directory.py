@@ -1,4 +1,4 @@
-"""The directory of a new run."""
+"""Make the directory of a new run."""
 
 from pathlib import Path
 
@@ -8,7 +8,10 @@ from training.run.atomic import check_writable
 
 
 def create(config: TrainConfig) -> Path:
-    """Makes a directory of its own for a run, with the run's config.json.
+    """Make a new directory for a run, with its config.json.
+
+    Returns:
+        DIR/NAME, or DIR/NAME-2 and so on if that exists.
 
     Raises:
         UserError: If `run_dir` cannot be written to.

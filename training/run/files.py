@@ -1,7 +1,6 @@
-"""The files of a run and of its export: their names, what is in them, how to read them.
+"""The files of a run and of its export: names, schemas, writers and readers.
 
-A run's directory holds the files of the first group, a version's directory those of
-the second. A reader treats a damaged file as if it were not there.
+A reader treats a damaged file as if it were not there.
 """
 
 import csv
@@ -18,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, PositiveInt, WithJsonSchema
 from training.config import TrainConfig
 from training.run.atomic import write_atomically
 
+# In a run's directory.
 CONFIG = "config.json"  # the options: a TrainConfig
 PROGRESS = "progress.json"  # a Progress, written about once a second
 HISTORY = "history.csv"  # a row of metrics for each finished epoch
@@ -33,6 +33,7 @@ MISTAKES_PICTURE = "mistakes.png"
 CERTAINTY_PICTURE = "certainty.png"
 MONITOR_PICTURE = "monitor.png"
 
+# In the directory of an exported version.
 GRAPH = "saved_model.pb"
 CARD = "MODEL_CARD.md"  # for people
 CARD_DATA = "model_card.json"  # a ModelCard, for programs
@@ -96,16 +97,16 @@ class Result(BaseModel):
 class ModelCard(BaseModel):
     """What is known about an exported version.
 
-    A version that an earlier release has exported has no `model_card.json`. Of its
-    MODEL_CARD.md only the run and the classes are read.
+    A version of an earlier release has no `model_card.json`. Of its MODEL_CARD.md only
+    the run and the classes are read.
     """
 
-    run: str | None  # its `run_id`
+    run: str | None  # the `run_id`
     classes: list[str]
     dataset: str | None = None
     dataset_version: str | None = None
     metrics: Metrics | None = None
-    options: dict[str, Any] | None = None  # of the run: a TrainConfig, then
+    options: dict[str, Any] | None = None  # a TrainConfig of that release
 
 
 def write_config(directory: Path, config: TrainConfig) -> None:

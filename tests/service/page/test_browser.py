@@ -3,8 +3,7 @@
 `pytest tests/service/page --screenshots docs/figures` keeps a picture of each view.
 """
 
-import base64
-import io
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -24,7 +24,22 @@ from tests.conftest import REPOSITORY
 from tests.service.services import Service, wait_until
 from training.config import TrainConfig
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
+pytest.importorskip("playwright.sync_api", reason="needs Playwright")
+
+from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+
+from tests.service.page.browsing import (
+    SECONDS,
+    choose,
+    choose_job,
+    draw,
+    fill,
+    image,
+    open_form,
+    probabilities,
+    read,
+)
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
     pytest.skip("needs Chromium: apt-get install chromium", allow_module_level=True)
@@ -37,13 +52,12 @@ QUIET = (
     *("--disable-background-networking", "--disable-component-update"),
     "--disable-sync",
 )
-SECONDS = 300
 SEVEN = [(0.28, 0.25), (0.72, 0.25), (0.45, 0.8)]
 ONE = [(0.5, 0.15), (0.5, 0.85)]
+RATES = ("0.0001", "0.003")
+NAMES = [f"pictures-learning_rate-{rate}" for rate in RATES]
 SCRIBBLE = [(0.2, 0.3), (0.8, 0.4), (0.25, 0.5), (0.75, 0.7), (0.3, 0.75), (0.5, 0.25)]
 
-sync_api.expect.set_options(timeout=SECONDS * 1000)
-Page = sync_api.Page
 Keep = Callable[[str], None]
 
 
@@ -60,19 +74,19 @@ def service(
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
-    with sync_api.sync_playwright() as playwright:
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield browser
         browser.close()
 
 
 @pytest.fixture
-def page(browser: sync_api.Browser, service: Service) -> Iterator[Page]:
-    """The page, of which no request may leave this machine."""
+def page(browser: Browser, service: Service) -> Iterator[Page]:
+    """Open the page; none of its requests may leave this machine."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(SECONDS * 1000)
-    hosts, complaints = set(), list[sync_api.Error]()
+    hosts, complaints = set(), list[Error]()
     page.on("request", lambda request: hosts.add(urlsplit(request.url)))
     page.on("pageerror", lambda error: complaints.append(error))
     page.goto(service.url)
@@ -86,7 +100,7 @@ def page(browser: sync_api.Browser, service: Service) -> Iterator[Page]:
 
 @pytest.fixture
 def keep(page: Page, request: pytest.FixtureRequest) -> Keep:
-    """Keeps a picture of the page where --screenshots says."""
+    """Keep a picture of the page in the directory of --screenshots."""
     directory = request.config.getoption("--screenshots")
 
     def shoot(name: str) -> None:
@@ -97,91 +111,51 @@ def keep(page: Page, request: pytest.FixtureRequest) -> Keep:
     return shoot
 
 
-def choose(page: Page, selector: str, option: str) -> None:
-    page.click(f"{selector} input")
-    page.get_by_role("option", name=option).first.click()
-
-
-def fill(page: Page, **options: object) -> None:
-    """Fills in text and number fields of the form."""
-    for name, value in options.items():
-        field = page.locator(f"#option-{name}").locator("input, textarea")
-        field.fill(str(value))
-
-
-def open_form(page: Page) -> None:
-    page.locator("#start-a-job").get_by_role("button", name="More options").click()
-
-
-def read(page: Page, selector: str, pattern: str) -> str:
-    """The text of a part of the page, once it matches."""
-    place = page.locator(selector)
-    sync_api.expect(place).to_contain_text(re.compile(pattern), timeout=SECONDS * 1000)
-    return place.inner_text()
-
-
-def image(page: Page, selector: str) -> np.ndarray:
-    source = page.locator(f"{selector} img").first.get_attribute("src")
-    assert source is not None
-    content = (
-        base64.b64decode(source.split(",", 1)[1])
-        if source.startswith("data:")
-        else requests.get(source, timeout=SECONDS).content
-    )
-    return np.asarray(Image.open(io.BytesIO(content)))
-
-
-def draw(page: Page, points: list[tuple[float, float]]) -> None:
-    """With the mouse, points being fractions of the canvas."""
-    box = page.locator("#sketch canvas").bounding_box()
-    assert box is not None
-    places = [
-        (box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points
-    ]
-    page.mouse.move(*places[0])
-    page.mouse.down()
-    for place in places[1:]:
-        page.mouse.move(*place, steps=10)
-    page.mouse.up()
-
-
-def probabilities(page: Page) -> dict[str, int]:
-    """Percentages by class, as they stand on the page, once they do."""
-    lines = read(page, "#probabilities", r"\d%").splitlines()
-    words = [line.strip() for line in lines if line.strip()]
-    percents = [i for i, word in enumerate(words) if word.endswith("%")]
-    return {words[i - 1]: int(words[i].removesuffix("%")) for i in percents}
-
-
 @pytest.fixture(scope="module")
-def trained(service: Service, pictures: Path) -> int:
-    """A job on the pictures that has succeeded."""
-    config = {"model": "mlp", "epochs": 3, "batch_size": 32, "monitor": True}
-    data = {"dataset": f"folder:{pictures}", "monte_carlo": 5, "name": "pictures"}
-    job = service.submit(config | data)
-    assert service.wait_for(job, "succeeded", "failed")["state"] == "succeeded"
-    return job
-
-
-def test_a_job_from_the_form_to_its_model_card(
-    page: Page, service: Service, pictures: Path
-) -> None:
+def sweep(browser: Browser, service: Service, pictures: Path) -> list[int]:
+    """Start a sweep by the form; return its jobs when both have succeeded."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(SECONDS * 1000)
+    page.goto(service.url)
     open_form(page)
     choose(page, "#option-model", "mlp")
     page.locator("#option-monitor").get_by_role("checkbox").check()
     fill(page, dataset=f"folder:{pictures}", epochs=2, batch_size=32, monte_carlo=5)
-    fill(page, name="from-the-form", learning_rate=0.002)
+    fill(page, name="pictures")
+    choose(page, "#swept", "learning rate")
+    page.locator("#values").locator("input, textarea").fill(", ".join(RATES))
     page.click("#start")
-    job = int(read(page, "#message", r"Job \d+ is queued").split()[1])
-    config = TrainConfig(**service.get(str(job))["config"])
-    assert config == TrainConfig(
-        **{"model": "mlp", "dataset": f"folder:{pictures}", "epochs": 2},
-        **{"batch_size": 32, "monte_carlo": 5, "monitor": True, "learning_rate": 0.002},
-        **{"name": "from-the-form", "run_dir": service.root / "state" / "runs"},
-        export_dir=service.root / "models",
-    )
-    read(page, "#heading", f"Job {job}: from-the-form · succeeded")
-    assert service.get(str(job))["state"] == "succeeded"
+    assert read(page, "#message", "is queued: 2 jobs").startswith("Sweep 1 ")
+    jobs = sorted(job["id"] for job in service.get("?limit=2")["jobs"])
+    # The first one is shown in the place of the form, while it trains.
+    read(page, "#heading", f"Job {jobs[0]}: {NAMES[0]} · succeeded")
+    page.close()
+    for job in jobs:
+        service.wait_for(job, "succeeded", "failed")
+    return jobs
+
+
+def test_a_job_of_the_form_has_its_options(
+    sweep: list[int], service: Service, pictures: Path
+) -> None:
+    for job, rate, name in zip(sweep, RATES, NAMES, strict=True):
+        assert service.get(str(job))["state"] == "succeeded"
+        config = TrainConfig(**service.get(str(job))["config"])
+        assert config == TrainConfig(
+            **{"model": "mlp", "dataset": f"folder:{pictures}", "epochs": 2},
+            **{"batch_size": 32, "monte_carlo": 5, "monitor": True},
+            **{"learning_rate": float(rate), "name": name},
+            **{"run_dir": service.root / "state" / "runs"},
+            export_dir=service.root / "models",
+        )
+
+
+def test_a_job_from_its_log_to_its_model_card(
+    page: Page, sweep: list[int], service: Service
+) -> None:
+    job = sweep[0]
+    choose_job(page, job)
+    read(page, "#heading", f"Job {job}: {NAMES[0]} · succeeded")
     read(page, "#jobs", "2 of 2")
     log = requests.get(f"{service.url}/v1/jobs/{job}/logs", timeout=SECONDS).text
     assert page.locator("#log pre").inner_text().rstrip() == log.rstrip()
@@ -207,26 +181,17 @@ def test_a_mistake_is_one_line(page: Page, service: Service) -> None:
     assert service.get("?limit=1")["total"] == jobs
 
 
-def test_a_sweep_is_compared(page: Page, service: Service, pictures: Path) -> None:
-    open_form(page)
-    choose(page, "#option-model", "mlp")
-    fill(page, dataset=f"folder:{pictures}", epochs=4, batch_size=32, name="rates")
-    choose(page, "#swept", "learning rate")
-    page.locator("#values").locator("input, textarea").fill("0.0001, 0.003")
-    page.click("#start")
-    assert read(page, "#message", "is queued: 2 jobs").startswith("Sweep ")
+def test_a_sweep_is_compared(page: Page, sweep: list[int], service: Service) -> None:
     page.click("#compare-jobs > button")
     choose(page, "#compared", "sweep 1: learning_rate")
     page.keyboard.press("Escape")
-    jobs = service.get("?limit=2")["jobs"]
-    for job in jobs:
-        service.wait_for(job["id"], "succeeded")
-    sweep = requests.get(f"{service.url}/v1/sweeps/1", timeout=SECONDS).json()
-    rows = sorted(sweep["rows"], key=lambda row: -row["validation"]["accuracy"])
-    assert rows[0]["job"] == sweep["best"]
+    answer = requests.get(f"{service.url}/v1/sweeps/1", timeout=SECONDS).json()
+    rows = sorted(answer["rows"], key=lambda row: -row["validation"]["accuracy"])
+    assert rows[0]["job"] == answer["best"]
+    assert sorted(row["job"] for row in rows) == sweep
     expected = [
         [
-            *(str(row["job"]), str(row["values"]["learning_rate"]), "4"),
+            *(str(row["job"]), str(row["values"]["learning_rate"]), "2"),
             f"{row['validation']['loss']:.4f}",
             f"{row['validation']['accuracy']:.2%}",
         ]
@@ -257,7 +222,7 @@ def test_cancelled_and_resumed_while_the_log_grows(
     page.click("#cancel")
     read(page, "#heading", f"Job {job}: long · cancelled")
     assert service.get(job)["state"] == "cancelled"
-    sync_api.expect(page.locator("#cancel")).to_be_disabled()
+    expect(page.locator("#cancel")).to_be_disabled()
     page.click("#resume")
     read(page, "#heading", f"Job {job}: long · running")
     wait_until(lambda: log.inner_text().count("If interrupted") == 2)
@@ -265,11 +230,12 @@ def test_cancelled_and_resumed_while_the_log_grows(
     read(page, "#heading", f"Job {job}: long · cancelled")
 
 
+@pytest.mark.usefixtures("sweep")
 def test_a_dropped_image_is_what_the_model_sees(
-    page: Page, service: Service, pictures: Path, trained: int
+    page: Page, service: Service, pictures: Path
 ) -> None:
     page.get_by_role("tab", name="Try").click()
-    choose(page, "#model", "pictures")
+    choose(page, "#model", NAMES[1])
     page.get_by_role("tab", name="Image").click()
     path = sorted(pictures.rglob("*.png"))[7]
     pixels = np.asarray(Image.open(path))
@@ -279,7 +245,7 @@ def test_a_dropped_image_is_what_the_model_sees(
     seen = seen[..., 0] if seen.ndim == 3 else seen
     np.testing.assert_array_equal(seen[::8, ::8], pixels)
 
-    model = tf.saved_model.load(str(service.root / "models" / "pictures" / "1"))
+    model = tf.saved_model.load(str(service.root / "models" / NAMES[1] / "1"))
     images = tf.constant(pixels[np.newaxis, ..., np.newaxis])
     answer = model.signatures["serving_default"](images=images)["probabilities"][0]
     assert percents == {
@@ -297,7 +263,7 @@ def test_a_dropped_image_is_what_the_model_sees(
 
 @pytest.fixture(scope="module")
 def digits(service: Service) -> int:
-    """A job on MNIST that has succeeded."""
+    """Return a job on MNIST that has succeeded."""
     if not MNIST.is_dir():
         pytest.skip(f"needs MNIST's archives in {MNIST}")
     config = {"model": "mlp", "epochs": 2, "monte_carlo": 20, "monitor": True}
@@ -319,7 +285,7 @@ def test_a_drawn_digit_is_recognized_and_a_scribble_uncertain(
     entropies = {}
     for name, points in (("1", ONE), ("7", SEVEN), ("scribble", SCRIBBLE)):
         page.click("#sketch button")
-        sync_api.expect(page.locator("#uncertainty")).not_to_contain_text("entropy")
+        expect(page.locator("#uncertainty")).not_to_contain_text("entropy")
         draw(page, points)
         words = read(page, "#uncertainty", "predictive entropy")
         entropies[name] = float(re.findall(r"entropy is ([\d.]+)", words)[0])
@@ -332,10 +298,10 @@ def test_a_drawn_digit_is_recognized_and_a_scribble_uncertain(
     assert entropies["scribble"] > 10 * max(entropies["1"], entropies["7"])
 
 
-def test_the_inside_of_a_run(page: Page, trained: int) -> None:
+def test_the_inside_of_a_run(page: Page, sweep: list[int]) -> None:
     page.get_by_role("tab", name="Inside").click()
-    choose(page, "#run", f"job {trained}: pictures")
-    sync_api.expect(page.locator("#statistics img")).to_be_visible()
+    choose(page, "#run", f"job {sweep[0]}: {NAMES[0]}")
+    expect(page.locator("#statistics img")).to_be_visible()
     for view in ("#network", "#distributions", "#statistics"):
         assert image(page, view).std() > 0
     thinned = page.locator("#network img").get_attribute("src")
@@ -360,9 +326,7 @@ def test_a_sweep_goes_on_as_in_the_picture(
     answer = requests.get(f"{service.url}/v1/sweeps/{sweep}", timeout=SECONDS)
     first, second = (row["job"] for row in answer.json()["rows"])
     wait_until(lambda: service.get(str(first))["state"] == "succeeded", seconds=600)
-    page.locator(
-        "#jobs [role=gridcell]", has_text=re.compile(rf"^\s*{second}\s*$")
-    ).click()
+    choose_job(page, second)
     wait_until(lambda: len(service.get(f"{second}/metrics")) == 5, seconds=600)
     read(page, "#heading", r"epoch 6 of 6, step [1-4]\d\d")
     keep("jobs")
@@ -371,7 +335,7 @@ def test_a_sweep_goes_on_as_in_the_picture(
 def test_the_inside_of_a_run_on_mnist(page: Page, digits: int, keep: Keep) -> None:
     page.get_by_role("tab", name="Inside").click()
     choose(page, "#run", f"job {digits}: digits")
-    sync_api.expect(page.locator("#statistics img")).to_be_visible()
+    expect(page.locator("#statistics img")).to_be_visible()
     keep("inside")
 
 
@@ -398,7 +362,7 @@ def test_the_page_gives_out_no_files_and_obeys_the_guard(service: Service) -> No
     for path in ("/etc/passwd", "README.md", service.root / "state" / "jobs.sqlite"):
         assert requests.get(f"{files}{path}", timeout=SECONDS).status_code in (403, 404)
     join = f"{service.url}/gradio_api/queue/join"
-    call = {"data": [], "fn_index": 0, "session_hash": "x"}
+    call: Any = {"data": [], "fn_index": 0, "session_hash": "x"}
     foreign = {"Origin": "http://elsewhere.example"}
     assert requests.post(join, json=call, headers=foreign).status_code == 403
     large = b"x" * (2**24 + 1)
@@ -408,26 +372,15 @@ def test_the_page_gives_out_no_files_and_obeys_the_guard(service: Service) -> No
 
 
 class Unasked(Service):
-    """One that is not asked for its jobs."""
+    """A service that is not asked for its jobs."""
 
     asked = "/docs"
 
 
-def test_an_open_page_does_not_keep_the_service_from_stopping(
-    browser: sync_api.Browser, tmp_path: Path
+def test_with_a_token_the_page_asks_for_it_and_the_service_can_stop(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = Service(tmp_path).start()
-    page = browser.new_page()
-    page.goto(service.url)
-    page.locator("#start-a-job").wait_for()
-    service.stop()
-    page.close()
-    assert service.process.returncode == 0
-
-
-def test_with_a_token_the_page_asks_for_it(
-    browser: sync_api.Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    """An open page holds streams, which Gradio's private `app.stop_event` ends."""
     monkeypatch.setenv("KERASNORM_TOKEN", "a secret")
     service = Unasked(tmp_path).start()
     page = browser.new_page()
@@ -436,7 +389,7 @@ def test_with_a_token_the_page_asks_for_it(
         config = requests.get(f"{service.url}/config", timeout=SECONDS)
         assert config.status_code == 401
         join = f"{service.url}/gradio_api/queue/join"
-        call = {"data": [], "fn_index": 0, "session_hash": "x"}
+        call: Any = {"data": [], "fn_index": 0, "session_hash": "x"}
         assert requests.post(join, json=call, timeout=SECONDS).status_code == 401
         page.goto(service.url)
         for password, expected in (("wrong", "Incorrect"), ("a secret", "Start a job")):
@@ -445,12 +398,13 @@ def test_with_a_token_the_page_asks_for_it(
             page.get_by_role("button", name="Login").click()
             page.get_by_text(expected).first.wait_for()
     finally:
-        page.close()
         service.stop()
+        page.close()
+    assert service.process.returncode == 0
 
 
 def test_a_service_without_jobs_has_predictions_alone(
-    browser: sync_api.Browser, tmp_path: Path
+    browser: Browser, tmp_path: Path
 ) -> None:
     (tmp_path / "models").mkdir()
     service = Unasked(tmp_path, "--serve-only").start()
@@ -466,15 +420,13 @@ def test_a_service_without_jobs_has_predictions_alone(
         service.stop()
 
 
-def test_without_gradio_there_is_no_page(tmp_path: Path) -> None:
-    code = """
-import runpy, sys
-sys.modules["gradio"] = None
-runpy.run_module("service", run_name="__main__", alter_sys=True)
-"""
-    service = Service(tmp_path)
-    service._command[1:3] = ["-c", code]
-    service.start()
+def test_without_gradio_there_is_no_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = 'raise ModuleNotFoundError("No module named gradio", name="gradio")'
+    (tmp_path / "gradio.py").write_text(missing)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    service = Service(tmp_path).start()
     try:
         assert requests.get(service.url, timeout=SECONDS).status_code == 404
     finally:

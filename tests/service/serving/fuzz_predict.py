@@ -2,9 +2,9 @@
 
 `python -m tests.service.serving.fuzz_predict 100000` sends that many.
 
-No answer may have a status of 500 or more, or be no JSON; no request may hang; memory
-must not grow. A body that is answered is sent again with bytes after it, which the
-server reads by other code: the answer must be the same.
+Every answer must be JSON with a status of 200 or 400. No request may hang, and memory
+must not grow. A body that is answered is sent again with bytes after it. The server
+reads that by other code, and the answer must be the same.
 """
 
 import argparse
@@ -36,7 +36,7 @@ KEYS = ["instances", "inputs", "signature_name", "examples", "context", "x", "b6
 
 
 def scalar(draw: random.Random) -> Any:
-    """A value of any type, the awkward ones among them."""
+    """Return a value of any type, an awkward one sometimes."""
     return draw.choice(
         [
             draw.randint(-5, 300),
@@ -53,19 +53,19 @@ def scalar(draw: random.Random) -> Any:
 
 
 def brackets(draw: random.Random) -> str:
-    """A string that looks like lists to who only counts brackets and commas."""
+    """Return a string with the brackets and commas of lists."""
     return "".join(draw.choices("[],", k=draw.randint(0, 4)))
 
 
 def nested(draw: random.Random, leaf: Callable[[], Any], shape: list[int]) -> Any:
-    """Nested lists of a shape."""
+    """Return nested lists of a shape."""
     if not shape:
         return leaf()
     return [nested(draw, leaf, shape[1:]) for _ in range(shape[0])]
 
 
 def anything(draw: random.Random, depth: int = 4) -> Any:
-    """Any JSON."""
+    """Return any JSON value."""
     kind = draw.random()
     if depth == 0 or kind < 0.4:
         return scalar(draw)
@@ -74,7 +74,7 @@ def anything(draw: random.Random, depth: int = 4) -> Any:
 
 
 def tensor(draw: random.Random, dtype: str) -> Any:
-    """Nested lists, mostly regular and of the type."""
+    """Return nested lists, mostly regular and of the type."""
     leaves: dict[str, Callable[[], Any]] = {
         "float": lambda: draw.choice([draw.uniform(-9, 9), draw.randint(-9, 9)]),
         "string": lambda: draw.choice(["a", "ü", {"b64": "AAEC"}]),
@@ -93,7 +93,7 @@ def tensor(draw: random.Random, dtype: str) -> Any:
 
 
 def document(draw: random.Random) -> tuple[str, Any]:
-    """The path of a method, and a body that suits it or nearly does."""
+    """Return the path of a method, and a body that fits it or nearly does."""
     form = draw.choice(["instances", "inputs"])
     match draw.randint(0, 5):
         case 0 | 1 | 2:
@@ -122,7 +122,7 @@ def document(draw: random.Random) -> tuple[str, Any]:
 
 
 def damaged(draw: random.Random, body: bytes) -> bytes:
-    """A body with bytes changed, cut out, doubled or put in."""
+    """Return a body with bytes changed, cut out, doubled or put in."""
     for _ in range(draw.randint(1, 4)):
         start = draw.randint(0, len(body))
         end = min(len(body), start + draw.randint(0, 8))
@@ -134,10 +134,10 @@ def damaged(draw: random.Random, body: bytes) -> bytes:
 
 
 def check(client: Client, path: str, body: bytes) -> int:
-    """Sends a body, twice if it is answered; returns the status.
+    """Send a body, twice if it is answered, and return the status.
 
     Raises:
-        AssertionError: If the answer is none that may be.
+        AssertionError: If the answer is not allowed.
     """
     status, answer = client.send("POST", f"/v1/models/{path}", body)
     text = answer.decode("utf-8", "surrogateescape")
@@ -153,23 +153,23 @@ def check(client: Client, path: str, body: bytes) -> int:
 
 
 def resident_bytes() -> int:
-    """The memory of this process, in which the server runs too."""
+    """Return the memory of this process, in which the server runs too."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * 4096
 
 
 def fuzz(count: int, seed: int = 0) -> dict[str, Any]:
-    """Sends so many bodies to a server with all models.
+    """Send bodies to a server with all models.
 
     Args:
-        count: How many.
-        seed: Of the random numbers.
+        count: The number of bodies.
+        seed: The seed of the random numbers.
 
     Returns:
-        How many had which status, the longest time, and the memory over time.
+        The number of answers by status, the longest time, and the memory over time.
 
     Raises:
-        AssertionError: If an answer is none that may be.
+        AssertionError: If an answer is not allowed.
     """
     draw = random.Random(seed)
     statuses: collections.Counter[int] = collections.Counter()
@@ -194,7 +194,7 @@ def fuzz(count: int, seed: int = 0) -> dict[str, Any]:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """What came of it, as Markdown."""
+    """Return the result as Markdown."""
     answered, refused = (result["statuses"][status] for status in (200, 400))
     memory = result["memory_mib"]
     return (
@@ -206,7 +206,7 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Fuzzes, and prints what came of it."""
+    """Fuzz, and print the result."""
     parser = argparse.ArgumentParser("python -m tests.service.serving.fuzz_predict")
     parser.add_argument("count", type=int, help="bodies")
     parser.add_argument("--seed", type=int, default=0)

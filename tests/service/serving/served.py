@@ -1,8 +1,9 @@
-"""SavedModels made for the tests of serving, and a server for them."""
+"""SavedModels for the tests of serving, a server for them, and a client."""
 
 import contextlib
 import http.client
 import json
+import shutil
 import socket
 import threading
 import time
@@ -20,6 +21,15 @@ from service.serving.config import ServingConfig
 from service.serving.routes import Serving
 
 v1 = tf.compat.v1
+AVAILABLE = {
+    "model_version_status": [
+        {
+            "version": "1",
+            "state": "AVAILABLE",
+            "status": {"error_code": "OK", "error_message": ""},
+        }
+    ]
+}
 ECHOED = (
     *("float16", "float32", "float64", "bool", "string"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -31,7 +41,7 @@ def _spec(shape: Any, dtype: str, name: str) -> tf.TensorSpec:
 
 
 def save(directory: Path, **signatures: tuple[Any, list[tf.TensorSpec]]) -> None:
-    """Saves functions with the specifications of their inputs as signatures."""
+    """Save functions, with the specifications of their inputs, as signatures."""
     module = tf.Module()
     concrete = {}
     for name, (function, inputs) in signatures.items():
@@ -42,20 +52,20 @@ def save(directory: Path, **signatures: tuple[Any, list[tf.TensorSpec]]) -> None
 
 
 def save_scale(directory: Path, factor: float) -> None:
-    """x -> factor * x, with the factor in a variable so that there is a checkpoint."""
+    """Save y = factor * x, with the factor in a variable of a checkpoint."""
     module = tf.Module()
     module.factor = tf.Variable(float(factor))
 
-    @tf.function(input_signature=[_spec([None], "float32", "x")])
     def scale(x: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"y": module.factor * x}
 
-    module.scale = scale
-    tf.saved_model.save(module, str(directory), signatures=scale)
+    inputs = [_spec([None], "float32", "x")]
+    module.scale = tf.function(scale, input_signature=inputs)
+    tf.saved_model.save(module, str(directory), signatures=module.scale)
 
 
 def save_half_plus_two(directory: Path) -> None:
-    """The model of TensorFlow Serving's documentation: y = x / 2 + 2."""
+    """Save the model of TensorFlow Serving's documentation: y = x / 2 + 2."""
     save(
         directory,
         serving_default=(
@@ -66,7 +76,7 @@ def save_half_plus_two(directory: Path) -> None:
 
 
 def save_half_plus_three(directory: Path) -> None:
-    """Another one of it: y = x / 2 + 3, for `predict` and `regress`."""
+    """Save another model of it: y = x / 2 + 3, for `predict` and `regress`."""
     with tf.Graph().as_default(), v1.Session() as session:
         serialized = v1.placeholder(tf.string, [None], "tf_example")
         features = v1.parse_example(
@@ -95,7 +105,7 @@ def save_half_plus_three(directory: Path) -> None:
 
 
 def save_echo(directory: Path) -> None:
-    """A signature for each type that gives back what it gets."""
+    """Save a signature for each type that returns its input."""
     save(
         directory,
         serving_default=(
@@ -110,7 +120,7 @@ def save_echo(directory: Path) -> None:
 
 
 def save_pair(directory: Path) -> None:
-    """Two inputs, several outputs."""
+    """Save signatures with two inputs and several outputs."""
 
     def several(a: tf.Tensor, b: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"sum": a[:, None] + b, "first": a}
@@ -134,7 +144,7 @@ def save_pair(directory: Path) -> None:
 
 
 def save_text(directory: Path) -> None:
-    """Strings in, strings and bytes out."""
+    """Save signatures that take strings and return strings and bytes."""
 
     def texts(s: tf.Tensor) -> dict[str, tf.Tensor]:
         return {
@@ -151,7 +161,7 @@ def save_text(directory: Path) -> None:
 
 
 def save_troubles(directory: Path) -> None:
-    """What fails, takes too long or cannot be printed."""
+    """Save signatures that fail, take long, never end, or cannot be printed."""
 
     def count(n: tf.Tensor) -> dict[str, tf.Tensor]:
         i = tf.constant(0)
@@ -166,12 +176,19 @@ def save_troubles(directory: Path) -> None:
     def divide(x: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"y": 1.0 / x}
 
+    def wait(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        types = [tf.float32]
+        queue = tf.raw_ops.FIFOQueueV2(component_types=types, shapes=[[]])
+        (never,) = tf.raw_ops.QueueDequeueV2(handle=queue, component_types=types)
+        return {"y": x + never}
+
     number = [_spec([None], "float32", "x")]
     save(
         directory,
         serving_default=(check, number),
         count=(count, [_spec([None], "int32", "n")]),
         divide=(divide, number),
+        wait=(wait, number),
         imaginary=(lambda x: {"y": tf.complex(x, x)}, number),
         multiply=(
             lambda x: {"y": tf.matmul(x, tf.ones([3, 2]))},
@@ -182,7 +199,7 @@ def save_troubles(directory: Path) -> None:
 
 
 def save_examples(directory: Path) -> None:
-    """A TensorFlow 1 model that classifies and regresses `tf.train.Example`s."""
+    """Save a TensorFlow 1 model that classifies and regresses `tf.train.Example`s."""
     with tf.Graph().as_default(), v1.Session() as session:
         serialized = v1.placeholder(tf.string, [None], "examples")
         features = v1.parse_example(
@@ -223,7 +240,7 @@ def save_examples(directory: Path) -> None:
 
 
 def save_all(base: Path) -> None:
-    """All of them, each as version 1 under its name."""
+    """Save all these models, each as version 1 under its name."""
     save_half_plus_two(base / "half" / "1")
     save_echo(base / "echo" / "1")
     save_pair(base / "pair" / "1")
@@ -233,7 +250,7 @@ def save_all(base: Path) -> None:
 
 
 class Client:
-    """One connection to a server, which sends bytes as they are."""
+    """One connection to a server. It sends bytes as they are."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -242,21 +259,21 @@ class Client:
     def send(
         self, method: str, path: str, body: bytes | None = None, **headers: str
     ) -> tuple[int, bytes]:
-        """Status and body of the answer; the type is that of a form, as curl's is."""
+        """Return the status and body of the answer. The content type is curl's."""
         headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
         self.connection.request(method, path, body, headers)
         response = self.connection.getresponse()
         return response.status, response.read()
 
     def predict(self, model: str, body: Any) -> Any:
-        """The JSON of an answer to a predict request that must succeed."""
+        """Return the JSON of the answer to a predict request that must succeed."""
         path = f"/v1/models/{model}:predict"
         status, answer = self.send("POST", path, json.dumps(body).encode())
         assert status == 200, answer
         return json.loads(answer)
 
     def status(self, model: str) -> dict[int, str]:
-        """The states of a model's versions; none if there is no such model."""
+        """Return the states of a model's versions; none if the model is unknown."""
         status, answer = self.send("GET", f"/v1/models/{model}")
         if status == 404:
             return {}
@@ -268,7 +285,7 @@ class Client:
 
 
 def send_once(port: int, path: str, body: bytes) -> tuple[int, bytes]:
-    """Posts on a connection of its own."""
+    """Post a body on a connection of its own."""
     client = Client(port)
     with contextlib.closing(client.connection):
         return client.send("POST", path, body)
@@ -276,7 +293,7 @@ def send_once(port: int, path: str, body: bytes) -> tuple[int, bytes]:
 
 @contextlib.contextmanager
 def serve(base: Path, **options: Any) -> Iterator[tuple[Client, Serving]]:
-    """A server in a thread, on a port of its own, with its models loaded."""
+    """Give a client and a server in a thread, with all models loaded."""
     options.setdefault("poll_interval", 0.1)
     serving = Serving(ServingConfig(base, **options))
     listener = socket.create_server(("127.0.0.1", 0))
@@ -305,7 +322,7 @@ def serve(base: Path, **options: Any) -> Iterator[tuple[Client, Serving]]:
 
 
 def until(condition: Any, seconds: float = 30) -> None:
-    """Waits until something is the case; fails if that takes too long."""
+    """Wait until a condition holds; fail if that takes too long."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not become so"
@@ -313,5 +330,28 @@ def until(condition: Any, seconds: float = 30) -> None:
 
 
 def half(x: float) -> float:
-    """What the model of `save_half_plus_two` answers."""
+    """Return the answer of the model of `save_half_plus_two`."""
     return float(np.float32(x) * np.float32(0.5) + np.float32(2))
+
+
+def publish(source: Path, target: Path) -> None:
+    """Copy a version to its place as train.py does: under another name first."""
+    hidden = target.with_name(f".{target.name}")
+    shutil.copytree(source, hidden)
+    hidden.rename(target)
+
+
+def factor(client: Client, model: str = "m", version: str = "") -> float:
+    """Return the factor by which a model of `save_scale` multiplies."""
+    path = f"/v1/models/{model}{version}:predict"
+    status, answer = client.send("POST", path, b'{"instances": [1]}')
+    assert status == 200, answer
+    return float(json.loads(answer)["predictions"][0])
+
+
+def refused(client: Client, version: str = "") -> str:
+    """Return the message of a request that must be refused."""
+    path = f"/v1/models/m{version}:predict"
+    status, answer = client.send("POST", path, b'{"instances": [1]}')
+    assert 400 <= status < 500, answer
+    return str(json.loads(answer)["error"])

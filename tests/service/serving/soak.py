@@ -2,9 +2,9 @@
 
 `python -m tests.service.serving.soak 600` loads the service for 600 seconds.
 
-64 connections ask for the newest version and for versions by number; a tenth of the
-bodies are wrong. No answer may have a status of 500 or more or be another number than
-that of a version, and memory must not grow.
+64 connections ask for the newest version and for versions by number. A tenth of the
+bodies are wrong. Every answer must be the number of a version or refuse a wrong body.
+Memory must not grow.
 """
 
 import argparse
@@ -33,15 +33,15 @@ BAD = [b"", b"{}", b"[" * 3000, b'{"instances": ["x"]}', b'{"inputs": [[1]]}', b
 
 
 def factor_of(version: int) -> int:
-    """What a version multiplies by."""
+    """Return the factor of a version."""
     return 1 + version % FACTORS
 
 
 def ask(port: int, seed: int, end: float, counts: collections.Counter[str]) -> None:
-    """Asks on one connection until the end.
+    """Ask on one connection until the end.
 
     Raises:
-        AssertionError: If an answer is none that may be.
+        AssertionError: If an answer is not allowed.
     """
     draw = random.Random(seed)
     client = Client(port)
@@ -70,18 +70,19 @@ def ask(port: int, seed: int, end: float, counts: collections.Counter[str]) -> N
             counts["gone meanwhile"] += 1
             continue
         assert status == 200, answer
-        predictions = np.float32(json.loads(answer)["predictions"]).tolist()
+        predictions: list[float] = json.loads(answer)["predictions"]
+        shown = [float(np.float32(prediction)) for prediction in predictions]
         products = [
             [float(np.float32(x) * np.float32(factor)) for x in numbers]
             for factor in allowed
         ]
-        assert predictions in products, (numbers, predictions, allowed)
+        assert shown in products, (numbers, shown, allowed)
         counts["answered"] += 1
     client.connection.close()
 
 
 def load(port: int, seconds: float) -> collections.Counter[str]:
-    """All connections; ends the process at the first answer that may not be."""
+    """Ask on all connections; raise the first error that one of them meets."""
     counts: collections.Counter[str] = collections.Counter()
     failures: list[BaseException] = []
 
@@ -103,13 +104,13 @@ def load(port: int, seconds: float) -> collections.Counter[str]:
 
 
 def soak(seconds: float) -> dict[str, Any]:
-    """Serves here, and has another process ask, while versions come and go.
+    """Serve here, and let another process ask, while versions come and go.
 
     Returns:
         The counts of answers, the number of versions, and the memory over time.
 
     Raises:
-        AssertionError: If an answer was none that may be.
+        AssertionError: If an answer is not allowed.
     """
     memory = []
     with tempfile.TemporaryDirectory() as directory:
@@ -149,7 +150,7 @@ def soak(seconds: float) -> dict[str, Any]:
 
 
 def describe(seconds: float, result: dict[str, Any]) -> str:
-    """What came of it, as Markdown."""
+    """Return the result as Markdown."""
     counts, memory = result["counts"], result["memory_mib"]
     return (
         f"{datetime.date.today()}: {seconds / 60:g} minutes, {CONNECTIONS} "
@@ -163,7 +164,7 @@ def describe(seconds: float, result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Loads a server, or is the process that asks, and prints what came of it."""
+    """Load a server, or be the process that asks, and print the result."""
     parser = argparse.ArgumentParser("python -m tests.service.serving.soak")
     parser.add_argument("seconds", type=float)
     parser.add_argument(

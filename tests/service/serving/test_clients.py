@@ -1,4 +1,4 @@
-"""Clients written for TensorFlow Serving, as its documentation has them."""
+"""Clients of TensorFlow Serving's documentation ask our server."""
 
 import json
 import shutil
@@ -31,8 +31,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         yield client
 
 
-# The pages "RESTful API" and "TensorFlow Serving with Docker"; of the answers all but
-# white space.
+# From the pages "RESTful API" and "TensorFlow Serving with Docker". The answers are the
+# same but for white space.
 LINES: list[tuple[str, Any]] = [
     (
         "curl http://localhost:8501/v1/models/half_plus_three",
@@ -90,12 +90,12 @@ def test_a_client_that_offers_http_2_keeps_its_body(client: Client) -> None:
         assert (status, json.loads(answer)) == (200, {"predictions": [2.5]})
 
 
-def test_a_job_is_trained_and_asked_by_the_grpc_client(
+def test_a_job_is_trained_and_asked_by_every_client(
     tmp_path: Path,
     pictures: Path,
     fashion_mnist: Callable[[str], tuple[np.ndarray, np.ndarray]],
 ) -> None:
-    """What tensorflow_serving/example/resnet_client_grpc.py does."""
+    """gRPC is asked as by tensorflow_serving/example/resnet_client_grpc.py."""
     apis = pytest.importorskip("tensorflow_serving.apis", reason="no extra `grpc`")
     assert apis
     import grpc
@@ -113,22 +113,32 @@ def test_a_job_is_trained_and_asked_by_the_grpc_client(
         service.wait_for(job, "succeeded")
         rest = Client(service.port)
         wait_until(lambda: rest.status("resnet") == {1: "AVAILABLE"})
-        data = fashion_mnist("test")[0][:1]
+        images = fashion_mnist("test")[0][:50]
 
         channel = grpc.insecure_channel(f"localhost:{port}")
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         request = predict_pb2.PredictRequest()
         request.model_spec.name = "resnet"
         request.model_spec.signature_name = "serving_default"
-        request.inputs["images"].CopyFrom(tf.make_tensor_proto(data))
+        request.inputs["images"].CopyFrom(tf.make_tensor_proto(images))
         result = stub.Predict(request, 60.0).outputs["probabilities"].float_val
         channel.close()
 
-        answer = rest.predict("resnet", {"instances": data.tolist()})
+        # Over REST: rows, rows of named inputs, and columns.
+        rows = rest.predict("resnet", {"instances": images.tolist()})
+        objects = {"instances": [{"images": image} for image in images.tolist()]}
+        assert rest.predict("resnet", objects) == rows
+        columns = rest.predict("resnet", {"inputs": images.tolist()})["outputs"]
         rest.connection.close()
-        (expected,) = answer["predictions"]
+
+        model = tf.saved_model.load(str(tmp_path / "models" / "resnet" / "1"))
+        expected = model.signatures["serving_default"](images=tf.constant(images))
+        assert columns.keys() == expected.keys()
+        for name, values in columns.items():
+            assert values == [row[name] for row in rows["predictions"]]
+            np.testing.assert_allclose(values, expected[name].numpy(), atol=1e-5)
         np.testing.assert_array_equal(
-            np.float32(result), np.float32(expected["probabilities"])
+            np.float32(result), np.float32(columns["probabilities"]).ravel()
         )
     finally:
         service.stop()

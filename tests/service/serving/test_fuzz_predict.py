@@ -1,4 +1,4 @@
-"""The fuzzer of predict bodies, briefly."""
+"""The fuzzer of predict bodies, for a short time."""
 
 import pytest
 

@@ -1,11 +1,11 @@
 """TensorFlow Serving's REST contract, as a table, against a server with real models."""
 
 import base64
-import gzip
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,31 +14,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import Run
-
 pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
 
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
-
-from service.serving import dense
-from service.serving.config import ServingConfig
-from service.serving.routes import Serving
-from service.serving.saved_model import SavedModel
-from tests.service.serving.served import Client, half, save_all, serve
+from tests.service.serving.served import AVAILABLE, Client, half, serve
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("models")
-    save_all(directory)
+def client(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Client]:
+    directory = tmp_path_factory.mktemp("rest") / "models"
+    shutil.copytree(models, directory)
     (directory / "with space").symlink_to(directory / "half")
-    return directory
-
-
-@pytest.fixture(scope="module")
-def client(base: Path) -> Iterator[Client]:
-    with serve(base, max_body_bytes=10_000_000) as (client, _):
+    with serve(directory) as (client, _):
         yield client
 
 
@@ -78,15 +64,6 @@ def b64(value: bytes) -> dict[str, str]:
     return {"b64": base64.b64encode(value).decode()}
 
 
-AVAILABLE = {
-    "model_version_status": [
-        {
-            "version": "1",
-            "state": "AVAILABLE",
-            "status": {"error_code": "OK", "error_message": ""},
-        }
-    ]
-}
 H = "/v1/models/half"
 E = "/v1/models/echo"
 P = "/v1/models/pair"
@@ -605,76 +582,6 @@ def test_metadata_is_the_signature_definitions(client: Client) -> None:
             assert json.loads(same) == AVAILABLE
 
 
-def test_answers_are_json_and_errors_are_too(client: Client) -> None:
-    for path, body in ((H, None), (f"{H}:predict", b"{}")):
-        method = "GET" if body is None else "POST"
-        client.connection.request(method, path, body)
-        response = client.connection.getresponse()
-        response.read()
-        assert response.headers["Content-Type"] == "application/json"
-
-
-@pytest.mark.parametrize(
-    "content_type", ["", "application/json", "image/png", "text/plain; charset=utf-16"]
-)
-def test_the_content_type_is_not_looked_at(client: Client, content_type: str) -> None:
-    status, answer = client.send(
-        "POST", f"{H}:predict", b'{"instances": [1]}', **{"Content-Type": content_type}
-    )
-    assert (status, json.loads(answer)) == (200, {"predictions": [2.5]})
-
-
-def test_other_routes_of_an_application_come_first(base: Path) -> None:
-    serving = Serving(ServingConfig(base))
-    app = FastAPI()
-    app.get("/v1/jobs")(lambda: ["a job"])
-    app.router.routes.extend(serving.routes)
-    serving.start()
-    try:
-        assert serving.servables.wait_until_settled(60)
-        client = TestClient(app)
-        assert client.get("/v1/jobs").json() == ["a job"]
-        assert client.get(H).json() == AVAILABLE
-        assert client.get("/V1/nothing").status_code == 400
-        assert client.get("/nothing").status_code == 404
-        answer = client.post(f"{H}:predict", content=b'{"instances": [1]}')
-        assert answer.json() == {"predictions": [2.5]}
-        assert client.get("/openapi.json").json()["paths"].keys() == {"/v1/jobs"}
-    finally:
-        serving.stop()
-
-
-def test_packed_bodies_are_unpacked(client: Client) -> None:
-    """TensorFlow Serving's server does so wherever Content-Encoding has "gzip"."""
-    path = f"{H}:predict"
-    packed = gzip.compress(b'{"instances": [1.0, 2.0]}')
-
-    def send(body: bytes, encoding: str = "gzip") -> tuple[int, bytes]:
-        return client.send("POST", path, body, **{"Content-Encoding": encoding})
-
-    for encoding in ("gzip", "x-gzip"):
-        status, answer = send(packed, encoding)
-        assert (status, json.loads(answer)) == (200, {"predictions": [2.5, 3.0]})
-    bomb = gzip.compress(b" " * 10_000_001)
-    assert len(bomb) < 20_000
-    for body, expected, message in (
-        (packed[:-9], 400, "it ends too early"),
-        (b'{"instances": [1.0]}', 400, "must be of gzip"),
-        (b"", 400, "it ends too early"),
-        (bomb, 413, "at most 10000000 bytes"),
-    ):
-        status, answer = send(body)
-        assert status == expected
-        assert message in json.loads(answer)["error"]
-
-
-def test_a_body_in_pieces(client: Client) -> None:
-    pieces = (bytes([byte]) for byte in b'{"instances": [1.0, 2.0]}')
-    client.connection.request("POST", f"{H}:predict", pieces, encode_chunked=True)
-    response = client.connection.getresponse()
-    assert json.loads(response.read()) == {"predictions": [2.5, 3.0]}
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_floats_come_back_as_the_bits_they_were(client: Client, dtype: str) -> None:
     """Random bits: every exponent, denormal numbers and not finite ones too."""
@@ -695,59 +602,6 @@ def test_floats_come_back_as_the_bits_they_were(client: Client, dtype: str) -> N
             s.split("e")[0].replace(".", "").strip("-0") for s in (printed, shortest)
         ]
         assert len(significant[0].rstrip("0")) <= len(significant[1].rstrip("0"))
-
-
-def test_a_model_that_train_py_has_exported(
-    finished: Run,
-    fashion_mnist: Callable[[str], tuple[np.ndarray, np.ndarray]],
-) -> None:
-    images = fashion_mnist("test")[0][:300]
-    version = finished.exports / "mlp-fashion_mnist" / "1"
-    expected = tf.saved_model.load(str(version)).signatures["serving_default"](
-        images=tf.constant(images)
-    )
-    with serve(finished.exports) as (client, _):
-        rows = client.predict("mlp-fashion_mnist", {"instances": images.tolist()})
-        objects = {"instances": [{"images": image} for image in images.tolist()]}
-        assert client.predict("mlp-fashion_mnist", objects) == rows
-        columns = client.predict("mlp-fashion_mnist", {"inputs": images.tolist()})
-    for name, values in columns["outputs"].items():
-        assert values == [row[name] for row in rows["predictions"]]
-        np.testing.assert_allclose(values, expected[name].numpy(), atol=1e-5)
-    assert len(rows["predictions"]) == 300
-
-
-@pytest.mark.parametrize(
-    "request_body",
-    [
-        {"instances": [{"x": [[1], [2]], "z": [5]}, {"x": [[3], [4]], "z": [6]}]},
-        {"inputs": {"z": [[5], [6]], "x": [[[1], [2]], [[3], [4]]]}},
-    ],
-)
-def test_numbers_by_name_are_read_in_bulk(request_body: dict[str, object]) -> None:
-    body = json.dumps(request_body).encode()
-    types = {"x": tf.uint8, "z": tf.int32}
-    tensors = dense.read(dense.parse(body), body, types)
-    assert tensors is not None  # else every number is read by itself
-    np.testing.assert_array_equal(tensors["x"], [[[1], [2]], [[3], [4]]])
-    np.testing.assert_array_equal(tensors["z"], [[5], [6]])
-
-
-def test_every_order_of_names_is_run_by_one_callable(base: Path) -> None:
-    model = SavedModel(base / "pair" / "1")
-    inputs = {"a": np.float32([1]), "b": np.int32([[1, 2]])}
-    for names in (["a", "b"], ["b", "a"]):
-        for outputs in (["sum", "first"], ["first", "sum"]):
-            results = model.run(
-                model.signatures["serving_default"],
-                {name: inputs[name] for name in names},
-                outputs,
-                timeout=30,
-            )
-            np.testing.assert_array_equal(results["sum"], [[2, 3]])
-            np.testing.assert_array_equal(results["first"], [1])
-    assert len(model._callables) == 1
-    model.close()
 
 
 def test_the_lines_of_the_documentation(client: Client) -> None:

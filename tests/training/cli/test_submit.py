@@ -36,7 +36,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
-    monkeypatch.setattr(submit, "_SECONDS_BETWEEN_TRIES", 0.01)
+    monkeypatch.setattr(submit, "SECONDS_BETWEEN_TRIES", 0.01)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield server

@@ -244,7 +244,7 @@ def test_whatever_a_library_of_the_dataset_raises_is_one_line(
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, fail)
             with pytest.raises(
-                UserError, match="fashion_mnist cannot be had"
+                UserError, match="fashion_mnist is not available"
             ) as caught:
                 load(config)
         assert f"UnheardOfError: {reason}" in str(caught.value)

@@ -18,20 +18,21 @@ from service.serving.json_values import (
 
 
 class PredictRequest:
-    """A predict request whose body is JSON, and whose tensors are yet to be read.
+    """A predict request whose body is JSON, and whose tensors are read later.
 
-    What the tensors are is known when the model is, and a body that is no JSON must be
-    refused before the model is looked for.
+    Their types are those of the model. A body that is not JSON must be refused before
+    the model is looked for.
 
     Args:
         body: The body.
 
     Attributes:
         signature_name: The signature to run; "" is the default.
-        is_row_format: Whether the answer is to be in rows.
+        is_row_format: Whether the answer must be in rows.
 
     Raises:
-        tf.errors.InvalidArgumentError: If the body is no such request.
+        tf.errors.InvalidArgumentError: If the body is not a JSON object, or the name of
+            the signature is not a string.
     """
 
     def __init__(self, body: bytes) -> None:
@@ -43,7 +44,7 @@ class PredictRequest:
         self.is_row_format = ROWS in self._document
 
     def tensors(self, types: Types) -> dict[str, np.ndarray]:
-        """The tensors that a signature takes.
+        """Return the tensors that a signature takes.
 
         Args:
             types: The type of each input.
@@ -52,7 +53,7 @@ class PredictRequest:
             tf.errors.OpError: If the body does not hold them.
         """
         numbers = dense.read(self._document, self._body, types)
-        self._document = None  # which frees the parser
+        self._document = None  # frees the parser
         if numbers is not None:
             return numbers
         document = read_document(self._body)
