@@ -23,7 +23,7 @@ def artifacts(client: TestClient, settings: Settings) -> Iterator[TestClient]:
     (run / "out").symlink_to("/etc/hostname")
     os.mkfifo(run / "pipe")
     (settings.jobs.state_dir / "secret").write_text("secret")
-    # Somebody holds the pipe open, so that nobody waits for that.
+    # Held open here, so that nobody who opens it has to wait.
     pipe = os.open(run / "pipe", os.O_RDWR)
     yield client
     os.close(pipe)

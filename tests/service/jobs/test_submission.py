@@ -123,7 +123,7 @@ def test_no_two_jobs_of_a_sweep_have_one_name(
 
 def test_a_sweep_is_queued_whole_or_not_at_all(client: TestClient) -> None:
     too_many = {"seed": list(range(1001))}
-    # Whose combinations would not fit in any memory.
+    # Their combinations would fit in no memory.
     far_too_many = {f: list(range(500)) for f in sorted(TrainConfig.model_fields)[:9]}
     for body in ({"epochs": [1, 2, 0]}, too_many, far_too_many):
         assert client.post("/v1/jobs", json=body).status_code == 422
