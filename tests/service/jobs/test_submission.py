@@ -47,6 +47,7 @@ def test_a_config_that_is_not_allowed_is_refused_with_its_field(
     assert answer.status_code == 422
     (complaint,) = answer.json()["detail"]
     assert complaint["loc"] == ["body", field]
+    assert complaint.keys() <= {"type", "loc", "msg", "input"}
     assert message in complaint["msg"]
     assert client.get("/v1/jobs").json()["total"] == 0
 
