@@ -58,7 +58,7 @@ wheel: $(VENV)/.release $(ALONE)/.ready  ## the library's tests, on the built wh
 	cd $(ALONE)/alone && ../bin/$(PYTEST) tests $(ARGS) $(NONE_IS_FINE)
 
 test-slow: $(VENV)/.test  ## the large models of keras.applications; every experiment in small
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/$(PYTEST) -m slow $(ARGS)
 
 # Whatever needs neither tf.function nor GradientTape. JAX has float64 only when told.
 BACKEND_TESTS := $(addprefix kerasnorm/,layers/test_bad_input layers/test_batch_norm \
