@@ -70,7 +70,8 @@ def service(
         *("--data-root", pictures.parent, "--data-root", MNIST),
     ).start()
     yield service
-    service.stop()
+    if service.process.poll() is None:
+        service.stop()
 
 
 @pytest.fixture(scope="module")
@@ -377,12 +378,12 @@ class Unasked(Service):
     asked = "/docs"
 
 
-def test_with_a_token_the_page_asks_for_it_and_the_service_can_stop(
+def test_without_jobs_the_page_has_predictions_alone_and_asks_for_a_token(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An open page holds streams, which Gradio's private `app.stop_event` ends."""
     monkeypatch.setenv("KERASNORM_TOKEN", "a secret")
-    service = Unasked(tmp_path).start()
+    (tmp_path / "models").mkdir()
+    service = Unasked(tmp_path, "--serve-only").start()
     page = browser.new_page()
     page.set_default_timeout(SECONDS * 1000)
     try:
@@ -392,25 +393,11 @@ def test_with_a_token_the_page_asks_for_it_and_the_service_can_stop(
         call: Any = {"data": [], "fn_index": 0, "session_hash": "x"}
         assert requests.post(join, json=call, timeout=SECONDS).status_code == 401
         page.goto(service.url)
-        for password, expected in (("wrong", "Incorrect"), ("a secret", "Start a job")):
+        for password, expected in (("wrong", "Incorrect"), ("a secret", "Try")):
             page.get_by_label("username").fill("anyone")
             page.get_by_label("password").fill(password)
             page.get_by_role("button", name="Login").click()
             page.get_by_text(expected).first.wait_for()
-    finally:
-        service.stop()
-        page.close()
-    assert service.process.returncode == 0
-
-
-def test_a_service_without_jobs_has_predictions_alone(
-    browser: Browser, tmp_path: Path
-) -> None:
-    (tmp_path / "models").mkdir()
-    service = Unasked(tmp_path, "--serve-only").start()
-    page = browser.new_page()
-    try:
-        page.goto(service.url)
         page.get_by_role("tab", name="Try").wait_for()
         assert page.get_by_role("tab", name="Jobs").count() == 0
         draw(page, ONE)
@@ -433,3 +420,18 @@ def test_without_gradio_there_is_no_page(
         service.process.terminate()
         _, log = service.process.communicate(timeout=60)
     assert "No page at /: pip install '.[page]' brings it." in log.splitlines()
+
+
+def test_an_open_page_does_not_keep_the_service_from_stopping(
+    browser: Browser, service: Service
+) -> None:
+    """The page holds streams, which Gradio's private `app.stop_event` ends.
+
+    This is the last test, since it ends the service of the others.
+    """
+    page = browser.new_page()
+    page.goto(service.url)
+    page.locator("#start-a-job").wait_for()
+    service.stop()
+    page.close()
+    assert service.process.returncode == 0

@@ -4,12 +4,14 @@ import json
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
 
@@ -20,6 +22,9 @@ from tests.service.serving.served import (
     save_half_plus_two,
     serve,
 )
+
+with socket.create_server(("127.0.0.1", 0)) as _free:
+    GRPC_PORT = _free.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -90,55 +95,85 @@ def test_a_client_that_offers_http_2_keeps_its_body(client: Client) -> None:
         assert (status, json.loads(answer)) == (200, {"predictions": [2.5]})
 
 
+@pytest.fixture(scope="module")
+def service(
+    tmp_path_factory: pytest.TempPathFactory, pictures: Path, models: Path
+) -> Iterator[Service]:
+    """Start a service with a model that computes as long as it is told."""
+    pytest.importorskip("tensorflow_serving", reason="no extra `grpc`")
+    root = tmp_path_factory.mktemp("service")
+    shutil.copytree(models / "troubles", root / "models" / "troubles")
+    options = ("--data-root", pictures.parent, "--grpc-port", GRPC_PORT)
+    service = Service(root, *options).start()
+    yield service
+    if service.process.poll() is None:
+        service.stop()
+
+
+@pytest.fixture
+def predict(service: Service) -> Iterator[Any]:
+    """Give the gRPC call that predicts."""
+    import grpc
+    from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+    with grpc.insecure_channel(f"localhost:{GRPC_PORT}") as channel:
+        yield prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+
+
+def grpc_request(model: str, signature: str, **inputs: np.ndarray) -> Any:
+    from tensorflow_serving.apis import predict_pb2
+
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = model
+    request.model_spec.signature_name = signature
+    for name, value in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    return request
+
+
 def test_a_job_is_trained_and_asked_by_every_client(
-    tmp_path: Path,
+    service: Service,
+    predict: Any,
     pictures: Path,
     fashion_mnist: Callable[[str], tuple[np.ndarray, np.ndarray]],
 ) -> None:
     """gRPC is asked as by tensorflow_serving/example/resnet_client_grpc.py."""
-    apis = pytest.importorskip("tensorflow_serving.apis", reason="no extra `grpc`")
-    assert apis
-    import grpc
-    import tensorflow as tf
-    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+    config = {"model": "mlp", "epochs": 1, "batch_size": 32, "name": "resnet"}
+    job = service.submit(config | {"dataset": f"folder:{pictures}"})
+    service.wait_for(job, "succeeded")
+    rest = Client(service.port)
+    wait_until(lambda: rest.status("resnet") == {1: "AVAILABLE"})
+    images = fashion_mnist("test")[0][:50]
 
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    service = Service(
-        tmp_path, "--data-root", pictures.parent, "--grpc-port", port
-    ).start()
-    try:
-        config = {"model": "mlp", "epochs": 1, "batch_size": 32, "name": "resnet"}
-        job = service.submit(config | {"dataset": f"folder:{pictures}"})
-        service.wait_for(job, "succeeded")
-        rest = Client(service.port)
-        wait_until(lambda: rest.status("resnet") == {1: "AVAILABLE"})
-        images = fashion_mnist("test")[0][:50]
+    request = grpc_request("resnet", "serving_default", images=images)
+    result = predict(request, 60.0).outputs["probabilities"].float_val
+    # Over REST: rows, rows of named inputs, and columns.
+    rows = rest.predict("resnet", {"instances": images.tolist()})
+    objects = {"instances": [{"images": image} for image in images.tolist()]}
+    assert rest.predict("resnet", objects) == rows
+    columns = rest.predict("resnet", {"inputs": images.tolist()})["outputs"]
+    rest.connection.close()
 
-        channel = grpc.insecure_channel(f"localhost:{port}")
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = "resnet"
-        request.model_spec.signature_name = "serving_default"
-        request.inputs["images"].CopyFrom(tf.make_tensor_proto(images))
-        result = stub.Predict(request, 60.0).outputs["probabilities"].float_val
-        channel.close()
+    model = tf.saved_model.load(str(service.root / "models" / "resnet" / "1"))
+    expected = model.signatures["serving_default"](images=tf.constant(images))
+    assert columns.keys() == expected.keys()
+    for name, values in columns.items():
+        assert values == [row[name] for row in rows["predictions"]]
+        np.testing.assert_allclose(values, expected[name].numpy(), atol=1e-5)
+    np.testing.assert_array_equal(
+        np.array(result, "float32"),
+        np.array(columns["probabilities"], "float32").ravel(),
+    )
 
-        # Over REST: rows, rows of named inputs, and columns.
-        rows = rest.predict("resnet", {"instances": images.tolist()})
-        objects = {"instances": [{"images": image} for image in images.tolist()]}
-        assert rest.predict("resnet", objects) == rows
-        columns = rest.predict("resnet", {"inputs": images.tolist()})["outputs"]
-        rest.connection.close()
 
-        model = tf.saved_model.load(str(tmp_path / "models" / "resnet" / "1"))
-        expected = model.signatures["serving_default"](images=tf.constant(images))
-        assert columns.keys() == expected.keys()
-        for name, values in columns.items():
-            assert values == [row[name] for row in rows["predictions"]]
-            np.testing.assert_allclose(values, expected[name].numpy(), atol=1e-5)
-        np.testing.assert_array_equal(
-            np.float32(result), np.float32(columns["probabilities"]).ravel()
-        )
-    finally:
-        service.stop()
+def test_what_waits_is_answered_by_a_service_that_stops(
+    service: Service, predict: Any
+) -> None:
+    count = grpc_request("troubles", "count", n=np.array([20_000], "int32"))
+    tasks = [predict.future(count, timeout=60) for _ in range(12)]
+    time.sleep(0.5)
+    service.process.terminate()
+    for task in tasks:
+        assert tf.make_ndarray(task.result().outputs["y"]) == [20_000]
+    service.process.communicate(timeout=60)
+    assert service.process.returncode == 0

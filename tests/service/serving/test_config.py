@@ -15,7 +15,6 @@ from tests.conftest import REPOSITORY
     ("options", "complaint"),
     [
         (["--batching-parameters-file", "x"], "needs `--enable-batching`"),
-        (["--enable-batching", "--batching-parameters-file", "x"], "file` must name"),
         (["--timeout", "0"], "must be more than 0. Received: 0"),
         (["--timeout", "nan"], "must be more than 0. Received: nan"),
         (["--max-queue", "0"], "must be at least 1. Received: 0"),

@@ -8,6 +8,6 @@ from tests.service.serving.fuzz_predict import fuzz
 
 
 def test_no_body_breaks_the_server() -> None:
-    result = fuzz(3000, seed=1)
+    result = fuzz(1500, seed=1)
     # The bodies are neither all right nor all wrong.
-    assert min(result["statuses"].values()) > 300
+    assert min(result["statuses"].values()) > 150

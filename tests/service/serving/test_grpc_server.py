@@ -1,7 +1,6 @@
 """The gRPC API, by TensorFlow Serving's own stubs."""
 
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -28,7 +27,6 @@ from tensorflow_serving.apis import (
 from service.serving.config import ServingConfig
 from service.serving.grpc_server import GrpcServer
 from service.serving.routes import Serving
-from tests.service.services import Service
 from tests.service.serving.served import ECHOED
 from training.errors import UserError
 
@@ -354,32 +352,6 @@ def test_requests_are_counted(serving: Serving, stubs: Stubs) -> None:
 def test_options_beyond_grpc_s_own_are_its_largest(tmp_path: Path) -> None:
     config = ServingConfig(tmp_path, timeout=2e6, max_body_bytes=3 * 10**9)
     GrpcServer(Serving(config), "127.0.0.1:0").stop(0).wait()
-
-
-def test_what_waits_is_answered_by_a_service_that_stops(
-    tmp_path: Path, models: Path
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    shutil.copytree(models / "troubles", tmp_path / "models" / "troubles")
-    options = ("--serve-only", "--grpc-port", port)
-    service = Service(tmp_path, *options)
-    service.asked = "/readyz"
-    stubs = Stubs(port)
-    service.start()
-    try:
-        count = request("troubles", "count", n=np.int32([20_000]))
-        tasks = [stubs.predict.future(count, timeout=60) for _ in range(12)]
-        time.sleep(0.5)
-        service.process.terminate()
-        for task in tasks:
-            assert tf.make_ndarray(task.result().outputs["y"]) == [20_000]
-        service.process.communicate(timeout=60)
-        assert service.process.returncode == 0
-    finally:
-        stubs.channel.close()
-        if service.process.poll() is None:
-            service.kill()
 
 
 def test_a_port_in_use_is_one_line(serving: Serving) -> None:
