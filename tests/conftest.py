@@ -1,4 +1,4 @@
-"""Real data and one real run, shared by the tests of training."""
+"""Pictures, starts of train.py and one run, shared by the tests."""
 
 import gzip
 import os
@@ -17,7 +17,7 @@ from PIL import Image
 REPOSITORY = Path(__file__).resolve().parent.parent
 ARCHIVES = REPOSITORY / "datasets" / "fashion_mnist"
 
-# Tests started in the background ignore it, and so would all that they start.
+# A process in the background ignores SIGINT, and so would all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -34,17 +34,17 @@ class Run:
     process: subprocess.CompletedProcess[str]
     runs: Path
     exports: Path
-    data_dir: Path
 
 
 def resume_hint(text: str) -> str:
-    """The last command that train.py has given to go on with."""
-    return re.findall(r"[Gg]o on with: (.+)$", text, re.MULTILINE)[-1]
+    """Return the last command that train.py has given to go on with."""
+    hints: list[str] = re.findall(r"[Gg]o on with: (.+)$", text, re.MULTILINE)
+    return hints[-1]
 
 
 @pytest.fixture(scope="session")
 def fashion_mnist() -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
-    """The images and labels of a split, read from the archives without TFDS."""
+    """Read the images and labels of a split from the archives without TFDS."""
 
     def read(split: str) -> tuple[np.ndarray, np.ndarray]:
         prefix = {"train": "train", "test": "t10k"}[split]
@@ -64,7 +64,7 @@ def fashion_mnist() -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
 
 @pytest.fixture(scope="session")
 def train_py() -> Callable[..., subprocess.Popen[str]]:
-    """Starts train.py in a process of its own, in a directory that is not its own."""
+    """Start train.py in a process of its own, in another directory than its own."""
 
     def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -83,7 +83,7 @@ def train_py() -> Callable[..., subprocess.Popen[str]]:
 def run_train_py(
     train_py: Callable[..., subprocess.Popen[str]],
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs train.py to its end."""
+    """Run train.py to its end."""
 
     def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
         with train_py(*arguments, cwd=cwd) as process:
@@ -96,22 +96,19 @@ def run_train_py(
 @pytest.fixture(scope="session")
 def finished(
     tmp_path_factory: pytest.TempPathFactory,
+    few_pictures: Path,
     run_train_py: Callable[..., subprocess.CompletedProcess[str]],
 ) -> Run:
-    """One epoch of the MLP on all of Fashion-MNIST, beginning with no prepared data."""
+    """A run of the MLP on a hundred pictures; only its name is Fashion-MNIST's."""
     root = tmp_path_factory.mktemp("finished")
-    # What TFDS has extracted from another set's archive of the same name.
-    stale = root / "data" / "downloads" / "extracted"
-    stale.mkdir(parents=True)
-    for archive in ARCHIVES.glob("*.gz"):
-        (stale / f"GZIP.{archive.name}").write_bytes(b"another set's images")
     process = run_train_py(
-        *("--model", "mlp", "--epochs", 1, "--data-dir", "data"),
+        *("--model", "mlp", "--epochs", 2, "--batch-size", 16),
+        *("--dataset", f"folder:{few_pictures}", "--name", "mlp-fashion_mnist"),
         *("--run-dir", "runs", "--export-dir", "exports"),
         cwd=root,
     )
     assert process.returncode == 0, process.stderr
-    return Run(process, root / "runs", root / "exports", root / "data")
+    return Run(process, root / "runs", root / "exports")
 
 
 @pytest.fixture(scope="session")
@@ -125,10 +122,26 @@ def pictures(
     not the last one.
     """
     root = tmp_path_factory.mktemp("pictures") / "fashion"
-    images, labels = fashion_mnist("train")
-    for index, (image, label) in enumerate(zip(images[:600], labels, strict=False)):
-        shown = (label + (index % 2) * (1 + index % 7)) % 10
+    _save_pictures(root, 600, *fashion_mnist("train"))
+    return root
+
+
+@pytest.fixture(scope="session")
+def few_pictures(
+    tmp_path_factory: pytest.TempPathFactory,
+    fashion_mnist: Callable[[str], tuple[np.ndarray, np.ndarray]],
+) -> Path:
+    """The first hundred of `pictures`, for tests that need no more."""
+    root = tmp_path_factory.mktemp("few") / "fashion"
+    _save_pictures(root, 100, *fashion_mnist("train"))
+    return root
+
+
+def _save_pictures(
+    root: Path, number: int, images: np.ndarray, labels: np.ndarray
+) -> None:
+    for index in range(number):
+        shown = (labels[index] + (index % 2) * (1 + index % 7)) % 10
         directory = root / f"class{shown}"
         directory.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0]).save(directory / f"{index:03}.png")
-    return root
+        Image.fromarray(images[index, ..., 0]).save(directory / f"{index:03}.png")

@@ -13,7 +13,7 @@ import pytest
 
 from tests.kerasnorm.layers.test_replicas import free_addresses
 from tests.training.cluster.test_team import arguments, environment
-from tests.training.test_job import history
+from tests.training.runs import history
 from training.cli.command_line import read
 from training.errors import UserError
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 import models
 from tests.conftest import REPOSITORY
 from tests.kerasnorm.layers.test_replicas import Replicas, free_addresses, start_worker
-from tests.training.test_job import assert_same_end, history
+from tests.training.runs import assert_same_end, history
 from training.cluster.devices import strategy
 from training.cluster.fit import fit_together
 from training.cluster.team import Team

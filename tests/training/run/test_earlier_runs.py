@@ -75,6 +75,7 @@ def test_a_finished_run_stays_as_it_is(
     assert before == {path: path.stat().st_mtime_ns for path in root.rglob("*")}
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.filterwarnings("ignore:Training and inference disagree:UserWarning")
 def test_a_killed_run_is_resumed_to_its_end(root: Path) -> None:
     """Early stopping and the monitor go on as well, as in the run that finished."""

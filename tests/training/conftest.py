@@ -1,0 +1,46 @@
+"""One run with nearly every option, shared by the tests of training."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+
+# Eight steps an epoch. With wrong labels among the pictures, the validation loss soon
+# rises again, and early stopping ends the run.
+_OPTIONS = (
+    *("--model", "cnn", "--epochs", 8, "--batch-size", 8, "--learning-rate", 2e-3),
+    *("--validation-split", 0.2, "--patience", 2, "--max-norm", 3, "--monitor"),
+    *("--recalibrate", 60, "--monte-carlo", 5, "--no-fold", "--name", "cnn"),
+)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw nothing, where a test looks at no picture: that takes seconds a run."""
+    for name in ("curves", "confusion", "mistakes", "certainty"):
+        function = f"training.report.pictures.draw_{name}"
+        monkeypatch.setattr(function, lambda *arguments: None)
+
+
+@pytest.fixture(scope="session")
+def options(few_pictures: Path) -> tuple[str, ...]:
+    """Options that early stopping, the monitor and the export all have a part in."""
+    return (*map(str, _OPTIONS), "--dataset", f"folder:{few_pictures}")
+
+
+@pytest.fixture(scope="session")
+def whole(options: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run in `runs/cnn` with these options that nothing has interrupted."""
+    import keras
+
+    from training import job
+    from training.cli.command_line import read
+
+    root = tmp_path_factory.mktemp("whole")
+    places = ("--run-dir", str(root / "runs"), "--export-dir", str(root / "exports"))
+    keras.utils.clear_session()  # layers are named as in a process of its own
+    with warnings.catch_warnings():
+        # On a few pictures training and inference disagree, as the monitor says.
+        warnings.simplefilter("ignore", UserWarning)
+        job.train(read([*options, *places]).job())
+    return root
