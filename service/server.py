@@ -46,18 +46,18 @@ def serve(options: ServiceOptions, token: str | None) -> None:
         http=HttpProtocol,
         access_log=False,
         timeout_keep_alive=_IDLE_SECONDS,
-        # Every prediction has its time, but somebody may have stopped reading.
+        # A prediction ends in time, but its client may have stopped reading.
         timeout_graceful_shutdown=math.ceil(options.timeout + _GRACE_SECONDS),
     )
     server = Server(config)
     add_page(app, serving, token)
-    # After the page, whose import takes seconds: whoever can connect is answered at
-    # once. Before any job is started.
+    # The page comes first: its import takes seconds, and whoever can connect must be
+    # answered at once. No job has been started yet.
     with (
         _listen(options.host, options.port) as listener,
         _grpc(serving, options.host, options.grpc_port) as server.end_grpc,
     ):
-        # uvicorn raises the signal that has stopped it once more.
+        # uvicorn raises the signal that has stopped it again at its end.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
         server.run(sockets=[listener])

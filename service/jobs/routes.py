@@ -33,7 +33,7 @@ PATHS = ("/v1/jobs", "/v1/sweeps")
 
 
 class _AnyPath(PathConvertor):
-    """A path whose names may hold line breaks, too."""
+    """A path whose names may also hold line breaks."""
 
     regex = "(?s:.*)"
 
@@ -42,9 +42,9 @@ register_url_convertor("any", _AnyPath())
 
 
 def _refused(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    """How the description of the API names what a call may be refused with."""
+    """Return how the description of the API names the refusals of a call."""
     detail = {"type": "object", "properties": {"detail": {"type": "string"}}}
-    # As `content`: a `model` would be described in the media type of the right answer.
+    # Not as a `model`: FastAPI would give it the media type of the right answer.
     content = {"application/json": {"schema": {**detail, "required": ["detail"]}}}
     return {
         int(status): {"description": status.phrase, "content": content}

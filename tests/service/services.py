@@ -26,7 +26,7 @@ SECONDS = 60  # that an answer may take on a busy machine
 # Long enough to be hit in the middle, again and again.
 CONFIG: dict[str, Any] = {
     "model": "mlp",
-    "epochs": 12,
+    "epochs": 8,
     "batch_size": 4,
     "learning_rate": 3e-4,
     "validation_split": 0.1,
@@ -87,7 +87,8 @@ class _Process(ABC):
 
     def end(self) -> None:
         """Kill it and its trainers if they still run."""
-        if self.process.poll() is None:
+        assert self.process.stderr is not None
+        if not self.process.stderr.closed:  # neither killed nor stopped before
             self.kill()
         for process in psutil.process_iter(["cmdline"]):
             if any(str(self.root) in word for word in process.info["cmdline"] or ()):

@@ -89,7 +89,7 @@ def test_a_body_that_does_not_come(
     status: int,
     reason: str,
 ) -> None:
-    """After its beginning nothing comes any more, or the end of the connection."""
+    """After its beginning nothing more comes, or the connection ends."""
     monkeypatch.setattr(security, "_SECONDS_FOR_A_BODY", 0.2)
     beginning = {"type": "http.request", "body": b"{", "more_body": True}
     messages = [beginning, *([end] if end else [])]

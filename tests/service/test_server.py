@@ -24,7 +24,7 @@ def free_port() -> int:
 def test_nobody_can_connect_before_there_is_an_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the page is made, which takes seconds; when the server runs, they can."""
+    """Not while the page is made, which takes seconds; then they can."""
     port = free_port()
     could_connect = []
 
@@ -44,7 +44,7 @@ def test_nobody_can_connect_before_there_is_an_answer(
 
 
 def test_grpc_ends_before_the_application() -> None:
-    """Which unloads the models that gRPC still uses."""
+    """The application unloads the models, which gRPC still uses."""
     ends = []
     ended = threading.Event()
 

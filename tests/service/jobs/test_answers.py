@@ -7,6 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import Settings
+from service.jobs.store import State, Store
 
 DAMAGED = [
     *("", "{}", "[]", "a,b\n1", "{", "\x00", "[" * 100_000, "epoch,loss\n1,0.5\n"),
@@ -52,3 +53,23 @@ def test_figures_that_are_not_finite_are_null(
         assert row["validation"] == {"loss": None, "accuracy": 0.125}
     scores["loss"] = None
     assert client.get("/v1/jobs/1").json()["result"] == result
+
+
+def test_the_best_of_a_sweep_is_the_most_accurate_that_succeeded(
+    client: TestClient, store: Store
+) -> None:
+    client.post("/v1/jobs", json={"seed": [1, 2, 3, 4]})
+    for number, accuracy in enumerate((0.5, 0.75, 0.25, 1.0), start=1):
+        job = store.get(number)
+        assert job
+        job.directory.mkdir(parents=True)
+        history = f"epoch,val_loss,val_accuracy\n1,0.5,{accuracy}\n"
+        (job.directory / "history.csv").write_text(history)
+        store.start(job, attempts=1, epochs=0)
+    assert client.get("/v1/sweeps/1").json()["best"] is None
+    for number in (1, 2, 3):
+        store.end(number, State.SUCCEEDED)
+    store.end(4, State.FAILED)
+    sweep = client.get("/v1/sweeps/1").json()
+    assert sweep["best"] == 2
+    assert [row["epochs"] for row in sweep["rows"]] == [1, 1, 1, 1]

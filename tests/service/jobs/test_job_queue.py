@@ -1,5 +1,8 @@
 """The queue and the directory that is its own."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from fastapi.testclient import TestClient
 
@@ -25,3 +28,21 @@ def test_a_new_table_does_not_go_on_with_old_runs(settings: Settings) -> None:
         (runs / name).mkdir(parents=True)
     queue = Queue(settings.jobs)
     assert [queue.store.add(TrainConfig(), 0).id for _ in range(2)] == [13, 14]
+
+
+def test_a_state_directory_with_another_file_is_one_line(settings: Settings) -> None:
+    settings.jobs.state_dir.mkdir()
+    (settings.jobs.state_dir / "jobs.sqlite").write_text("no table" * 1000)
+    with pytest.raises(UserError, match="`--state-dir` must hold the jobs of") as error:
+        Queue(settings.jobs)
+    assert f"Received: {settings.jobs.state_dir}: " in str(error.value)
+
+
+def test_a_state_directory_is_made(settings: Settings, tmp_path: Path) -> None:
+    state = tmp_path / "a" / "b"
+    queue = Queue(replace(settings.jobs, state_dir=state))
+    assert queue.store.add(TrainConfig(), 0).id == 1
+    assert (queue.roots.runs, queue.roots.exports, queue.roots.data) == (
+        *(state / "runs", settings.jobs.exports),
+        settings.jobs.data_roots,
+    )

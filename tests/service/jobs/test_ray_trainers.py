@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.service.services import CONFIG, Service, wait_until
-from tests.training.test_job import assert_same_end
+from tests.training.runs import assert_same_end
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
 

@@ -165,3 +165,10 @@ def test_a_table_of_an_earlier_version_is_answered_as_it_was(tmp_path: Path) -> 
     store = client.app.state.queue.store
     assert [job.id for job in store.next(9)] == order
     assert client.post("/v1/jobs", json={}).json()["id"] == 16
+
+
+def test_a_table_that_is_closed_is_not_used(tmp_path: Path) -> None:
+    store = Store(tmp_path / "jobs.sqlite")
+    store.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        store.count(None)

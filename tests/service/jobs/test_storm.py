@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.service.services import CONFIG, Service, wait_until
-from tests.training.test_job import assert_same_end
+from tests.training.runs import assert_same_end
 
 JOBS = int(os.environ.get("STORM_JOBS", "4"))
 KILLS = int(os.environ.get("STORM_KILLS", "8"))

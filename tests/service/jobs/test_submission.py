@@ -1,8 +1,15 @@
 """From the body of `POST /v1/jobs` to configs."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from fastapi.testclient import TestClient
 
+from service.jobs.paths import Roots
+from service.jobs.submission import SubmissionError, configs_of
+from tests.conftest import REPOSITORY
 from training.config import TrainConfig
 
 
@@ -40,6 +47,7 @@ def test_a_config_that_is_not_allowed_is_refused_with_its_field(
     assert answer.status_code == 422
     (complaint,) = answer.json()["detail"]
     assert complaint["loc"] == ["body", field]
+    assert complaint.keys() <= {"type", "loc", "msg", "input"}
     assert message in complaint["msg"]
     assert client.get("/v1/jobs").json()["total"] == 0
 
@@ -116,8 +124,54 @@ def test_no_two_jobs_of_a_sweep_have_one_name(
 
 def test_a_sweep_is_queued_whole_or_not_at_all(client: TestClient) -> None:
     too_many = {"seed": list(range(1001))}
-    # Whose combinations would not fit in any memory.
+    # Their combinations would fit in no memory.
     far_too_many = {f: list(range(500)) for f in sorted(TrainConfig.model_fields)[:9]}
     for body in ({"epochs": [1, 2, 0]}, too_many, far_too_many):
         assert client.post("/v1/jobs", json=body).status_code == 422
     assert client.get("/v1/jobs").json() == {"total": 0, "jobs": []}
+
+
+@pytest.fixture
+def roots(tmp_path: Path) -> Roots:
+    return Roots(tmp_path / "runs", tmp_path / "models", (tmp_path,))
+
+
+def test_all_that_is_wrong_is_told_without_a_web_framework(roots: Roots) -> None:
+    with pytest.raises(SubmissionError) as error:
+        configs_of({"epochs": 0, "colour": "red", "seed": "x"}, roots)
+    fields = [complaint["loc"] for complaint in error.value.complaints]
+    assert sorted(fields) == [("colour",), ("epochs",), ("seed",)]
+    assert "; " in str(error.value)
+    with pytest.raises(SubmissionError, match=r"1000 jobs\. Received: 1001"):
+        configs_of({"seed": list(range(1001))}, roots)
+    with pytest.raises(SubmissionError, match="`archives` must lie in") as error:
+        configs_of({"archives": "/etc"}, roots)
+    assert [each["loc"] for each in error.value.complaints] == [("archives",)]
+    code = (
+        "import sys, service.jobs.submission; "
+        "sys.exit(bool({'fastapi', 'starlette'} & sys.modules.keys()))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+
+
+def test_the_largest_sweep_has_a_thousand_jobs(roots: Roots) -> None:
+    swept, configs = configs_of({"seed": list(range(1000)), "model": "mlp"}, roots)
+    assert swept == ["seed"]
+    assert [config.seed for config in configs] == list(range(1000))
+    assert configs[7].name == "mlp-fashion_mnist-seed-7"
+
+
+def test_one_job_keeps_its_name(roots: Roots) -> None:
+    assert configs_of({"epochs": 2}, roots) == (
+        [],
+        [roots.confine(TrainConfig(epochs=2))],
+    )
+
+
+def test_names_that_would_be_too_long_are_numbered(roots: Roots) -> None:
+    """Those of 100 characters are not."""
+    for length, ends in ((90, "-seed-1"), (95, "-1")):
+        name = "x" * length
+        _, configs = configs_of({"name": name, "seed": [1, 2]}, roots)
+        assert configs[0].name == name[: 100 - 5] + ends
+        assert len({config.name for config in configs}) == 2

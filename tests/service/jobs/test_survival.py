@@ -11,7 +11,7 @@ import pytest
 
 from service.jobs.store import RESUMABLE, State
 from tests.service.services import CONFIG, QueueProcess, wait_until
-from tests.training.test_job import assert_same_end
+from tests.training.runs import assert_same_end
 
 STARTED_AGAIN = "The trainer died; it is started again."
 
