@@ -63,11 +63,12 @@ Keep = Callable[[str], None]
 
 @pytest.fixture(scope="module")
 def service(
-    tmp_path_factory: pytest.TempPathFactory, pictures: Path
+    tmp_path_factory: pytest.TempPathFactory, pictures: Path, few_pictures: Path
 ) -> Iterator[Service]:
     service = Service(
         tmp_path_factory.mktemp("page"),
-        *("--data-root", pictures.parent, "--data-root", MNIST),
+        *("--data-root", pictures.parent, "--data-root", few_pictures.parent),
+        *("--data-root", MNIST),
     ).start()
     yield service
     if service.process.poll() is None:
@@ -113,7 +114,7 @@ def keep(page: Page, request: pytest.FixtureRequest) -> Keep:
 
 
 @pytest.fixture(scope="module")
-def sweep(browser: Browser, service: Service, pictures: Path) -> list[int]:
+def sweep(browser: Browser, service: Service, few_pictures: Path) -> list[int]:
     """Start a sweep by the form; return its jobs when both have succeeded."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(SECONDS * 1000)
@@ -121,7 +122,7 @@ def sweep(browser: Browser, service: Service, pictures: Path) -> list[int]:
     open_form(page)
     choose(page, "#option-model", "mlp")
     page.locator("#option-monitor").get_by_role("checkbox").check()
-    fill(page, dataset=f"folder:{pictures}", epochs=2, batch_size=32, monte_carlo=5)
+    fill(page, dataset=f"folder:{few_pictures}", epochs=2, batch_size=32, monte_carlo=5)
     fill(page, name="pictures")
     choose(page, "#swept", "learning rate")
     page.locator("#values").locator("input, textarea").fill(", ".join(RATES))
@@ -137,13 +138,13 @@ def sweep(browser: Browser, service: Service, pictures: Path) -> list[int]:
 
 
 def test_a_job_of_the_form_has_its_options(
-    sweep: list[int], service: Service, pictures: Path
+    sweep: list[int], service: Service, few_pictures: Path
 ) -> None:
     for job, rate, name in zip(sweep, RATES, NAMES, strict=True):
         assert service.get(str(job))["state"] == "succeeded"
         config = TrainConfig(**service.get(str(job))["config"])
         assert config == TrainConfig(
-            **{"model": "mlp", "dataset": f"folder:{pictures}", "epochs": 2},
+            **{"model": "mlp", "dataset": f"folder:{few_pictures}", "epochs": 2},
             **{"batch_size": 32, "monte_carlo": 5, "monitor": True},
             **{"learning_rate": float(rate), "name": name},
             **{"run_dir": service.root / "state" / "runs"},
@@ -233,12 +234,12 @@ def test_cancelled_and_resumed_while_the_log_grows(
 
 @pytest.mark.usefixtures("sweep")
 def test_a_dropped_image_is_what_the_model_sees(
-    page: Page, service: Service, pictures: Path
+    page: Page, service: Service, few_pictures: Path
 ) -> None:
     page.get_by_role("tab", name="Try").click()
     choose(page, "#model", NAMES[1])
     page.get_by_role("tab", name="Image").click()
-    path = sorted(pictures.rglob("*.png"))[7]
+    path = sorted(few_pictures.rglob("*.png"))[7]
     pixels = np.asarray(Image.open(path))
     page.set_input_files("#picture input[type=file]", path)
     percents = probabilities(page)
