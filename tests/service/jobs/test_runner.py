@@ -228,7 +228,7 @@ def test_a_running_job_is_cancelled_by_stopping_its_trainer(
     wait_until(lambda: state(queue, running) is State.CANCELLED)
     assert trainers.stopped == [running.directory]
     # The slot is free for the next one; the first one can go on after that.
-    wait_until(lambda: state(queue, other) is State.RUNNING)
+    wait_until(lambda: other.directory in trainers.running)
     assert queue.store.requeue(running.id, RESUMABLE)
     trainers.running[other.directory] = End(2)
     wait_until(lambda: state(queue, running) is State.RUNNING)

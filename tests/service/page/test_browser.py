@@ -63,14 +63,16 @@ Keep = Callable[[str], None]
 
 @pytest.fixture(scope="module")
 def service(
-    tmp_path_factory: pytest.TempPathFactory, pictures: Path
+    tmp_path_factory: pytest.TempPathFactory, pictures: Path, few_pictures: Path
 ) -> Iterator[Service]:
     service = Service(
         tmp_path_factory.mktemp("page"),
-        *("--data-root", pictures.parent, "--data-root", MNIST),
+        *("--data-root", pictures.parent, "--data-root", few_pictures.parent),
+        *("--data-root", MNIST),
     ).start()
     yield service
-    service.stop()
+    if service.process.poll() is None:
+        service.stop()
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,7 @@ def keep(page: Page, request: pytest.FixtureRequest) -> Keep:
 
 
 @pytest.fixture(scope="module")
-def sweep(browser: Browser, service: Service, pictures: Path) -> list[int]:
+def sweep(browser: Browser, service: Service, few_pictures: Path) -> list[int]:
     """Start a sweep by the form; return its jobs when both have succeeded."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(SECONDS * 1000)
@@ -120,7 +122,7 @@ def sweep(browser: Browser, service: Service, pictures: Path) -> list[int]:
     open_form(page)
     choose(page, "#option-model", "mlp")
     page.locator("#option-monitor").get_by_role("checkbox").check()
-    fill(page, dataset=f"folder:{pictures}", epochs=2, batch_size=32, monte_carlo=5)
+    fill(page, dataset=f"folder:{few_pictures}", epochs=2, batch_size=32, monte_carlo=5)
     fill(page, name="pictures")
     choose(page, "#swept", "learning rate")
     page.locator("#values").locator("input, textarea").fill(", ".join(RATES))
@@ -136,13 +138,13 @@ def sweep(browser: Browser, service: Service, pictures: Path) -> list[int]:
 
 
 def test_a_job_of_the_form_has_its_options(
-    sweep: list[int], service: Service, pictures: Path
+    sweep: list[int], service: Service, few_pictures: Path
 ) -> None:
     for job, rate, name in zip(sweep, RATES, NAMES, strict=True):
         assert service.get(str(job))["state"] == "succeeded"
         config = TrainConfig(**service.get(str(job))["config"])
         assert config == TrainConfig(
-            **{"model": "mlp", "dataset": f"folder:{pictures}", "epochs": 2},
+            **{"model": "mlp", "dataset": f"folder:{few_pictures}", "epochs": 2},
             **{"batch_size": 32, "monte_carlo": 5, "monitor": True},
             **{"learning_rate": float(rate), "name": name},
             **{"run_dir": service.root / "state" / "runs"},
@@ -232,12 +234,12 @@ def test_cancelled_and_resumed_while_the_log_grows(
 
 @pytest.mark.usefixtures("sweep")
 def test_a_dropped_image_is_what_the_model_sees(
-    page: Page, service: Service, pictures: Path
+    page: Page, service: Service, few_pictures: Path
 ) -> None:
     page.get_by_role("tab", name="Try").click()
     choose(page, "#model", NAMES[1])
     page.get_by_role("tab", name="Image").click()
-    path = sorted(pictures.rglob("*.png"))[7]
+    path = sorted(few_pictures.rglob("*.png"))[7]
     pixels = np.asarray(Image.open(path))
     page.set_input_files("#picture input[type=file]", path)
     percents = probabilities(page)
@@ -377,12 +379,12 @@ class Unasked(Service):
     asked = "/docs"
 
 
-def test_with_a_token_the_page_asks_for_it_and_the_service_can_stop(
+def test_without_jobs_the_page_has_predictions_alone_and_asks_for_a_token(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An open page holds streams, which Gradio's private `app.stop_event` ends."""
     monkeypatch.setenv("KERASNORM_TOKEN", "a secret")
-    service = Unasked(tmp_path).start()
+    (tmp_path / "models").mkdir()
+    service = Unasked(tmp_path, "--serve-only").start()
     page = browser.new_page()
     page.set_default_timeout(SECONDS * 1000)
     try:
@@ -392,25 +394,11 @@ def test_with_a_token_the_page_asks_for_it_and_the_service_can_stop(
         call: Any = {"data": [], "fn_index": 0, "session_hash": "x"}
         assert requests.post(join, json=call, timeout=SECONDS).status_code == 401
         page.goto(service.url)
-        for password, expected in (("wrong", "Incorrect"), ("a secret", "Start a job")):
+        for password, expected in (("wrong", "Incorrect"), ("a secret", "Try")):
             page.get_by_label("username").fill("anyone")
             page.get_by_label("password").fill(password)
             page.get_by_role("button", name="Login").click()
             page.get_by_text(expected).first.wait_for()
-    finally:
-        service.stop()
-        page.close()
-    assert service.process.returncode == 0
-
-
-def test_a_service_without_jobs_has_predictions_alone(
-    browser: Browser, tmp_path: Path
-) -> None:
-    (tmp_path / "models").mkdir()
-    service = Unasked(tmp_path, "--serve-only").start()
-    page = browser.new_page()
-    try:
-        page.goto(service.url)
         page.get_by_role("tab", name="Try").wait_for()
         assert page.get_by_role("tab", name="Jobs").count() == 0
         draw(page, ONE)
@@ -433,3 +421,18 @@ def test_without_gradio_there_is_no_page(
         service.process.terminate()
         _, log = service.process.communicate(timeout=60)
     assert "No page at /: pip install '.[page]' brings it." in log.splitlines()
+
+
+def test_an_open_page_does_not_keep_the_service_from_stopping(
+    browser: Browser, service: Service
+) -> None:
+    """The page holds streams, which Gradio's private `app.stop_event` ends.
+
+    This is the last test, since it ends the service of the others.
+    """
+    page = browser.new_page()
+    page.goto(service.url)
+    page.locator("#start-a-job").wait_for()
+    service.stop()
+    page.close()
+    assert service.process.returncode == 0

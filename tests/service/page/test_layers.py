@@ -28,9 +28,9 @@ def job(config: TrainConfig, directory: Path) -> Job:
 
 
 @pytest.fixture
-def run(pictures: Path, tmp_path: Path) -> Job:
+def run(few_pictures: Path, tmp_path: Path) -> Job:
     """A run as its trainer leaves it, but for the training."""
-    config = TrainConfig(dataset=f"folder:{pictures}", validation_split=0.1)
+    config = TrainConfig(dataset=f"folder:{few_pictures}", validation_split=0.1)
     x = y = keras.Input((28, 28, 1))
     y = keras.layers.Conv2D(4, 3, name="conv")(y)
     y = kerasnorm.KBatchNorm(

@@ -24,11 +24,11 @@ METRICS = Metrics(train=SCORES, validation=SCORES, test=SCORES)
 
 
 @pytest.fixture(scope="module")
-def exports(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+def exports(tmp_path_factory: pytest.TempPathFactory, few_pictures: Path) -> Path:
     """The export of a model of the pictures, as train.py writes it."""
     directory = tmp_path_factory.mktemp("exports")
     config = TrainConfig(
-        dataset=f"folder:{pictures}", export_dir=directory, name="clothes"
+        dataset=f"folder:{few_pictures}", export_dir=directory, name="clothes"
     )
     model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
     model.add(keras.layers.Dense(10))

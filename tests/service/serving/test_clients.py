@@ -97,13 +97,13 @@ def test_a_client_that_offers_http_2_keeps_its_body(client: Client) -> None:
 
 @pytest.fixture(scope="module")
 def service(
-    tmp_path_factory: pytest.TempPathFactory, pictures: Path, models: Path
+    tmp_path_factory: pytest.TempPathFactory, few_pictures: Path, models: Path
 ) -> Iterator[Service]:
     """Start a service with a model that computes as long as it is told."""
     pytest.importorskip("tensorflow_serving", reason="no extra `grpc`")
     root = tmp_path_factory.mktemp("service")
     shutil.copytree(models / "troubles", root / "models" / "troubles")
-    options = ("--data-root", pictures.parent, "--grpc-port", GRPC_PORT)
+    options = ("--data-root", few_pictures.parent, "--grpc-port", GRPC_PORT)
     service = Service(root, *options).start()
     yield service
     if service.process.poll() is None:
@@ -134,12 +134,12 @@ def grpc_request(model: str, signature: str, **inputs: np.ndarray) -> Any:
 def test_a_job_is_trained_and_asked_by_every_client(
     service: Service,
     predict: Any,
-    pictures: Path,
+    few_pictures: Path,
     fashion_mnist: Callable[[str], tuple[np.ndarray, np.ndarray]],
 ) -> None:
     """gRPC is asked as by tensorflow_serving/example/resnet_client_grpc.py."""
     config = {"model": "mlp", "epochs": 1, "batch_size": 32, "name": "resnet"}
-    job = service.submit(config | {"dataset": f"folder:{pictures}"})
+    job = service.submit(config | {"dataset": f"folder:{few_pictures}"})
     service.wait_for(job, "succeeded")
     rest = Client(service.port)
     wait_until(lambda: rest.status("resnet") == {1: "AVAILABLE"})
