@@ -1,4 +1,4 @@
-"""Argument checks with one form of message: argument, domain, received, what to do."""
+"""Checks of arguments. A message has the argument, its domain, the value, advice."""
 
 import math
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ def check_real(
     maximum: float = math.inf,
     advice: str = "",
 ) -> float:
-    """Return `value` as a float, or refuse what is no number in the closed range."""
+    """Return `value` as a float; refuse what is no number in the closed range."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(message(argument, domain, value, advice))
     number = float(value)
@@ -115,7 +115,7 @@ def check_positive_integer(argument: str, value: Any) -> int:
 
 
 def check_synchronized(synchronized: Any) -> bool:
-    """Return whether replicas normalize together, which only TensorFlow's can."""
+    """Return whether replicas normalize together; refuse it but on TensorFlow."""
     if synchronized and keras.backend.backend() != "tensorflow":
         raise ValueError(
             message(
@@ -176,14 +176,14 @@ def check_axes_fit(
 
 
 def check_dtype(inputs: Any, kinds: tuple[str, ...]) -> None:
-    """Refuse inputs whose dtype is of none of `kinds`, `"float"` or `"int"`."""
+    """Refuse inputs of a dtype that is of none of `kinds`: `"float"`, `"int"`."""
     dtype = keras.backend.standardize_dtype(inputs.dtype)
     if not any(kind in dtype for kind in kinds):
         raise TypeError(message("inputs", f"of a {' or '.join(kinds)} dtype", dtype))
 
 
 def broadcasts(shape: Iterable[int | None], to: Iterable[int | None]) -> bool:
-    """Whether a tensor of `shape` broadcasts to `to`; `None` is any size."""
+    """Return whether a tensor of `shape` broadcasts to `to`; `None` is any size."""
     shape, to = tuple(shape), tuple(to)
     sizes = zip(reversed(shape), reversed(to), strict=False)
     return len(shape) <= len(to) and all(

@@ -44,7 +44,7 @@ def widen(x: Tensor) -> Tensor:
 
 
 def widened(dtype: Any) -> str:
-    """The dtype that `widen` gives: float64 or float32."""
+    """Return the dtype that `widen` gives: float64 or float32."""
     # keras.backend.result_type makes float32 of float64 on JAX and PyTorch.
     return "float64" if standardize_dtype(dtype) == "float64" else "float32"
 
@@ -52,7 +52,7 @@ def widened(dtype: Any) -> str:
 def count_samples(
     x: Tensor, axes: tuple[int, ...], mask: Tensor | None = None
 ) -> Tensor:
-    """m, the number of valid samples in the reduced `axes`: see `moments`."""
+    """Return m, the number of valid samples in the reduced `axes`: see `moments`."""
     x = widen(x)
     if mask is None:
         return ops.cast(math.prod(ops.shape(x)[axis] for axis in axes), x.dtype)
@@ -61,13 +61,13 @@ def count_samples(
 
 
 def moments(x: Tensor, axes: tuple[int, ...], mask: Tensor | None = None) -> Moments:
-    """Mini-batch mean and variance: BN, Alg. 1, lines 1 and 2.
+    """Return the mean and the variance of the mini-batch: BN, Alg. 1, lines 1 and 2.
 
-    Two passes, so that a large mean costs no digits of the variance: the mean first,
-    then the mean square of the deviations from it. The mean of the deviations, 0 but
-    for the rounding of a long sum, corrects the mean in between (Chan, Golub &
-    LeVeque 1983, "Algorithms for computing the sample variance", eq. 1.7). Where
-    `axes` hold no valid sample the count, the mean and the variance are 0.
+    There are two passes, so that a large mean costs the variance no digits: first the
+    mean, then the mean square of the deviations from it. In between the mean of the
+    deviations corrects the mean. It is 0 but for the rounding of a long sum (Chan,
+    Golub & LeVeque 1983, "Algorithms for computing the sample variance", eq. 1.7).
+    Where `axes` hold no valid sample the count, the mean and the variance are 0.
 
     Args:
         x: Tensor.
@@ -93,7 +93,7 @@ def moments(x: Tensor, axes: tuple[int, ...], mask: Tensor | None = None) -> Mom
 
 
 def merge_moments(first: Moments, second: Moments) -> Moments:
-    """Moments of two sets of samples from the moments of each.
+    """Return the moments of two sets of samples together, from the moments of each.
 
     Chan, Golub & LeVeque 1979, "Updating formulae and a pairwise algorithm for
     computing sample variances", eq. 2.1, with M2 = count * variance. Stable, unlike
@@ -113,11 +113,11 @@ def merge_moments(first: Moments, second: Moments) -> Moments:
 
 
 def pool_moments(parts: Moments) -> Moments:
-    """Moments of all samples from those of several sets, stacked along the first axis.
+    """Return the moments of all samples, from those of several sets.
 
-    `merge_moments` for any number of sets: with the shares count_i / count,
-    mean = sum(share_i * mean_i), corrected as in `moments`, and
-    variance = sum(share_i * (variance_i + (mean_i - mean)^2)). Counts may be 0.
+    It is `merge_moments` for any number of sets, stacked along the first axis. With
+    share_i = count_i / count, mean = sum(share_i * mean_i), corrected as in `moments`,
+    and variance = sum(share_i * (variance_i + (mean_i - mean)^2)). Counts may be 0.
     """
     count = ops.sum(parts.count, 0)
     share = parts.count / ops.maximum(count, 1)
@@ -133,7 +133,7 @@ def ghost_batches(
     """Split the first axis into ghost batches: Hoffer et al. 2017, Alg. 1.
 
     Hoffer, Hubara & Soudry 2017, "Train longer, generalize better",
-    arXiv:1705.08741. The last ghost batch may have fewer samples.
+    arXiv:1705.08741. The last ghost batch may have fewer samples than the others.
 
     Args:
         x: Tensor of shape (samples, ...).
@@ -141,8 +141,8 @@ def ghost_batches(
         mask: Boolean tensor of `x`'s rank that broadcasts to `x`.
 
     Returns:
-        `x` as (ghost batches, size, ...), filled up with 0, and a mask of that rank
-        that leaves the filling out.
+        `x` as (ghost batches, size, ...), the last one filled up with 0, and a mask of
+        that rank that leaves the filling out.
     """
     shape = ops.shape(x)
     samples, rank = shape[0], len(shape)
@@ -160,9 +160,9 @@ def ghost_batches(
 
 
 def unbiased_variance(count: Tensor, variance: Tensor) -> Tensor:
-    """Bessel's correction, m / (m - 1) * variance: BN, Alg. 2, line 10.
+    """Return m / (m - 1) * variance, Bessel's correction: BN, Alg. 2, line 10.
 
-    0 where there are fewer than two samples, since nothing can be estimated there.
+    It is 0 where there are fewer than two samples: nothing can be estimated there.
     """
     return ops.where(count > 1, variance * count / ops.maximum(count - 1, 1), 0)
 
@@ -178,7 +178,7 @@ def normalize(
     """Normalize, scale and shift: BN, Alg. 1, lines 3 and 4.
 
     y = gamma * (x - mean) / sqrt(variance + epsilon) + beta. The mean is subtracted
-    first: folding it into the shift would lose the digits that x and mean share.
+    first. As a part of the shift it would cost the digits that x and the mean share.
 
     Args:
         x: Tensor.
@@ -204,7 +204,7 @@ def normalize_with(
     beta: Tensor | None,
     epsilon: float,
 ) -> Tensor:
-    """`normalize`, for statistics and parameters of the shape of the kept axes.
+    """Apply `normalize` to statistics and parameters of the shape of the kept axes.
 
     Returns:
         A tensor of `x`'s shape and dtype.
@@ -225,7 +225,7 @@ def normalize_batch(
     epsilon: float,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Moments]:
-    """BN, Alg. 1, whole: normalize `x` by its own `moments` over `axes`.
+    """Normalize `x` by its own `moments` over `axes`: BN, Alg. 1, whole.
 
     Returns:
         A tensor of `x`'s shape and dtype, and the moments.
@@ -236,7 +236,7 @@ def normalize_batch(
 
 
 def exponential_average(moving: Tensor, batch: Tensor, momentum: float) -> Tensor:
-    """Exponential moving average with weight `momentum` on the old value: BN, 3.1."""
+    """Return the moving average in which the old value weighs `momentum`: BN, 3.1."""
     return moving * momentum + batch * (1.0 - momentum)
 
 
@@ -247,11 +247,11 @@ def debiased_average(
     batch_weight: Tensor,
     momentum: float,
 ) -> tuple[Tensor, Tensor]:
-    """Exponential average weighted by samples, free of its initial value.
+    """Return the exponential average weighted by samples, free of its initial value.
 
-    With W_t = momentum * W_{t-1} + (1 - momentum) * w_t and W_0 = 0, the average is
-    the sum of all batches, each weighted by its samples w and by its age, over the
-    sum of those weights (Kingma & Ba 2015, arXiv:1412.6980, section 3, for w = 1).
+    It is the sum of all batches over the sum of their weights. A batch is weighted by
+    its samples w and by its age: W_t = momentum * W_{t-1} + (1 - momentum) * w_t and
+    W_0 = 0 (Kingma & Ba 2015, arXiv:1412.6980, section 3, for w = 1).
 
     Returns:
         The new average and the new weight W_t.
@@ -263,7 +263,7 @@ def debiased_average(
 def cumulative_average(
     moving: Tensor, weight: Tensor, batch: Tensor, batch_weight: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Average over all batches, each weighted by its samples.
+    """Return the average over all batches, each weighted by its samples.
 
     For batches of one size it is E_B of BN, Alg. 2, line 10. A batch of weight 0
     changes nothing.
@@ -285,7 +285,7 @@ def renorm_correction(
     rmax: float | Tensor | None = None,
     dmax: float | Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """r and d of batch renormalization: Ioffe 2017, Alg. 1.
+    """Return r and d of batch renormalization: Ioffe 2017, Alg. 1.
 
     r = clip(stddev / renorm_stddev, rmin, rmax) and
     d = clip((mean - renorm_mean) / renorm_stddev, -dmax, dmax); the layer's output
@@ -303,14 +303,14 @@ def renorm_correction(
 
 
 def drop_threshold(rate: float | Tensor) -> int | Tensor:
-    """The 16-bit integers below it drop a unit: round(rate * 2**16)."""
+    """Return round(rate * 2**16): a 16-bit integer below it drops its unit."""
     if isinstance(rate, (int, float)):
         return round(rate * 2**MASK_BITS)
     return ops.cast(ops.round(ops.cast(rate, "float32") * 2**MASK_BITS), "int32")
 
 
 def keep_fraction(rate: float | Tensor) -> float | Tensor:
-    """The exact probability that `keep_mask` keeps a unit: SRV's p.
+    """Return the exact probability that `keep_mask` keeps a unit: SRV's p.
 
     It differs from 1 - `rate` by at most 2**-17 = 7.6e-6.
     """
@@ -321,11 +321,10 @@ def keep_fraction(rate: float | Tensor) -> float | Tensor:
 
 
 def random_words(positions: Tensor, seed: Tensor) -> Tensor:
-    """A random 32-bit word, as int32, for each position: a hash of (seed, position).
+    """Return a random 32-bit word, as int32, for each position.
 
-    A counter-based generator: a word depends on the seed and on its position alone,
-    so every backend and every execution mode gives the same. In arithmetic modulo
-    2**32
+    The word is a hash of the seed and the position and depends on nothing else. So
+    every backend and every execution mode gives the same. In arithmetic modulo 2**32
 
         a = mix(seed[0] + 0x9e3779b9),  key_0 = mix(a ^ seed[1])
         b = mix(seed[0] ^ 0x85ebca6b),  key_1 = mix(b + seed[1])
@@ -349,7 +348,7 @@ def random_words(positions: Tensor, seed: Tensor) -> Tensor:
 def keep_mask(
     shape: tuple[int | Tensor, ...], rate: float | Tensor, seed: Tensor
 ) -> Tensor:
-    """r_j ~ Bernoulli(p) with p = `keep_fraction(rate)`: SRV, section 4.
+    """Draw r_j ~ Bernoulli(p) with p = `keep_fraction(rate)`: SRV, section 4.
 
     Integers decide, not floats: a unit is kept if its 16-bit draw is at least
     `drop_threshold(rate)`, so the rate is exact in every dtype. Units 2i and 2i + 1
@@ -366,17 +365,17 @@ def keep_mask(
 
 
 def thin(x: Tensor, mask: Tensor) -> Tensor:
-    """The paper's own form in training, y = r * x: SRV, section 4."""
+    """Return y = r * x, the paper's own form in training: SRV, section 4."""
     return ops.where(mask, x, ops.zeros_like(x))
 
 
 def scale_by_keep_fraction(x: Tensor, rate: float | Tensor) -> Tensor:
-    """The paper's own form at inference, y = p * x: SRV, section 4 (W_test = p W)."""
+    """Return y = p * x, its form at inference: SRV, section 4 (W_test = p W)."""
     return ops.cast(widen(x) * _in_dtype_of(widen(x), keep_fraction(rate)), x.dtype)
 
 
 def inverted_dropout(x: Tensor, mask: Tensor, rate: float | Tensor) -> Tensor:
-    """Dropout scaled in training, y = r * x / p: SRV, section 10, last paragraph.
+    """Return y = r * x / p, scaled in training: SRV, section 10, last paragraph.
 
     E[y] = x exactly, since p is the exact fraction. At `rate` 1 all is dropped.
     """
@@ -388,13 +387,13 @@ def inverted_dropout(x: Tensor, mask: Tensor, rate: float | Tensor) -> Tensor:
 def gaussian_noise(
     shape: tuple[int | Tensor, ...], rate: float | Tensor, seed: Tensor
 ) -> Tensor:
-    """Multiplicative noise r ~ N(1, rate / (1 - rate)): SRV, section 10.
+    """Draw multiplicative noise r ~ N(1, rate / (1 - rate)): SRV, section 10.
 
-    It has the mean and the variance of inverted dropout's r / p. Normal deviates by
-    Box & Muller 1958 from two words of `random_words` each, 24 bits of either used.
+    It has the mean and the variance of inverted dropout's r / p. Each normal deviate is
+    made of 24 bits of each of two words of `random_words` (Box & Muller 1958).
 
     Returns:
-        Float32 tensor of shape `shape`, to be multiplied with the activations.
+        Float32 tensor of shape `shape`, to multiply the activations with.
     """
     unit = ops.arange(math.prod(shape), dtype="int32")
     radius = ops.sqrt(-2 * ops.log(uniform(random_words(2 * unit, seed))))
@@ -410,9 +409,9 @@ def dropout(
     seed: Tensor,
     noise_shape: Shape | None = None,
 ) -> Tensor:
-    """`inverted_dropout` with a mask drawn from `seed`.
+    """Apply `inverted_dropout` with a mask drawn from `seed`.
 
-    The mask has the shape of `x`, or `noise_shape`, in which `None` is `x`'s size.
+    The mask has the shape of `x`, or `noise_shape`, where `None` stands for `x`'s size.
     """
     mask = keep_mask(_concrete(noise_shape, x), rate, seed)
     return inverted_dropout(x, mask, rate)
@@ -424,12 +423,12 @@ def thinning(
     seed: Tensor,
     noise_shape: Shape | None = None,
 ) -> Tensor:
-    """`thin` with a mask drawn from `seed`, shaped as in `dropout`."""
+    """Apply `thin` with a mask drawn from `seed`, shaped as in `dropout`."""
     return thin(x, keep_mask(_concrete(noise_shape, x), rate, seed))
 
 
 def gaussian_dropout(x: Tensor, rate: float | Tensor, seed: Tensor) -> Tensor:
-    """y = r * x with r from `gaussian_noise`: SRV, section 10."""
+    """Return y = r * x with r from `gaussian_noise`: SRV, section 10."""
     noise = gaussian_noise(ops.shape(x), rate, seed)
     return ops.cast(widen(x) * _in_dtype_of(widen(x), noise), x.dtype)
 

@@ -14,7 +14,7 @@ REGISTRY: dict[str, Callable[..., keras.Model]] = {"cnn": cnn, "mlp": mlp}
 def build(
     name: str, input_shape: tuple[int, int, int], num_classes: int, **options: Any
 ) -> keras.Model:
-    """Builds a model of the registry.
+    """Build a model of the registry.
 
     Args:
         name: A key of `REGISTRY`.

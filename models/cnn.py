@@ -28,15 +28,15 @@ def cnn(
     max_norm: float | None = None,
     scale: float = PIXEL_SCALE,
 ) -> keras.Model:
-    """Stages of two 3x3 convolutions and a pooling, then a hidden layer.
+    """Build a network of stages and a hidden layer.
 
-    Each stage halves the image and doubles the width, until at most 8x8 positions
-    are left; there is at least one. The very first convolution has half the width.
+    A stage is two 3x3 convolutions and a pooling. It halves the image and doubles the
+    width. There is at least one, and as many as leave at most 8x8 positions. The very
+    first convolution has half the width of its stage.
 
-    Dropout stands after the last normalization: in front of one it would make the
-    variance seen in training another one than at inference (Li et al., arXiv
-    1801.05134). Without normalization it also follows every pooling, at half the
-    rate.
+    Dropout stands after the last normalization. In front of one it would make the
+    variance in training differ from that at inference (Li et al., arXiv 1801.05134).
+    Without normalization it also follows every pooling, at half the rate.
 
     Args:
         input_shape: Height, width and channels of the images.

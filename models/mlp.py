@@ -26,13 +26,12 @@ def mlp(
     max_norm: float | None = None,
     scale: float = PIXEL_SCALE,
 ) -> keras.Model:
-    """A multilayer perceptron with batch normalization and dropout.
+    """Build a multilayer perceptron with batch normalization and dropout.
 
-    With normalization, dropout stands after the last normalized layer only: in
-    front of a normalization it would make the variance seen in training another
-    one than at inference (Li et al., arXiv 1801.05134). Without normalization it
-    stands where Srivastava et al. (2014) put it: after the input and after every
-    hidden layer.
+    With normalization, dropout stands after the last normalized layer only. In front
+    of a normalization it would make the variance in training differ from that at
+    inference (Li et al., arXiv 1801.05134). Without normalization it stands where
+    Srivastava et al. (2014) put it: after the input and after every hidden layer.
 
     Args:
         input_shape: Height, width and channels of the images.

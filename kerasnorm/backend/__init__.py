@@ -1,7 +1,7 @@
-"""The functions that decide the speed, and replicas, for the backend of Keras.
+"""The functions that decide the speed, and what replicas share, for Keras's backend.
 
 Each backend has the same functions. It takes those that it does not make faster from
-`kerasnorm.functional`. Only the chosen backend is imported.
+`kerasnorm.functional`. Only the backend that Keras uses is imported.
 """
 
 import keras

@@ -7,9 +7,10 @@ from kerasnorm.functional import Tensor
 
 
 def align_mask(mask: Tensor | None, x: Tensor, axis: int) -> Tensor | None:
-    """Give a mask the rank of `x`: by Keras's rule, else by the layer's `axis`.
+    """Give a mask the rank of `x`.
 
-    Keras's masks lack the last axis of the inputs.
+    A mask lacks the last axis of the inputs, as Keras's masks do. Where that does not
+    fit it lacks `axis`, the layer's.
     """
     if mask is None:
         return None
@@ -19,7 +20,7 @@ def align_mask(mask: Tensor | None, x: Tensor, axis: int) -> Tensor | None:
             return mask
     elif len(mask.shape) == len(x.shape) - 1:
         last = len(x.shape) - 1
-        # A size that is not known yet is no reason to read it as Keras does.
+        # A size of the mask that tracing does not know is not taken for a fit.
         is_keras_mask = axis == last or mask.shape[axis] == x.shape[axis]
         for missing in (last, axis) if is_keras_mask else (axis,):
             shape = (*mask.shape[:missing], 1, *mask.shape[missing:])

@@ -1,7 +1,7 @@
 """How the moving statistics of batch normalization follow the batches.
 
-`follow` takes in a batch after those before it. `restart` forgets those: it leaves what
-a batch alone would have left. Neither changes an index where the batch has no sample.
+`follow` takes in one more batch. `restart` forgets all batches before, and leaves what
+this batch alone would have left. Neither changes an index without a sample.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ class Moving(ABC):
 
     @abstractmethod
     def restart(self, batch: Tensor, samples: Tensor) -> None:
-        """Take the statistic of a batch in the place of the average."""
+        """Replace the average by the statistic of a batch."""
 
 
 @dataclasses.dataclass
@@ -32,7 +32,7 @@ class MovingAverage(Moving):
 
     Args:
         value: The variable that holds the average.
-        weight: The variable that holds the samples behind it; where `is_weighted`.
+        weight: The variable that holds the samples behind it; if `is_weighted`.
         momentum: Weight of the old value.
     """
 
@@ -47,7 +47,7 @@ class MovingAverage(Moving):
 
 
 class Exponential(MovingAverage):
-    """`functional.exponential_average`: every batch counts the same, as in Keras."""
+    """`functional.exponential_average`: all batches count alike, as in Keras."""
 
     is_weighted = False
 
@@ -57,7 +57,7 @@ class Exponential(MovingAverage):
         assign_where(samples > 0, self.value, average)
 
     def restart(self, batch: Tensor, samples: Tensor) -> None:
-        """Take the statistic of a batch in the place of the average."""
+        """Replace the average by the statistic of a batch."""
         assign_where(samples > 0, self.value, batch)
 
 
@@ -72,7 +72,7 @@ class Debiased(MovingAverage):
         self._assign(samples, average, weight)
 
     def restart(self, batch: Tensor, samples: Tensor) -> None:
-        """Take the statistic of a batch in the place of the average."""
+        """Replace the average by the statistic of a batch."""
         self._assign(samples, batch, (1.0 - self.momentum) * samples)
 
 
@@ -87,7 +87,7 @@ class Cumulative(MovingAverage):
         self._assign(samples, average, weight)
 
     def restart(self, batch: Tensor, samples: Tensor) -> None:
-        """Take the statistic of a batch in the place of the average."""
+        """Replace the average by the statistic of a batch."""
         self._assign(samples, batch, samples)
 
 
@@ -112,7 +112,7 @@ class SquaredStddev(Moving):
         assign_where(samples > 0, self.value, variance)
 
     def restart(self, batch: Tensor, samples: Tensor) -> None:
-        """Take the variance of a batch in the place of the average."""
+        """Replace the average by the variance of a batch."""
         self.stddev.restart(ops.sqrt(batch + self.epsilon), samples)
         assign_where(samples > 0, self.value, batch)
 

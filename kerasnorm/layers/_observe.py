@@ -16,7 +16,7 @@ def batch_norms(model: keras.Model) -> list[KBatchNorm]:
 
 @contextlib.contextmanager
 def observed(observers: Mapping[KBatchNorm, Observer]) -> Iterator[None]:
-    """In here each layer tells its observer its inputs, outputs and mask."""
+    """Let each layer call its observer with inputs, outputs and mask in the block."""
     try:
         for norm, observer in observers.items():
             norm.observer = observer

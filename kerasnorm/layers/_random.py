@@ -47,10 +47,10 @@ class NoiseSource(Protocol):
 class RandomLayer(keras.layers.Layer):
     """A layer with a `rate` that draws noise in training.
 
-    Its random state, `seed_generator.state`, holds the seed and the number of draws.
-    As with Keras's layers it belongs to `variables`, not to `weights`; unlike there
-    it is saved by `.keras`, `.weights.h5` and `tf.train.Checkpoint`, so that a resumed
-    run draws what the uninterrupted run would have drawn.
+    Its random state, `seed_generator.state`, holds the seed and the number of draws. It
+    belongs to `variables`, not to `weights`, as in Keras's layers. Unlike theirs it is
+    saved by `.keras`, `.weights.h5` and `tf.train.Checkpoint`: a resumed run draws what
+    the uninterrupted run would have drawn.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class RandomLayer(keras.layers.Layer):
         self._rate = rate
 
     def build(self, input_shape: Shape) -> None:
-        """Create the count of training steps, where `rate` is a schedule."""
+        """Create the count of training steps, if `rate` is a schedule."""
         if is_schedule(self.rate):
             self.steps_seen = add_step_count(self)
 
@@ -115,9 +115,9 @@ class RandomLayer(keras.layers.Layer):
         store["seed_state"] = self.seed_generator.state
 
     def load_own_variables(self, store: Any) -> None:
-        """Load the weights and, where there is one, the random state.
+        """Load the weights, and the random state if the file has one.
 
-        Files saved with the built-in layers have none.
+        A file of the built-in layers has none.
         """
         saved = {key: store[key] for key in store.keys()}  # noqa: SIM118
         seed_state = saved.pop("seed_state", None)
@@ -128,32 +128,33 @@ class RandomLayer(keras.layers.Layer):
     def _trackable_children(
         self, save_type: str = "checkpoint", **kwargs: Any
     ) -> dict[str, Any]:
-        """What `tf.train.Checkpoint` saves: the random state too.
+        """Return what `tf.train.Checkpoint` saves: the random state too.
 
-        TensorFlow asks for it. A SeedGenerator is not trackable; its variable is.
+        TensorFlow calls this, and has no public way to add a child. A SeedGenerator is
+        not trackable; its variable is.
         """
         children = super()._trackable_children(save_type, **kwargs)
         return {**children, "seed_state": self.seed_generator.state}
 
     def _is_random(self, training: Any) -> Any:
-        """Whether noise is drawn; a tensor where `training` is one and decides."""
+        """Return whether to draw noise; a tensor if `training` is one and decides."""
         if is_schedule(self.rate) or self.rate > 0:
             return True if self.monte_carlo else training
         return False
 
     def _seed(self) -> Tensor:
-        """The seed of the next draw, on each replica its own."""
+        """Return the seed of the next draw, which is this replica's own."""
         return backend.replica_seed(self.seed_generator.next())
 
     def _source(self, training: Any) -> NoiseSource:
         """Return where the noise comes from: the backend in training, to be fast.
 
-        Noise at inference must run wherever an exported model does, with XLA or not.
+        Noise at inference must run wherever an exported model runs, also without XLA.
         """
         return backend if ops.is_tensor(training) or training else functional
 
     def current_rate(self) -> float | Tensor:
-        """The rate at this step; a schedule's is clipped to the domain of `rate`."""
+        """Return the rate at this step; clip a schedule's to the domain of `rate`."""
         if not is_schedule(self.rate):
             return self.rate
         maximum = 1.0 - 2.0**-MASK_BITS if self._rate_below_one else 1.0
@@ -166,7 +167,7 @@ class RandomLayer(keras.layers.Layer):
 
 @contextlib.contextmanager
 def monte_carlo_is(value: bool, layers: Iterable[RandomLayer]) -> Iterator[None]:
-    """In here the layers have `monte_carlo` set so."""
+    """Set `monte_carlo` of the layers in the block, then put it back."""
     kept = [(layer, layer.monte_carlo) for layer in layers]
     try:
         for layer, _ in kept:
@@ -178,9 +179,9 @@ def monte_carlo_is(value: bool, layers: Iterable[RandomLayer]) -> Iterator[None]
 
 
 def _state_of(seed: int | None) -> int | None:
-    """The seed as the state holds it: the draws depend on the low 32 bits alone.
+    """Return the low 32 bits of a seed, on which the draws depend, for the state.
 
-    Keras's state is an int64 on TensorFlow, a uint32 on JAX, an int32 on PyTorch, and
+    Keras's state is an int64 on TensorFlow, a uint32 on JAX and an int32 on PyTorch. It
     refuses what does not fit.
     """
     if seed is None:

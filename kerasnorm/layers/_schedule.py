@@ -1,4 +1,4 @@
-"""Arguments that are numbers, or schedules of the count of training steps."""
+"""Arguments that are numbers or schedules. A schedule takes the training steps seen."""
 
 from typing import Any, TypeGuard
 
@@ -7,7 +7,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 
 def is_schedule(value: Any) -> TypeGuard[LearningRateSchedule]:
-    """Whether `value` is to be called with the count of training steps."""
+    """Return whether `value` is to be called with the count of training steps."""
     return isinstance(value, LearningRateSchedule)
 
 
@@ -24,7 +24,7 @@ def deserialize_schedule(value: Any) -> Any:
 
 
 def add_step_count(layer: keras.layers.Layer) -> Any:
-    """Add the weight that counts the training steps which `layer` has seen."""
+    """Add the weight that counts the training steps that `layer` has seen."""
     return layer.add_weight(
         shape=(),
         name="steps_seen",

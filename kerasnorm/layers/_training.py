@@ -13,7 +13,7 @@ def if_training(
 ) -> Tensor:
     """Return `yes()` in training and `no()` at inference.
 
-    A tensor decides when the layer runs, anything else when it is traced.
+    A tensor decides when the layer runs; a Python value decides when it is traced.
     """
     if ops.is_tensor(training):
         return ops.cond(ops.cast(training, "bool"), yes, no)

@@ -27,14 +27,14 @@ from kerasnorm.layers._schedule import (
 from kerasnorm.layers._training import if_training
 
 Observer = Callable[[Tensor, Tensor, Tensor | None], None]
-"""Called with inputs, outputs and mask, for what looks into whole models."""
+"""Called with a layer's inputs, outputs and mask, to look into whole models."""
 
 
 @keras.saving.register_keras_serializable(package="kerasnorm")
 class KBatchNorm(keras.layers.Layer):
-    """Normalizes its inputs over the mini-batch in training.
+    """Normalize the inputs over the mini-batch in training.
 
-    For every index of `axis` over all m other elements (Ioffe & Szegedy 2015):
+    Each index of `axis` is normalized over its m elements (Ioffe & Szegedy 2015):
 
     - in training (Alg. 1): mean = sum(x) / m, variance = sum((x - mean)^2) / m and
       y = gamma * (x - mean) / sqrt(variance + epsilon) + beta;
@@ -44,12 +44,12 @@ class KBatchNorm(keras.layers.Layer):
     The arguments up to `synchronized` are those of
     `keras.layers.BatchNormalization`, at the same places, with the same defaults and
     numbers. A frozen layer (`trainable = False`) normalizes as at inference and
-    updates nothing; as everywhere in Keras, a function traced before keeps the state
-    that it was traced with until `compile` is called again.
+    updates nothing. As everywhere in Keras, a function that is traced already goes on
+    as before until `compile` is called again.
 
     Args:
-        axis: Integer or tuple of integers, the axes that keep statistics of their
-            own, in most cases the features. Defaults to -1.
+        axis: Integer or tuple of integers: the axes whose indices have statistics of
+            their own, mostly the features. Defaults to -1.
         momentum: Weight of the old value in the moving averages, in [0, 1]. PyTorch's
             `momentum` is 1 minus this one. Defaults to 0.99.
         epsilon: Added to the variance, not negative. Defaults to 1e-3.
@@ -64,38 +64,39 @@ class KBatchNorm(keras.layers.Layer):
         renorm_clipping: Dictionary with any of `"rmax"`, `"rmin"`, `"dmax"`, the
             bounds of r and d: floats or
             `keras.optimizers.schedules.LearningRateSchedule`s called with the count
-            of training steps seen. The paper's lower bound is rmin = 1 / rmax; it
-            starts with all of r 1 and d 0, which is batch normalization, and relaxes
-            rmax to 3 and dmax to 5. Defaults to no bounds, as Keras.
+            of training steps seen. The paper's lower bound is rmin = 1 / rmax. The
+            paper starts with r = 1 and d = 0, which is batch normalization, and relaxes
+            rmax to 3 and dmax to 5. Defaults to no bounds, as in Keras.
         renorm_momentum: `momentum` of the averages that r and d refer to. Defaults
             to 0.99.
         synchronized: Whether the replicas of a `tf.distribute` strategy normalize
             their batches as one. The moving statistics are those of all replicas
             either way. Defaults to `False`.
         moving_average: How `moving_mean` and `moving_variance` follow the batches.
-            `"exponential"` (default): as Keras; starts from the initial 0 and 1, and
-            every batch counts the same. `"debiased"`: exponential in age, weighted by
-            samples, free of the initial values. `"cumulative"`: all batches however
-            old, weighted by samples: the average of Alg. 2.
+            `"exponential"` (default): as in Keras. It starts from the initial 0 and 1,
+            and every batch counts the same. `"debiased"`: a batch counts by its samples
+            and less with its age, the initial values do not count.
+            `"cumulative"`: a batch counts by its samples, however old it is: the
+            average of Alg. 2.
         bessel_correction: Whether `moving_variance` averages m / (m - 1) times the
-            batch's variance, as in Alg. 2, line 10. Defaults to `False`, as Keras.
-        virtual_batch_size: Samples in a ghost batch (Hoffer et al. 2017): in training
-            every so many consecutive samples, at the end of the batch perhaps fewer,
-            are normalized on their own. The moving statistics follow the whole
-            batch. Ghost batches are never shared by replicas. Defaults to `None`,
-            the whole batch.
+            batch's variance, as in Alg. 2, line 10. Defaults to `False`, as in Keras.
+        virtual_batch_size: Samples in a ghost batch (Hoffer et al. 2017). In training
+            the batch is split into ghost batches, the last of which may be smaller, and
+            each is normalized on its own. The moving statistics follow the whole
+            batch. A ghost batch never spans replicas. Defaults to `None`, the whole
+            batch.
         **kwargs: `name`, `dtype` and other arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: Tensor of rank 1 or more.
-        training: Whether to use and learn the batch's statistics; a boolean, or a
-            boolean tensor on the TensorFlow backend, though not on several replicas,
+        training: Whether to use and learn the batch's statistics. A boolean; on the
+            TensorFlow backend also a boolean tensor, but not with several replicas,
             which cannot wait for each other in a branch. `fit` gives `True`,
             `predict` `False`.
-        mask: Boolean tensor, `True` where a sample counts for the statistics. Of the
-            inputs' shape without the last axis, as Keras's masks are; or without the
-            normalized axis, where only that fits; or of the inputs' rank, broadcast.
-            All positions are normalized, whether they count or not.
+        mask: Boolean tensor, `True` where a sample counts for the statistics. It has
+            the inputs' shape without the last axis, as Keras's masks have; or without
+            the normalized axis, if only that fits; or it has the inputs' rank and is
+            broadcast. All positions are normalized, whether they count or not.
 
     Input shape: Any, with fixed sizes at `axis`.
 
@@ -103,16 +104,16 @@ class KBatchNorm(keras.layers.Layer):
 
     Weights (of the shape of `axis`, float32 whatever the policy, or float64 under a
     float64 policy):
-        gamma, beta: Trainable; where `scale`, `center`.
+        gamma, beta: Trainable; if `scale`, if `center`.
         moving_mean, moving_variance: Not trainable; updated by calls in training.
-        moving_stddev, renorm_mean, renorm_stddev: The same; where `renorm`.
-        mean_weight, variance_weight: The samples behind the moving averages; where
+        moving_stddev, renorm_mean, renorm_stddev: The same; if `renorm`.
+        mean_weight, variance_weight: The samples behind the moving averages; if
             `moving_average` is not `"exponential"`.
-        steps_seen: `()`, int32, the count of training steps; where a bound in
+        steps_seen: `()`, int32, the count of training steps; if a bound in
             `renorm_clipping` is a schedule.
 
-    An index without a valid sample (an empty batch, all masked) changes none of them;
-    with `bessel_correction` a single sample leaves the moving variance as it is.
+    An index without a valid sample (an empty batch, all masked) changes none of them.
+    With `bessel_correction` a single sample leaves the moving variance as it is.
 
     Raises:
         ValueError: If an argument is out of its domain, `axis` or `mask` does not fit
@@ -380,7 +381,7 @@ class KBatchNorm(keras.layers.Layer):
         return ops.cast(y, x.dtype), batch
 
     def _gamma_and_beta(self, batch: Moments) -> tuple[Tensor, Tensor]:
-        """What to apply to x_hat: (x_hat * r + d) * gamma + beta with `renorm`."""
+        """Return the scale and shift of x_hat: (x_hat * r + d) * gamma + beta."""
         scale, shift = ops.ones_like(batch.mean), ops.zeros_like(batch.mean)
         if self.renorm:
             scale, shift = self._renorm_correction(batch)
@@ -414,15 +415,14 @@ class KBatchNorm(keras.layers.Layer):
             self.steps_seen.assign_add(ops.cast(ops.any(batch.count > 0), "int32"))
 
     def assign_population(self, population: Moments) -> None:
-        """Take the statistics of all samples in the place of the averages."""
+        """Replace the moving statistics by those of all samples."""
         for statistic, value, samples in self._moving_statistics(population):
             statistic.restart(value, samples)
 
     def _moving_statistics(self, batch: Moments) -> list[tuple[Moving, Tensor, Tensor]]:
-        """Return each moving statistic with its value in `batch` and the samples of it.
+        """Return each moving statistic, its value in `batch` and that value's samples.
 
-        The samples are those that the value is worth: m, or m - 1 for an unbiased
-        variance.
+        An unbiased variance of m samples counts as m - 1.
         """
         dtype = self.moving_mean.dtype
         count, mean, variance = (ops.cast(moment, dtype) for moment in batch)

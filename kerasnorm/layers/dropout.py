@@ -13,7 +13,7 @@ from kerasnorm.layers._training import if_training
 
 @keras.saving.register_keras_serializable(package="kerasnorm")
 class KDropout(RandomLayer):
-    """Sets a random fraction `rate` of its inputs to 0 in training.
+    """Set a random fraction `rate` of the inputs to 0 in training.
 
     With r_j ~ Bernoulli(p) and p = 1 - rate (Srivastava et al. 2014, section 4):
 
@@ -22,21 +22,22 @@ class KDropout(RandomLayer):
     - `scale_at="inference"` (the paper's own form): y = r * x in training, y = p * x
       at inference.
 
-    Both have the same expected output in training and at inference up to the factor
-    p. Masks come from 16-bit integers, so `rate` is rounded to a multiple of 2**-16
-    and is exact in every dtype; p above is the exact fraction after rounding.
+    Either form has the same expected output in training and at inference; the forms
+    differ by the factor p. Masks come from 16-bit integers, so `rate` is rounded to a
+    multiple of 2**-16 and is exact in every dtype. p is the exact fraction after that.
 
     Args:
         rate: Fraction of the inputs to drop, a float in [0, 1], or a
             `keras.optimizers.schedules.LearningRateSchedule` called with the count of
             training steps seen. The paper's p is the fraction kept, 1 - `rate`.
-        noise_shape: Shape of the mask, broadcast to the inputs: `(None, 1, None)`
-            drops whole features of `(batch, time, features)`. `None` stands for the
-            size of the inputs' axis in its place. Defaults to the inputs' shape.
+        noise_shape: Shape of the mask, which is broadcast to the inputs. `None` in it
+            stands for the size of the inputs' axis at its place: `(None, 1, None)`
+            drops whole features of `(batch, time, features)`. Defaults to the inputs'
+            shape.
         seed: Integer that fixes the masks. Defaults to a random one.
         scale_at: `"training"` (default) or `"inference"`.
-        monte_carlo: If `True` the mask is drawn at inference too, also in `predict`,
-            `evaluate` and exported models. Defaults to `False`.
+        monte_carlo: Whether to draw a mask at inference too, in `predict`, `evaluate`
+            and exported models. Defaults to `False`.
         **kwargs: `name`, `dtype` and other arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -49,13 +50,13 @@ class KDropout(RandomLayer):
     Output shape: The input's.
 
     Weights:
-        steps_seen: `()`, not trainable, int32; only where `rate` is a schedule.
-            Counts the calls in training.
+        steps_seen: `()`, not trainable, int32, the count of calls in training; only if
+            `rate` is a schedule.
 
     Raises:
         ValueError: If `rate` is outside of [0, 1], `scale_at` is unknown, or
             `noise_shape` does not broadcast to the inputs.
-        TypeError: If an argument, or the inputs, are of a wrong type.
+        TypeError: If an argument is, or the inputs are, of a wrong type.
 
     Example:
 
@@ -127,11 +128,11 @@ class KDropout(RandomLayer):
 
 @keras.saving.register_keras_serializable(package="kerasnorm")
 class KSpatialDropout(RandomLayer):
-    """Sets a random fraction `rate` of its inputs' feature maps to 0 in training.
+    """Set a random fraction `rate` of the inputs' feature maps to 0 in training.
 
     y = r * x / p with one r ~ Bernoulli(p), p = 1 - rate, for each feature map of each
-    sample (Tompson et al. 2015, section 3.2). One layer for sequences, images and
-    volumes: `keras.layers.SpatialDropout1D`, `2D` and `3D`.
+    sample (Tompson et al. 2015, section 3.2). One layer serves sequences, images and
+    volumes, for which Keras has `SpatialDropout1D`, `2D` and `3D`.
 
     Args:
         rate: Fraction of the feature maps to drop, as in `KDropout`.
@@ -156,7 +157,7 @@ class KSpatialDropout(RandomLayer):
     Raises:
         ValueError: If `rate` is outside of [0, 1], `data_format` is unknown, or the
             inputs' rank is not 3, 4 or 5.
-        TypeError: If an argument, or the inputs, are of a wrong type.
+        TypeError: If an argument is, or the inputs are, of a wrong type.
 
     Example:
 
@@ -219,13 +220,14 @@ class KSpatialDropout(RandomLayer):
 
 @keras.saving.register_keras_serializable(package="kerasnorm")
 class KGaussianDropout(RandomLayer):
-    """Multiplies its inputs by Gaussian noise in training.
+    """Multiply the inputs by Gaussian noise in training.
 
-    y = r * x with r ~ N(1, rate / (1 - rate)), the mean and variance of inverted
-    dropout's factor (Srivastava et al. 2014, section 10); y = x at inference.
+    y = r * x with r ~ N(1, rate / (1 - rate)) in training, y = x at inference
+    (Srivastava et al. 2014, section 10). r has the mean and the variance of inverted
+    dropout's factor.
 
     Args:
-        rate: Fraction that dropout of the same variance would drop, a float in
+        rate: Fraction that dropout would drop to have the same variance: a float in
             [0, 1), or a schedule as in `KDropout`.
         seed: Integer that fixes the noise. Defaults to a random one.
         **kwargs: `name`, `dtype` and other arguments of `keras.layers.Layer`.
@@ -244,7 +246,7 @@ class KGaussianDropout(RandomLayer):
 
     Raises:
         ValueError: If `rate` is outside of [0, 1): at 1 the variance is infinite.
-        TypeError: If an argument, or the inputs, are of a wrong type.
+        TypeError: If an argument is, or the inputs are, of a wrong type.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""What the KBatchNorm layers of a model see in one run of it."""
+"""What the KBatchNorm layers of a model see while it runs once."""
 
 import functools
 import math
@@ -19,11 +19,11 @@ PERCENTILES = (15, 50, 85)
 """Those of BN, figure 1."""
 
 LARGEST_SAMPLE = 2**16
-"""Of more elements in one call of a layer so many are drawn for the percentiles."""
+"""Draw at most so many elements from one call of a layer, for the percentiles."""
 
 
 def find_layers(model: keras.Model) -> dict[str, KBatchNorm]:
-    """Every KBatchNorm in the model, however deep, by a name of its own."""
+    """Return every KBatchNorm in the model, however deep, by a name of its own."""
     layers: dict[str, KBatchNorm] = {}
     counts: Counter[str] = Counter()
     for layer in batch_norms(model):
@@ -34,7 +34,7 @@ def find_layers(model: keras.Model) -> dict[str, KBatchNorm]:
 
 
 class Observation:
-    """What one layer sees in one run, in one call or, where it is shared, several."""
+    """What one layer sees in one run: one call, or several if it is shared."""
 
     def __init__(self, layer: KBatchNorm) -> None:
         self._layer = layer
@@ -43,7 +43,7 @@ class Observation:
         self._moments: list[Moments] = []
 
     def observe(self, inputs: Tensor, outputs: Tensor, mask: Tensor | None) -> None:
-        """Take in one call. What is masked does not count."""
+        """Take in one call, but not what is masked."""
         positions = _draw_positions(inputs.shape, mask)
         if not len(positions):
             return
@@ -53,11 +53,11 @@ class Observation:
         self._moments.append(functional.moments(inputs, axes, mask))
 
     def has_samples(self) -> bool:
-        """Whether the layer was called with anything that counts."""
+        """Return whether the layer was called with anything that counts."""
         return bool(self._moments)
 
     def summary(self) -> dict[str, float]:
-        """The percentiles and the distances that `ShiftMonitor` documents."""
+        """Return the percentiles and distances that `ShiftMonitor` documents."""
         layer = self._layer
         count, mean, variance, moving_mean, moving_variance = (
             ops.convert_to_numpy(value).astype("float64")
@@ -88,7 +88,7 @@ def observe_run(
 ) -> dict[str, Observation]:
     """Run the model at inference; return what each layer has seen, in order of use.
 
-    No variable changes, random state included, whatever the layers do with it.
+    No variable changes, the random state included, whatever the layers do.
     """
     observations: dict[str, Observation] = {}
 
@@ -106,7 +106,7 @@ def observe_run(
 
 
 def disagreement(summary: Mapping[str, float]) -> float:
-    """The larger of mean shift and |log(variance ratio)| / 2; infinite for NaN."""
+    """Return the larger of mean shift and |log(variance ratio)| / 2, or inf for NaN."""
     with np.errstate(all="ignore"):
         log_ratio = abs(np.log(summary["variance_ratio"])) / 2
     larger = np.maximum(summary["mean_shift"], log_ratio)
@@ -114,7 +114,7 @@ def disagreement(summary: Mapping[str, float]) -> float:
 
 
 def _draw_positions(shape: tuple[int, ...], mask: Tensor | None) -> np.ndarray:
-    """Positions of valid elements in the flat tensor, at every record the same."""
+    """Draw positions of valid elements in the flat tensor, each time the same."""
     if mask is None:
         valid, size = None, math.prod(shape)
     else:

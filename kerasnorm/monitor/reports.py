@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from kerasnorm.monitor.observation import PERCENTILES, disagreement
 
 Rows = Sequence[Mapping[str, Any]]
-"""One row a layer."""
+"""One row for each layer."""
 
 DISTRIBUTIONS = ("input", "output", "moving_mean", "moving_variance")
 MEASURES = (
@@ -25,17 +25,17 @@ LONGEST_NAME = 30
 
 
 class Report(Protocol):
-    """Something that records are written to."""
+    """Where to write records."""
 
     def write(self, rows: Rows) -> None:
         """Add one record."""
 
     def close(self) -> None:
-        """End it."""
+        """Close what is open."""
 
 
 class CsvReport:
-    """A CSV file, closed and so whole after each record."""
+    """A CSV file. It is closed after each record, so it is always whole."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -81,7 +81,7 @@ class TensorBoardReport:
 
 
 def draw(history: Rows, tolerance: float, path: Path) -> None:
-    """The percentiles over the steps, a panel for each layer."""
+    """Draw the percentiles over the steps, in a panel for each layer."""
     try:
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator

@@ -13,37 +13,38 @@ from kerasnorm.monitor.reports import CsvReport, Report, TensorBoardReport, draw
 
 
 class ShiftMonitor(keras.callbacks.Callback):
-    """Records how far batch statistics are from the moving ones in every KBatchNorm.
+    """Record how far batch statistics are from the moving ones in every KBatchNorm.
 
-    At each record the model runs once at inference on a fixed probe batch. For every
-    `kerasnorm.KBatchNorm` in it, nested and wrapped ones included, the 15th, 50th and
-    85th percentiles of all its inputs and of its outputs are taken (Ioffe & Szegedy
-    2015, figure 1), and its inputs' mean m_k and variance v_k, for each feature k, are
-    compared with the layer's moving mean and moving variance, M_k and V_k, of which
-    the same percentiles over the features are taken, too:
+    For each record the model runs once at inference on a fixed probe batch. The record
+    has the 15th, 50th and 85th percentiles of the inputs and outputs of every
+    `kerasnorm.KBatchNorm` in the model (Ioffe & Szegedy 2015, figure 1), and of its
+    moving statistics over the features; nested and wrapped layers are included. It
+    compares the mean m_k and the variance v_k of the inputs, for each feature k, with
+    the layer's moving mean M_k and moving variance V_k:
 
     - mean shift: sqrt(average over k of (m_k - M_k)^2 / (V_k + epsilon)), 0 where
       they agree: by how many standard deviations the normalized inputs are off;
     - variance ratio: median over k of (v_k + epsilon) / (V_k + epsilon), 1 where they
       agree.
 
-    What is masked does not count. The inputs of all calls of a layer in one run, as
-    of a shared one, count together. A probe of n independent samples is itself off by
-    about 1 / sqrt(n) standard deviations. The run changes neither weights nor random
-    state, so a model trains to the same weights with the monitor and without.
+    What is masked does not count. If a layer is called more than once in a run, as a
+    shared one is, the inputs of all calls count together. A probe of n independent
+    samples is itself off by about 1 / sqrt(n) standard deviations. The run changes
+    neither weights nor random state, so a model trains to the same weights with the
+    monitor as without.
 
-    At the end of an epoch, the first time that a layer's latest record has a mean
-    shift or a |log(variance ratio)| / 2 above `tolerance`, one warning names the worst
-    such layer and what to do. Frozen layers are never named: they use the moving
-    statistics in training too.
+    One warning names the worst layer, and what to do, at the end of the first epoch in
+    which a layer's latest record has a mean shift or a |log(variance ratio)| / 2 above
+    `tolerance`; another one follows if that comes to be true of a further layer.
+    Frozen layers are never named: they use the moving statistics in training too.
 
     Args:
         x: The probe: inputs of the model, an array or a structure of arrays as
-            `model.predict` takes them. Some hundred samples, best of the validation
-            set.
-        frequency: `"epoch"`, or after how many training steps to record. Defaults to
-            `"epoch"`.
-        csv_path: File to write the records to, replaced when training begins and
+            `model.predict` takes them. Take some hundred samples, best from the
+            validation set.
+        frequency: `"epoch"`, or the number of training steps from one record to the
+            next. Defaults to `"epoch"`.
+        csv_path: File to write the records to. It is replaced when training begins and
             whole after each record. Defaults to `None`, no file.
         log_dir: Directory for TensorBoard, tags `mean_shift/<layer>` and so on. Needs
             the `tensorboard` package. Defaults to `None`, no summaries.
@@ -55,9 +56,9 @@ class ShiftMonitor(keras.callbacks.Callback):
             `input_15`, `input_50`, `input_85`, the same for `output`, `moving_mean`
             and `moving_variance`, `mean_shift` and `variance_ratio`: the columns of
             the CSV file. Where two layers have one name, the second is `name#2`.
-        step: Training steps since `fit` began. A run that goes on after an
-            interruption sets `history` and `step` to what they were, once `fit` has
-            begun; the CSV file has the records from then on.
+        step: Training steps since `fit` began. To go on after an interruption, set
+            `history` and `step` to what they were once `fit` has begun; the CSV file
+            has the records from then on.
 
     Raises:
         ValueError: If an argument is out of its domain, or the model has no
@@ -131,7 +132,7 @@ class ShiftMonitor(keras.callbacks.Callback):
         self._steps_before_epoch = self.step
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Count the steps, of which one call may have made several; record."""
+        """Count the steps; one call may stand for several. Record."""
         before, self.step = self.step, self._steps_before_epoch + batch + 1
         if self.frequency != "epoch":
             every = int(self.frequency)
@@ -139,7 +140,7 @@ class ShiftMonitor(keras.callbacks.Callback):
                 self._record()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Record, if that is the frequency; warn."""
+        """Record, if `frequency` is `"epoch"`; warn."""
         if self.frequency == "epoch":
             self._record()
         self._warn()

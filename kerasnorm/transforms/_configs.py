@@ -1,4 +1,4 @@
-"""Models as their configurations: the way from a model to one that is made alike."""
+"""Models as configurations: how to make one like another, with a change."""
 
 import inspect
 import tempfile
@@ -13,9 +13,9 @@ Config = dict[str, Any]
 
 
 def is_functional(model: Any) -> bool:
-    """Whether a layer is a Sequential or functional model: its layers can be replaced.
+    """Return whether a layer is a Sequential or functional model.
 
-    A subclass that writes a configuration of its own is neither.
+    Its layers can be replaced. A subclass with a configuration of its own is neither.
     """
     if not isinstance(model, keras.Model):
         return False
@@ -43,7 +43,7 @@ def check_is_model(model: Any) -> None:
 
 
 def layers_of_attention(model: keras.Model) -> set[keras.layers.Layer]:
-    """The layers that Keras's attention layers make for themselves, a Dropout each."""
+    """Return the layers that Keras's attention layers make: a Dropout each."""
     return {
         inner
         for layer in all_layers(model)
@@ -54,9 +54,9 @@ def layers_of_attention(model: keras.Model) -> set[keras.layers.Layer]:
 
 
 def remade(model: keras.Model, edit: Callable[[Config], Config]) -> keras.Model:
-    """A model made of the configuration of `model` as `edit` changes it.
+    """Make a model from the configuration of `model` as `edit` changes it.
 
-    It is neither compiled nor does it have the weights of `model`.
+    The new model is not compiled and does not have the weights of `model`.
 
     Raises:
         ValueError: If a part of the model cannot be made of its configuration.
@@ -68,7 +68,7 @@ def remade(model: keras.Model, edit: Callable[[Config], Config]) -> keras.Model:
     def prepare(entry: Config) -> Config:
         entry = {k: v for k, v in entry.items() if k != "compile_config"}
         if entry["class_name"] == "__lambda__":
-            # Made of its bytecode it would lack the names of its module.
+            # Made of its bytecode, it would lack the names of its module.
             for name, (code, function) in functions.items():
                 if code == entry:
                     objects[name] = function
@@ -76,7 +76,7 @@ def remade(model: keras.Model, edit: Callable[[Config], Config]) -> keras.Model:
         return entry
 
     try:
-        # What is in memory already is as safe as its owner.
+        # Bytecode of a model that is in memory already is no less safe than the model.
         return keras.saving.deserialize_keras_object(
             map_objects(config, prepare), custom_objects=objects, safe_mode=False
         )
@@ -100,14 +100,14 @@ def map_objects(config: Any, change: Callable[[Config], Config]) -> Any:
 
 
 def replaced(entry: Config, layer: keras.layers.Layer) -> Config:
-    """The entry of a layer with another layer in its place in the graph."""
+    """Return the entry of a layer with another layer at its place in the graph."""
     return {**entry, **keras.saving.serialize_keras_object(layer)}
 
 
 def copy_state(theirs: keras.layers.Layer, ours: keras.layers.Layer) -> None:
     """Copy what one layer has learnt into another of the same kind.
 
-    As a saved file would hold it: a Normalization's statistics, a lookup's vocabulary.
+    A saved file holds that: a Normalization's statistics, a lookup's vocabulary.
     """
     store: dict[str, Any] = {}
     theirs.save_own_variables(store)
@@ -121,7 +121,7 @@ def copy_state(theirs: keras.layers.Layer, ours: keras.layers.Layer) -> None:
 
 
 def _own_objects(model: keras.Model) -> dict[str, Any]:
-    """The classes and functions that the layers use and that are not Keras's."""
+    """Return the classes and functions, not Keras's own, that the layers use."""
     objects: dict[str, Any] = {}
     for layer in (model, *all_layers(model)):
         for value in (layer, *vars(layer).values()):
@@ -133,7 +133,7 @@ def _own_objects(model: keras.Model) -> dict[str, Any]:
 
 
 def _functions_of_lambdas(model: keras.Model) -> dict[str, tuple[Config, Any]]:
-    """By a name of its own each lambda of a Lambda layer, serialized and itself."""
+    """Name each lambda of a Lambda layer; return it serialized and as it is."""
     found: dict[str, tuple[Config, Any]] = {}
     for layer in all_layers(model):
         if isinstance(layer, keras.layers.Lambda):

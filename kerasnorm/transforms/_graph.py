@@ -1,4 +1,7 @@
-"""The graph in a functional model's configuration."""
+"""The graph in a functional model's configuration.
+
+The format is Keras's own. `tests/kerasnorm/test_keras.py` says what is relied on.
+"""
 
 import collections
 from collections.abc import Callable
@@ -7,14 +10,14 @@ from typing import Any
 from kerasnorm.transforms._configs import Config
 
 Reference = tuple[str, int, int]
-"""Of a tensor: the layer that made it, which of its calls, which of its outputs."""
+"""A tensor: the name of the layer that made it, the call, the output, from 0."""
 
 
 class Graph:
-    """Layers and calls of a functional model, as its configuration has them.
+    """The layers of a functional model and their calls, as its configuration has them.
 
     Args:
-        config: What `get_config` of the model returns; it is changed in place.
+        config: The configuration, which is changed in place.
     """
 
     def __init__(self, config: Config) -> None:
@@ -22,16 +25,16 @@ class Graph:
         self.entries: dict[str, Config] = {e["name"]: e for e in config["layers"]}
 
     def calls(self, name: str) -> list[Config]:
-        """The calls of a layer in this model."""
+        """Return the calls of a layer in this model."""
         calls: list[Config] = self.entries[name]["inbound_nodes"]
         return calls
 
     def is_called_once(self, name: str) -> bool:
-        """Whether the layer stands at one place in the model."""
+        """Return whether the layer stands at one place in the model."""
         return len(self.calls(name)) == 1
 
     def inputs(self, call: Config) -> list[Reference]:
-        """The tensors that a call takes."""
+        """Return the tensors that a call takes."""
         found: list[Reference] = []
 
         def note(reference: Reference) -> Reference:
@@ -42,7 +45,7 @@ class Graph:
         return found
 
     def consumers(self, name: str) -> list[str | None]:
-        """The layers that take what a layer makes; `None` for the model's output."""
+        """Return the layers that take a layer's output; `None` for the model's own."""
         consumers: collections.Counter[str | None] = collections.Counter()
         for consumer, entry in self.entries.items():
             for call in entry["inbound_nodes"]:
@@ -56,7 +59,7 @@ class Graph:
         return list(consumers.elements())
 
     def bypass(self, name: str) -> None:
-        """Take a layer out: who took its output takes its input."""
+        """Take a layer out: what took its output then takes its input."""
         sources = [self.inputs(call)[0] for call in self.calls(name)]
         del self.entries[name]
 

@@ -1,9 +1,9 @@
-"""Linear layers with a normalization before or after them as one linear layer.
+"""How a linear layer and a normalization before or after it become one linear layer.
 
 A normalization at inference is y = factor * x + shift for each channel (Ioffe &
 Szegedy 2015, Alg. 2, line 11). After a linear layer it scales the columns of the
-kernel, k' = k * factor and b' = b * factor + shift; before one its rows, k' = factor
-* k and b' = b + shift k.
+kernel: k' = k * factor and b' = b * factor + shift. Before one it scales the rows:
+k' = factor * k and b' = b + shift k.
 """
 
 from collections.abc import Callable
@@ -40,11 +40,11 @@ _BY_OUTPUT: dict[type, Callable[[Array, Array], Array]] = {
     **dict.fromkeys(_TRANSPOSED, _of_rows),
     **dict.fromkeys(_DEPTHWISE, _of_depthwise),
 }
-"""How the outputs of the last kernel are scaled."""
+"""How to scale the outputs of a layer's last kernel."""
 
 
 def why_nothing_after(layer: Any, channel_axis: int, rank: int) -> str | None:
-    """Why no normalization after `layer` can be part of it, or `None` if it can."""
+    """Return why no normalization after `layer` can be part of it, or `None`."""
     if type(layer) not in _BY_OUTPUT:
         return f"{layer.name} before it is no linear layer"
     if layer.activation is not keras.activations.linear:
@@ -53,7 +53,7 @@ def why_nothing_after(layer: Any, channel_axis: int, rank: int) -> str | None:
 
 
 def why_nothing_before(layer: Any, channel_axis: int, rank: int) -> str | None:
-    """Why no normalization before `layer` can be part of it, or `None` if it can."""
+    """Return why no normalization before `layer` can be part of it, or `None`."""
     if type(layer) not in (L.Dense, *_CONVOLUTIONS):
         return f"{layer.name} after it is no dense layer or convolution"
     if type(layer) in _CONVOLUTIONS:
@@ -65,21 +65,21 @@ def why_nothing_before(layer: Any, channel_axis: int, rank: int) -> str | None:
 
 
 def with_output(layer: Any, weights: list[Array], factor: Array, shift: Array) -> Any:
-    """The weights of `layer` with y = factor * x + shift after it."""
+    """Return the weights of `layer` with y = factor * x + shift after it."""
     kernels, bias = _split(weights, factor.size)
     kernels[-1] = _BY_OUTPUT[type(layer)](kernels[-1], factor)
     return [*kernels, bias * factor + shift]
 
 
 def with_input(weights: list[Array], factor: Array, shift: Array) -> list[Array]:
-    """The weights of a layer with y = factor * x + shift before it."""
+    """Return the weights of a layer with y = factor * x + shift before it."""
     (kernel,), bias = _split(weights, weights[0].shape[-1])
     per_input = kernel.reshape(-1, *kernel.shape[-2:]).sum(axis=0)
     return [_of_rows(kernel, factor), bias + shift @ per_input]
 
 
 def _split(weights: list[Array], outputs: int) -> tuple[list[Array], Array]:
-    """The kernels, and the bias, 0 where there is none."""
+    """Return the kernels and the bias, which is 0 if there is none."""
     kernels = [w.astype("float64") for w in weights if w.ndim > 1]
     biases = [w.astype("float64") for w in weights if w.ndim == 1]
     return kernels, biases[0] if biases else np.zeros(outputs)

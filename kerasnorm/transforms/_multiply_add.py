@@ -11,7 +11,7 @@ from kerasnorm.functional import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="kerasnorm")
 class MultiplyAdd(keras.layers.Layer):
-    """y = factor * x + shift, with a factor and a shift for each index of `axis`.
+    """Return y = factor * x + shift, with a factor and shift for each index of `axis`.
 
     Args:
         axis: Tuple of integers; empty for one factor and shift for all.
@@ -44,7 +44,7 @@ class MultiplyAdd(keras.layers.Layer):
     def call(
         self, inputs: Tensor, training: Any = None, mask: Tensor | None = None
     ) -> Tensor:
-        """Multiply and add; the other arguments are the normalization's."""
+        """Multiply and add; a normalization takes the other arguments too."""
         x = functional.widen(inputs)
         factor, shift = (
             ops.expand_dims(ops.cast(v, x.dtype), self.reduction_axes)

@@ -49,20 +49,20 @@ _DROPOUTS = (
 
 
 def convert(model: keras.Model, to: str = "kerasnorm") -> keras.Model:
-    """Makes the same model of this package's layers, or of Keras's.
+    """Make the same model from the layers of this package, or from Keras's.
 
     `BatchNormalization`, `Dropout`, `SpatialDropout1D`, `2D`, `3D` and
     `GaussianDropout` become `KBatchNorm`, `KDropout`, `KSpatialDropout` and
     `KGaussianDropout` with the same names, configurations and weights, or the other
-    way round; all other layers are copied, so `MultiHeadAttention` keeps the `Dropout`
-    that it makes for itself. Predictions stay what they are. If the
-    model is compiled the new one is too, with a copy of the optimizer and its slots,
-    the same loss and metrics: training goes on where it was.
+    way round. All other layers are copied, so `MultiHeadAttention` keeps the `Dropout`
+    that it makes for itself. Predictions stay what they are. If the model is compiled
+    the new one is too, with the same loss and metrics and a copy of the optimizer and
+    its slots: training goes on where it was.
 
     Args:
-        model: Sequential or functional model, with models and wrapped layers in it as
-            may be, each layer in one of them. It is left as it is. Custom parts must
-            be able to be made again from their configuration.
+        model: Sequential or functional model, which does not change. It may have models
+            and wrapped layers in it, each layer in one of them. Keras must be able to
+            make custom parts again from their configuration.
         to: `"kerasnorm"` (default) or `"keras"`.
 
     Returns:
@@ -219,7 +219,6 @@ def _copy_layers(old: keras.Model, new: keras.Model) -> None:
 
 
 def _copy_compilation(old: keras.Model, new: keras.Model) -> None:
-    # As given to `compile`: what its configuration names might not be registered.
     arguments = compile_arguments(old)
     for kind in ("metrics", "weighted_metrics"):
         arguments[kind] = keras.tree.map_structure(_copy_metric, arguments[kind])
@@ -247,7 +246,7 @@ def _copy_metric(metric: Any) -> Any:
 
 
 def _inner(optimizer: Any) -> Any:
-    """The optimizer that a LossScaleOptimizer scales for."""
+    """Return the optimizer that a LossScaleOptimizer scales for."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 

@@ -45,29 +45,31 @@ _DROPOUTS = (
 def fold(
     model: keras.Model, print_fn: Callable[[str], Any] | None = None
 ) -> keras.Model:
-    """Makes a model for inference, with no batch normalization and no dropout.
+    """Make a model for inference, with no batch normalization and no dropout.
 
     Batch normalization at inference multiplies and adds (Ioffe & Szegedy 2015,
-    Alg. 2, line 11). Where the layer before it is linear, feeds nothing else and has
-    no activation, or the only layer after it is, it becomes part of that layer's
-    kernel and bias; elsewhere it becomes one multiply-add. Dropout is left out (all
-    of Keras's and of this package's). What is inside of another layer, such as
-    `TimeDistributed`, stays as it is. The predictions are those of `model` but for
-    rounding.
+    Alg. 2, line 11). It becomes part of the kernel and bias of a linear layer, or
+    one multiply-add if there is no such layer:
 
-    Before it: `Dense`, `Conv1D`, `2D`, `3D` and their transposes, `DepthwiseConv1D`,
-    `2D`, `SeparableConv1D`, `2D`. After it: `Dense`, and `Conv1D`, `2D`, `3D` that do
-    not pad.
+    - the layer before it, if that has no activation and feeds nothing else:
+      `Dense`, `Conv1D`, `2D`, `3D` and their transposes, `DepthwiseConv1D`, `2D`,
+      `SeparableConv1D`, `2D`;
+    - else the layer after it, if that is the only one: `Dense`, and `Conv1D`, `2D`,
+      `3D` that do not pad.
+
+    Dropout is left out, Keras's and this package's. What is inside of another layer,
+    such as `TimeDistributed`, stays as it is. The predictions are those of `model` but
+    for rounding.
 
     Args:
-        model: Sequential or functional model, of Keras's layers or ours, with models
-            in it as may be. It is left as it is.
+        model: Sequential or functional model, which does not change, of Keras's layers
+            or ours. It may have models in it.
         print_fn: Called with a line for each layer that is folded, removed or kept,
-            and why; `print`, for example. Defaults to `None`, no report.
+            which says why; `print`, for example. Defaults to `None`, no report.
 
     Returns:
-        A new model, not compiled. With a multiply-add in it, its `.keras` file needs
-        `import kerasnorm`; its SavedModel does not.
+        A new model, not compiled. Its `.keras` file needs `import kerasnorm` if there
+        is a multiply-add in it; its SavedModel does not.
 
     Raises:
         ValueError: If the model is subclassed or not built.
@@ -93,7 +95,7 @@ def fold(
 
 
 class _Folding:
-    """One model, its layers taken in the order in which they run."""
+    """The folding of one model, layer by layer, in the order in which they run."""
 
     def __init__(self, model: keras.Model, report: Callable[[str], Any]) -> None:
         self._model = model
@@ -103,7 +105,7 @@ class _Folding:
             model = keras.Model(inputs, outputs, name=model.name)
         self._functional = model
         self._layers = {layer.name: layer for layer in model.layers}
-        # Such as x + y: no layers, but neighbours of layers.
+        # An operation such as x + y is no layer, but may stand beside one.
         self._operations = {op.name: op for op in model.operations}
         self._sources = dict(self._layers)
         self._weights: dict[str, list[np.ndarray]] = {}
@@ -250,7 +252,7 @@ def _whose(inner: keras.layers.Layer, layer: keras.layers.Layer) -> str:
 
 
 def _factor_and_shift(layer: Any) -> tuple[np.ndarray, np.ndarray]:
-    """y = factor * x + shift at inference: BN, Alg. 2, line 11, in float64."""
+    """Return those of y = factor * x + shift, in float64: BN, Alg. 2, line 11."""
     mean, variance, gamma, beta = (
         None if weight is None else ops.convert_to_numpy(weight).astype("float64")
         for weight in (

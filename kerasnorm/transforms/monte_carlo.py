@@ -26,9 +26,9 @@ _BUILTIN = (
 class MonteCarloPrediction(NamedTuple):
     """What `monte_carlo` returns: NumPy arrays, entropies in nats.
 
-    `mean` and `variance` have the shape of the model's output, the entropies lack its
-    last axis. They are `None` where the outputs are no probabilities, which sum to 1
-    over the last axis.
+    `mean` and `variance` have the shape of the model's output. The entropies lack its
+    last axis. They are `None` if the outputs are no probabilities, which sum to 1 over
+    the last axis.
     """
 
     mean: np.ndarray
@@ -48,30 +48,31 @@ def monte_carlo(
     from_logits: bool = False,
     verbose: int = 0,
 ) -> MonteCarloPrediction:
-    """Averages a model's predictions over random dropout masks.
+    """Average a model's predictions over random dropout masks.
 
-    Srivastava et al. 2014, section 7.5; as an approximation of Bayesian inference Gal
-    & Ghahramani 2016. Every `KDropout`, `KSpatialDropout` and `KGaussianDropout` is
-    as in training, every other layer, batch normalization with it, as at inference.
-    With p_s the output of sample s and H the entropy:
+    Srivastava et al. 2014, section 7.5, do so; Gal & Ghahramani 2016 show that it
+    approximates Bayesian inference. Every `KDropout`, `KSpatialDropout` and
+    `KGaussianDropout` runs as in training. All other layers, batch normalization too,
+    run as at inference. With p_s the output of sample s and H the entropy:
 
     - mean = sum(p_s) / S, variance = sum((p_s - mean)^2) / S;
-    - predictive entropy H(mean), the whole uncertainty; expected entropy
-      sum(H(p_s)) / S, that of the data; their difference, the mutual information of
-      the prediction and the weights, that of the model (Gal 2016, section 3.3.1).
+    - predictive entropy H(mean): the whole uncertainty;
+    - expected entropy sum(H(p_s)) / S: the uncertainty in the data;
+    - their difference, the mutual information of the prediction and the weights: the
+      uncertainty of the model (Gal 2016, section 3.3.1).
 
     No variable of the model changes. The memory does not depend on `samples`.
 
     Args:
-        model: Model with one output and dropout layers of this package; for Keras's
-            own, which may be there at a rate of 0, see `kerasnorm.convert`.
+        model: Model with one output and dropout layers of this package. Keras's own may
+            be there at a rate of 0 only: see `kerasnorm.convert`.
         x: The inputs, an array or a structure of arrays.
         samples: S, at least 1. Defaults to 50.
-        seed: Integer; the same seed and `batch_size` give the same masks. Defaults to
-            a random one.
+        seed: Integer. The same seed and `batch_size` give the same masks. Defaults to a
+            random one.
         batch_size: Samples of `x` at a time. Defaults to 32.
-        from_logits: Whether the outputs are logits, to be made probabilities by a
-            softmax first. Defaults to `False`.
+        from_logits: Whether the outputs are logits, which a softmax makes
+            probabilities first. Defaults to `False`.
         verbose: 1 for a progress bar. Defaults to 0.
 
     Returns:
@@ -121,12 +122,12 @@ def monte_carlo(
 
 
 class _Drawer(keras.Model):
-    """`draw_masks` as a model, for `predict` to compile and to feed."""
+    """`draw_masks` as a model, so that `predict` compiles and feeds it."""
 
     def __init__(
         self, model: keras.Model, samples: int, seed: int, from_logits: bool
     ) -> None:
-        # Without a policy of its own that would cast the model's variables.
+        # With the default policy it would cast the model's variables.
         super().__init__(name="monte_carlo", dtype=model.variable_dtype)
         self._model, self._samples = model, samples
         self._seed = int32(seed % 2**32)
@@ -149,9 +150,10 @@ def draw_masks(
     samples: int | Tensor,
     from_logits: bool = False,
 ) -> dict[str, Tensor]:
-    """`monte_carlo` of one batch, for a graph: the fields of its prediction by name.
+    """Return the fields of the prediction of one batch by name, as tensors.
 
-    The entropies are meaningless where the outputs are no probabilities.
+    It runs in a graph, too. The entropies mean nothing if the outputs are no
+    probabilities.
 
     Args:
         model: The model.
@@ -162,7 +164,7 @@ def draw_masks(
     """
     layers = _random_layers(model)
     positions = ops.arange(len(layers), dtype="int32")
-    # On JAX the variables have no values but those of the scope around.
+    # On JAX the variables have the values of the scope around, and no others.
     values = [(variable, variable.value) for variable in model.variables]
 
     def draw(index: Tensor) -> Tensor:
@@ -172,7 +174,7 @@ def draw_masks(
             (state, ops.cast(ops.stack([words[i], 0]), state.dtype))
             for i, state in enumerate(la.seed_generator.state for la in layers)
         ]
-        # They stand in for the states of the layers, which are not advanced.
+        # They stand in for the states of the layers, which do not move on.
         with monte_carlo_is(True, layers), keras.StatelessScope(values + states):
             y = functional.widen(model(x, training=False))
         return ops.softmax(y) if from_logits else y
@@ -201,7 +203,7 @@ def draw_masks(
 
 
 def _random_layers(model: keras.Model) -> list[RandomLayer]:
-    """The dropout layers, if all are of this package."""
+    """Return the dropout layers; refuse those of Keras."""
     layers = [la for la in all_layers(model) if isinstance(la, RandomLayer)]
     builtin = [la for la in all_layers(model) if type(la) in _BUILTIN and la.rate > 0]
     if builtin or not layers:
@@ -237,7 +239,7 @@ def _check_is_array(x: Any) -> None:
 
 
 def _entropy(p: Tensor) -> Tensor:
-    """H(p) = -sum(p log p) over the last axis; 0 where p is 0, in nats."""
+    """Return H(p) = -sum(p log p) over the last axis, in nats; p = 0 adds 0."""
     safe = ops.where(p > 0, p, 1.0)
     return -ops.sum(safe * ops.log(safe), axis=-1)
 

@@ -17,34 +17,33 @@ from kerasnorm.layers.batch_norm import KBatchNorm, Observer
 from kerasnorm.transforms._configs import check_is_model
 
 BATCH_SIZE = 128
-"""Samples at a time where `data` is an array."""
+"""Samples at a time if `data` is an array."""
 
 
 def recalibrate(
     model: keras.Model, data: Any, steps: int | None = None, verbose: int = 1
 ) -> None:
-    """Sets the moving statistics of every `KBatchNorm` to those of `data`.
+    """Set the moving statistics of every `KBatchNorm` to those of `data`.
 
-    The mean and the variance that inference is to use (Ioffe & Szegedy 2015, Alg. 2,
-    lines 7 to 12; "precise BN", Wu & Johnson 2021), computed with the weights that
-    the model now has and dropout off. Each layer's inputs are those that inference
-    will give it: the layers are set one after another, each in a pass over the data
-    of its own, with the layers before it as they will stay. A layer that is used more
-    than once gets the statistics of all its inputs. Partial moments are merged by
-    `kerasnorm.functional.merge_moments`, every valid sample with the same weight.
+    They are the mean and the variance that inference is to use (Ioffe & Szegedy 2015,
+    Alg. 2, lines 7 to 12; "precise BN", Wu & Johnson 2021), computed with the present
+    weights and dropout off. Each layer's inputs are those that inference will give it:
+    the layers are set one after another, each in its own pass over the data, when the
+    layers before it are done. A layer that is used more than once gets the statistics
+    of all its inputs. Every valid sample counts the same.
 
     With `moving_average` `"debiased"` or `"cumulative"` training goes on as after one
     batch of all samples.
 
     Args:
-        model: Any built Keras model, changed in place. Keras's own layers are left
-            alone: see `kerasnorm.convert`.
-        data: The inputs: an array, or a list, tuple or dictionary with one for each
-            input of the model (taken 128 samples at a time); or batches as for `fit`,
+        model: Any built Keras model, which is changed in place. Keras's own layers stay
+            as they are: see `kerasnorm.convert`.
+        data: The inputs. An array, or a list, tuple or dictionary with one for each
+            input of the model, is taken 128 samples at a time. Or batches as for `fit`,
             whose labels and weights are ignored: a `tf.data.Dataset`, a
             `keras.utils.PyDataset`, a generator (its batches are kept in memory) or
             another iterable.
-        steps: Batches to use, at least 1. Defaults to all; must be given where `data`
+        steps: Batches to use, at least 1. Defaults to all. It must be given if `data`
             does not end. 1,000 to 10,000 samples suffice (Wu & Johnson 2021,
             section 3).
         verbose: 1 (default) for a progress bar, 0 for none.
@@ -97,7 +96,7 @@ def recalibrate(
 
 
 def _batches(data: Any, steps: int | None) -> Callable[[], Iterator[Any]]:
-    """A function that goes through the inputs of the batches, from the first one."""
+    """Return a function that goes through the inputs of the batches from the first."""
     batches: Callable[[], Iterator[Any]]
     if isinstance(data, Iterator):
         batches = list(itertools.islice(data, steps)).__iter__
@@ -124,7 +123,7 @@ def _batches(data: Any, steps: int | None) -> Callable[[], Iterator[Any]]:
 
 
 def _are_arrays(data: Any) -> bool:
-    """Whether `data` is an array or a structure of arrays, as `fit` takes them."""
+    """Return whether `data` is an array or a structure of arrays, as for `fit`."""
     return all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(data))
 
 

@@ -25,7 +25,7 @@ def dropout(
     seed: Tensor,
     noise_shape: Shape | None = None,
 ) -> Tensor:
-    """`functional.dropout`, compiled."""
+    """Apply `functional.dropout`, compiled."""
     return _multiply_by_noise(functional.dropout, x, rate, seed, noise_shape)
 
 
@@ -35,12 +35,12 @@ def thinning(
     seed: Tensor,
     noise_shape: Shape | None = None,
 ) -> Tensor:
-    """`functional.thinning`, compiled."""
+    """Apply `functional.thinning`, compiled."""
     return _multiply_by_noise(functional.thinning, x, rate, seed, noise_shape)
 
 
 def gaussian_dropout(x: Tensor, rate: float | Tensor, seed: Tensor) -> Tensor:
-    """`functional.gaussian_dropout`, compiled."""
+    """Apply `functional.gaussian_dropout`, compiled."""
     return _multiply_by_noise(functional.gaussian_dropout, x, rate, seed)
 
 
@@ -82,8 +82,8 @@ def _multiply_by_noise(
 
     @custom_gradient
     def multiply(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        # The backward pass of a branch of `tf.cond` has to capture them before the
-        # compiled call: captured in there, TensorFlow would take the branch for one
+        # For the backward pass, captured before the compiled call: if a branch of
+        # `tf.cond` captured them in that call, TensorFlow would take the branch for one
         # that XLA compiles.
         captured = [tf.identity(argument) for argument in arguments]
         y = tf.ensure_shape(apply(x, *captured), x.shape)

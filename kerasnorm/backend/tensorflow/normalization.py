@@ -41,7 +41,7 @@ def normalize_batch(
     epsilon: float,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Moments]:
-    """`functional.normalize_batch` with the closed-form backward pass: BN, section 3.
+    """Apply `functional.normalize_batch`, its backward pass collected: BN, section 3.
 
     TensorFlow's fused kernel takes x as (samples, features). Composed operations run
     instead for few elements, under a mask, and under XLA, whose form of the fused
@@ -87,7 +87,7 @@ def normalize_with(
     beta: Tensor | None,
     epsilon: float,
 ) -> Tensor:
-    """`functional.normalize_with` as one multiply-add: y = factor * x + shift.
+    """Apply `functional.normalize_with` as one multiply-add: y = factor * x + shift.
 
     Its error is about 1e-7 of the mean in standard deviations. For channels-last images
     it is the operation that TensorFlow's graph optimizer folds into the convolution
@@ -172,7 +172,7 @@ def _normalize_axes(
     count: Tensor,
     mask: Tensor | None,
 ) -> Results:
-    """Normalize over any axes, masked or not; all but `x` broadcastable to it."""
+    """Normalize over any axes, masked or not; all but `x` broadcast to it."""
 
     def total(values: Tensor) -> Tensor:
         return tf.reduce_sum(values, axes, keepdims=True)
