@@ -18,6 +18,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+import kerasnorm  # noqa: F401  # registers the layers that configs name
+
 RATE = 0.125
 """The learning rate of `train`: a float32 without rounding."""
 

@@ -40,7 +40,7 @@ def processes():
     made.close()
 
 
-@pytest.fixture(params=["devices", "processes"])
+@pytest.fixture
 def replicas(request):
     return request.getfixturevalue(request.param)
 
@@ -103,7 +103,20 @@ CASES = {
         (4, 1),
     ),
 }
-CASE = pytest.mark.parametrize(("options", "mask_shape"), CASES.values(), ids=CASES)
+ON_DEVICES = pytest.mark.parametrize("replicas", ["devices"], indirect=True)
+
+
+def cases(on_devices, on_processes):
+    """Processes differ from devices in how they reduce: one case sees it."""
+    return pytest.mark.parametrize(
+        ("replicas", "options", "mask_shape"),
+        [
+            pytest.param(kind, *CASES[case], id=f"{kind}-{case}")
+            for kind, names in (("devices", on_devices), ("processes", on_processes))
+            for case in names
+        ],
+        indirect=["replicas"],
+    )
 
 
 def on_one_device(config, steps):
@@ -120,7 +133,7 @@ def assert_same_weights(results, expected, **tolerance):
             np.testing.assert_array_equal(copy[name], copies[0][name], err_msg=name)
 
 
-@CASE
+@cases(list(CASES), ["renorm, masked samples"])
 def test_synchronized_replicas_are_one_device_with_the_whole_batch(
     replicas, options, mask_shape
 ):
@@ -143,7 +156,11 @@ def parameters(config):
     return np.array(layer.gamma.value), np.array(layer.beta.value)
 
 
-@pytest.mark.parametrize("mask_shape", [None, (4, 3)])
+@pytest.mark.parametrize(
+    ("replicas", "mask_shape"),
+    [("devices", (4, 3)), ("processes", None)],
+    indirect=["replicas"],
+)
 def test_synchronized_gradients_are_those_of_the_oracle(replicas, mask_shape):
     steps = batches(replicas.number, mask_shape)[-1:]
     config = batch_norm(synchronized=True)
@@ -162,7 +179,10 @@ def test_synchronized_gradients_are_those_of_the_oracle(replicas, mask_shape):
         np.testing.assert_allclose(weight["beta"], beta - RATE * expected.beta)
 
 
-@CASE
+@cases(
+    ["axis 1, masked elements", "Alg. 2", "renorm, masked samples"],
+    ["debiased, masked elements"],
+)
 def test_replicas_that_are_not_synchronized_share_the_moving_statistics(
     replicas, options, mask_shape
 ):
@@ -176,8 +196,15 @@ def test_replicas_that_are_not_synchronized_share_the_moving_statistics(
     assert_same_weights(results, weights, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("mask_shape", [None, (4, 3)])
-@pytest.mark.parametrize("options", [{}, {"virtual_batch_size": 10}])
+@pytest.mark.parametrize(
+    ("replicas", "options", "mask_shape"),
+    [
+        ("devices", {}, (4, 3)),
+        ("devices", {"virtual_batch_size": 10}, None),
+        ("processes", {}, None),
+    ],
+    indirect=["replicas"],
+)
 def test_replicas_that_are_not_synchronized_normalize_their_own_batches(
     replicas, options, mask_shape
 ):
@@ -201,6 +228,7 @@ def test_replicas_that_are_not_synchronized_normalize_their_own_batches(
         np.testing.assert_allclose(weights["moving_variance"], variance)
 
 
+@ON_DEVICES
 def test_a_large_mean_costs_no_digits_of_the_synchronized_variance(replicas):
     """Where the built-in layer's E[x^2] - E[x]^2 is off by more than half of it."""
     rng = np.random.default_rng(0)
@@ -227,6 +255,7 @@ def test_a_large_mean_costs_no_digits_of_the_synchronized_variance(replicas):
     np.testing.assert_allclose(np.stack(ys), expected, atol=2e-3)
 
 
+@ON_DEVICES
 def test_masks_and_synchronized_replicas_together(replicas):
     """With a mask the built-in layer is not synchronized and says nothing."""
     steps = batches(replicas.number, (4, 1), dtype="float32")[:1]
@@ -267,12 +296,14 @@ def draws_of(replicas, layer, shape):
 
 
 @pytest.mark.parametrize(
-    ("layer_class", "builtin_class"),
+    ("replicas", "layer_class", "builtin_class"),
     [
-        (KDropout, keras.layers.Dropout),
-        (KSpatialDropout, keras.layers.SpatialDropout1D),
-        (KGaussianDropout, keras.layers.GaussianDropout),
+        ("devices", KDropout, keras.layers.Dropout),
+        ("devices", KSpatialDropout, keras.layers.SpatialDropout1D),
+        ("devices", KGaussianDropout, keras.layers.GaussianDropout),
+        ("processes", KDropout, keras.layers.Dropout),
     ],
+    indirect=["replicas"],
 )
 def test_replicas_draw_noise_of_their_own_and_the_same_on_every_run(
     replicas, layer_class, builtin_class

@@ -331,7 +331,7 @@ def test_dropout_before_normalization(rate):
     )
     model.compile("sgd", "mse", run_eagerly=EAGERLY)
     monitor = ShiftMonitor(x[:1024])
-    options = {"batch_size": 64, "epochs": 4, "verbose": 0, "callbacks": [monitor]}
+    options = {"batch_size": 128, "epochs": 4, "verbose": 0, "callbacks": [monitor]}
     if rate < 0.5:
         model.fit(x, x, **options)
     else:

@@ -16,12 +16,6 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(1, 2, (40, 6)).astype("float32")
 
 
-def without_xla(model):
-    """Keep Keras from compiling the model by XLA, most of the time of so few calls."""
-    model.supports_jit = False
-    return model
-
-
 def classifier(*noise, activation="softmax"):
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
@@ -36,7 +30,7 @@ def classifier(*noise, activation="softmax"):
     for weight in model.weights:
         if "variance" not in weight.path:
             weight.assign(RNG.normal(0.3, 1, weight.shape))
-    return without_xla(model)
+    return model
 
 
 def test_mean_and_variance_over_every_mask_of_two_units():
@@ -113,7 +107,7 @@ def test_a_seed_gives_the_same_masks_and_no_variable_changes():
 
 
 def test_every_sample_layer_and_batch_has_masks_of_its_own():
-    model = without_xla(keras.Sequential([keras.Input((1000,)), KDropout(0.5, seed=1)]))
+    model = keras.Sequential([keras.Input((1000,)), KDropout(0.5, seed=1)])
     x = np.ones((8, 1000), "float32")
     one, two = (
         kerasnorm.monte_carlo(model, x, s, seed=0, batch_size=4).mean for s in (1, 2)
@@ -124,7 +118,7 @@ def test_every_sample_layer_and_batch_has_masks_of_its_own():
     twice = keras.Sequential(
         [keras.Input((1000,)), KDropout(0.5, seed=1), KDropout(0.5, seed=1)]
     )
-    kept = kerasnorm.monte_carlo(without_xla(twice), x, 1, seed=0).mean > 0
+    kept = kerasnorm.monte_carlo(twice, x, 1, seed=0).mean > 0
     assert abs(kept.mean() - 0.25) < 0.05
 
 
@@ -132,7 +126,7 @@ def test_logits_and_probabilities():
     logits = classifier(KDropout(0.5), activation=None)
     probabilities = keras.Sequential([logits, layers.Softmax()])
     a = kerasnorm.monte_carlo(logits, X, 20, seed=1, from_logits=True)
-    b = kerasnorm.monte_carlo(without_xla(probabilities), X, 20, seed=1)
+    b = kerasnorm.monte_carlo(probabilities, X, 20, seed=1)
     for ours, theirs in zip(a, b, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     np.testing.assert_allclose(a.mean.sum(-1), 1, atol=1e-5)
@@ -149,9 +143,7 @@ def test_builtin_dropout_after_convert_and_layers_inside_of_others():
         kerasnorm.monte_carlo(model, data)
     ours = kerasnorm.convert(model)
     assert any(isinstance(la, KSpatialDropout) for la in ours.layers)
-    assert (
-        kerasnorm.monte_carlo(without_xla(ours), data, 20, seed=1).variance > 0
-    ).all()
+    assert (kerasnorm.monte_carlo(ours, data, 20, seed=1).variance > 0).all()
 
 
 @pytest.mark.any_backend
@@ -161,7 +153,7 @@ def test_several_inputs():
         {"one": one, "two": two}, KDropout(0.5)(layers.Add()([one, two]))
     )
     data = {"one": X[:, :3], "two": X[:, 3:]}
-    result = kerasnorm.monte_carlo(without_xla(model), data, 200, seed=1, batch_size=7)
+    result = kerasnorm.monte_carlo(model, data, 200, seed=1, batch_size=7)
     assert result.mean.shape == (40, 3)
     total = data["one"] + data["two"]
     np.testing.assert_allclose(result.variance, total**2, rtol=0.2, atol=1e-3)
@@ -171,7 +163,6 @@ def test_builtin_dropout_that_drops_nothing_does_not_matter():
     inputs = keras.Input((5, 6))
     x = layers.MultiHeadAttention(2, 3)(inputs, inputs)
     model = keras.Model(inputs, KDropout(0.5)(layers.Dropout(0)(x)))
-    without_xla(model)
     assert kerasnorm.monte_carlo(model, X.reshape(-1, 5, 6), 20).variance.min() > 0
 
 
@@ -218,7 +209,7 @@ def test_entropies_in_half_precision():
 
 
 def test_without_a_seed_each_call_draws_anew():
-    model = without_xla(keras.Sequential([keras.Input((6,)), KDropout(0.5)]))
+    model = keras.Sequential([keras.Input((6,)), KDropout(0.5)])
     one, other = (kerasnorm.monte_carlo(model, X, 2).mean for _ in range(2))
     assert not np.array_equal(one, other)
 
