@@ -60,16 +60,10 @@ wheel: $(VENV)/.release $(ALONE)/.ready  ## the library's tests, on the built wh
 test-slow: $(VENV)/.test  ## the large models of keras.applications; every experiment in small
 	$(BIN)/$(PYTEST) -m slow $(ARGS)
 
-# Whatever needs neither tf.function nor GradientTape. JAX has float64 only when told.
-BACKEND_TESTS := $(addprefix kerasnorm/,layers/test_bad_input layers/test_batch_norm \
-	layers/test_dropout transforms/test_convert transforms/test_fold \
-	transforms/test_monte_carlo transforms/test_recalibrate \
-	monitor/test_shift_monitor test_surface) experiments/masks/test_masks
 test-backends: $(VENV)/.test $(VENV)/.backends  ## the tests of layers and transforms on JAX and PyTorch
 	for backend in jax torch; do export KERAS_BACKEND=$$backend; \
-		$(BIN)/python -m pytest tests/kerasnorm/backend/test_backends.py tests/docs/test_migrate.py docs/migrate.md $(ARGS) \
-		&& JAX_ENABLE_X64=1 $(BIN)/$(PYTEST) $(BACKEND_TESTS:%=tests/%.py) $(ARGS) \
-		|| exit; done
+		$(BIN)/python -m pytest tests/docs/test_migrate.py docs/migrate.md $(ARGS) $(NONE_IS_FINE) \
+		&& $(BIN)/$(PYTEST) -m any_backend tests/kerasnorm $(ARGS) $(NONE_IS_FINE) || exit; done
 
 test-ray: $(VENV)/.test $(VENV)/.ray  ## the tests on clusters of Ray
 	$(BIN)/python -m pytest tests/training/test_ray_workers.py tests/service/jobs/test_ray_trainers.py \

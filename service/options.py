@@ -146,7 +146,7 @@ class JobOptions(BaseModel):
             from service.jobs.ray_trainers import RayTrainers
         except ModuleNotFoundError as error:
             raise UserError(
-                "`--executor ray` needs Ray. Install it with: pip install '.[ray]'."
+                "`--executor ray` needs Ray. Install it with: pip install --group ray."
             ) from error
         return RayTrainers(self.ray_address)
 

@@ -88,7 +88,7 @@ def _serve(options: RayServeOptions) -> None:
         from ray import serve
     except ImportError as error:
         raise UserError(
-            f"Ray Serve is needed: pip install '.[ray]'. Received: {error}."
+            f"Ray Serve is needed: pip install --group ray. Received: {error}."
         ) from error
     from fastapi import FastAPI
 

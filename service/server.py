@@ -89,7 +89,7 @@ def add_page(app: FastAPI, serving: Serving, token: str | None) -> None:
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
-        print("No page at /: pip install '.[page]' brings it.", file=sys.stderr)
+        print("No page at /: pip install --group serve brings it.", file=sys.stderr)
     else:
         mount(app, app.state.queue, serving, token)
 
@@ -115,7 +115,7 @@ def _grpc(
     except ModuleNotFoundError as error:
         if error.name not in ("grpc", "tensorflow_serving"):
             raise
-        print("No gRPC: pip install '.[grpc]' brings it.", file=sys.stderr)
+        print("No gRPC: pip install --group serve brings it.", file=sys.stderr)
         ended = threading.Event()
         ended.set()
         yield lambda: ended

@@ -55,7 +55,7 @@ def train(
         from ray.train.tensorflow import TensorflowTrainer
     except ImportError as error:
         raise UserError(
-            f"`--ray` needs Ray: pip install '.[ray]'. Received: {error}."
+            f"`--ray` needs Ray: pip install --group ray. Received: {error}."
         ) from error
     config = config.model_copy(update={"distribute": "multiworker"})
     connect(address, "--ray")

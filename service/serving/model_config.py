@@ -106,7 +106,7 @@ def read_config_file(path: Path, base: Path) -> dict[str, ModelConfig]:
     except ImportError as error:
         raise UserError(
             "A model config file needs tensorflow-serving-api. "
-            "Run: pip install '.[grpc]'."
+            "Run: pip install --group serve."
         ) from error
     config = model_server_config_pb2.ModelServerConfig()
     read_text_proto(path, config, "--model-config-file")

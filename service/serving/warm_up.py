@@ -31,7 +31,7 @@ def read_requests(directory: Path) -> Iterator[tuple[str, dict[str, np.ndarray]]
     except ImportError:
         _logger.warning(
             "%s is not used: tensorflow-serving-api is not installed. "
-            "Run: pip install '.[grpc]'.",
+            "Run: pip install --group serve.",
             path,
         )
         return

@@ -1,15 +1,9 @@
-"""Fixtures of the library's tests, and the marker of those for every backend."""
+"""Fixtures of the library's tests."""
 
 from collections.abc import Iterator
 
 import keras
 import pytest
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "any_backend: runs on every backend of Keras; make test-backends"
-    )
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from tests.kerasnorm.replicas import free_addresses
 from tests.service.services import wait_until
 from tests.service.serving.served import save_scale
 
-pytest.importorskip("ray.serve", reason="Ray is not installed: pip install '.[ray]'")
+pytest.importorskip("ray.serve", reason="Ray is not installed: pip install --group ray")
 
 REPLICA = "ray::ServeReplica:kerasnorm:models"
 

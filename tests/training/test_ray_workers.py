@@ -17,7 +17,7 @@ from tests.training.runs import history
 from training.cli.command_line import read
 from training.errors import UserError
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
+pytest.importorskip("ray", reason="Ray is not installed: pip install --group ray")
 
 CLUSTER = """
 import sys

@@ -14,7 +14,7 @@ import pytest
 from tests.service.services import CONFIG, Service, wait_until
 from tests.training.runs import assert_same_end
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
+pytest.importorskip("ray", reason="Ray is not installed: pip install --group ray")
 
 RAY = Path(sys.executable).parent / "ray"
 

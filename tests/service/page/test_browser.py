@@ -44,7 +44,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
     pytest.skip("needs Chromium: apt-get install chromium", allow_module_level=True)
 if subprocess.run([sys.executable, "-c", "import gradio"]).returncode:
-    pytest.skip("needs Gradio: pip install '.[page]'", allow_module_level=True)
+    pytest.skip("needs Gradio: pip install --group serve", allow_module_level=True)
 
 MNIST = REPOSITORY.parent / "shared" / "data" / "mnist"
 QUIET = (
@@ -420,7 +420,7 @@ def test_without_gradio_there_is_no_page(
     finally:
         service.process.terminate()
         _, log = service.process.communicate(timeout=60)
-    assert "No page at /: pip install '.[page]' brings it." in log.splitlines()
+    assert "No page at /: pip install --group serve brings it." in log.splitlines()
 
 
 def test_an_open_page_does_not_keep_the_service_from_stopping(
