@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from service.app import Settings, create_app
 from service.http_protocol import HttpProtocol
 from service.options import ServiceOptions
+from service.security import is_loopback
 from service.serving.routes import Serving
 from training.errors import UserError
 
@@ -64,13 +65,20 @@ def serve(options: ServiceOptions, token: str | None) -> None:
 
 
 class Server(uvicorn.Server):
-    """End gRPC before the application, which unloads the models when it ends.
+    """Say where it answers, and end gRPC before the application, which unloads models.
 
     Attributes:
         end_grpc: Ask gRPC to finish what has begun; return an event that is set then.
     """
 
     end_grpc: Callable[[], threading.Event]
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and print the address when requests are answered."""
+        await super().startup(sockets)
+        if self.started:
+            listener = next(s for each in self.servers for s in each.sockets)
+            print(f"Ready: {_url(listener.getsockname())}", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the listeners and wait for gRPC; a second Ctrl-C ends the waiting."""
@@ -80,6 +88,13 @@ class Server(uvicorn.Server):
         while not ended.is_set() and not self.force_exit:
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
         await super().shutdown(sockets)
+
+
+def _url(address: tuple[str, int]) -> str:
+    host, port, *_ = address
+    if is_loopback(host):
+        host = "localhost"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def add_page(app: FastAPI, serving: Serving, token: str | None) -> None:

@@ -73,6 +73,30 @@ def test_grpc_ends_before_the_application() -> None:
     assert ends == ["gRPC", "application"]
 
 
+@pytest.mark.parametrize(
+    ("host", "shown"), [("127.0.0.1", "localhost"), ("0.0.0.0", "0.0.0.0")]
+)
+def test_the_last_line_of_a_start_is_the_address(
+    host: str, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("nobody asks")
+
+    running = server.Server(
+        uvicorn.Config(application, host=host, port=0, lifespan="off", log_config=None)
+    )
+    ended = threading.Event()
+    ended.set()
+    running.end_grpc = lambda: ended
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    wait_until(lambda: running.started)
+    port = running.servers[0].sockets[0].getsockname()[1]
+    running.should_exit = True
+    thread.join()
+    assert capsys.readouterr().out.splitlines()[-1] == f"Ready: http://{shown}:{port}"
+
+
 def test_a_second_ctrl_c_does_not_wait_for_grpc() -> None:
     """Nobody can connect meanwhile."""
 
@@ -103,12 +127,13 @@ def test_a_second_ctrl_c_does_not_wait_for_grpc() -> None:
 
 
 def test_what_it_relies_on_in_uvicorn() -> None:
-    """`shutdown` is no public API; without it gRPC would end too late."""
-    assert inspect.iscoroutinefunction(uvicorn.Server.shutdown)
-    assert list(inspect.signature(uvicorn.Server.shutdown).parameters) == [
-        "self",
-        "sockets",
-    ]
+    """`startup` and `shutdown` are no public API.
+
+    Without them no address would be shown, and gRPC would end too late.
+    """
+    for function in (uvicorn.Server.startup, uvicorn.Server.shutdown):
+        assert inspect.iscoroutinefunction(function)
+        assert list(inspect.signature(function).parameters) == ["self", "sockets"]
     assert not hasattr(uvicorn.Server, "end_grpc")
     base = uvicorn.Server(uvicorn.Config(lambda *_: None))
     assert (base.should_exit, base.force_exit) == (False, False)
