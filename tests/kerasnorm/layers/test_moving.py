@@ -32,6 +32,10 @@ def moving(average):
     return average(variable([2.0, 6.0]), weight, MOMENTUM)
 
 
+def tensor(values):
+    return keras.ops.convert_to_tensor(values, "float32")
+
+
 def numpy(of):
     return keras.ops.convert_to_numpy(of.value).copy()
 
@@ -56,7 +60,7 @@ def expected(average, index):
 def test_follow_takes_in_batches_that_have_samples(average):
     statistic = moving(average)
     for batch, samples in zip(BATCHES, SAMPLES, strict=True):
-        statistic.follow(batch.astype("float32"), samples.astype("float32"))
+        statistic.follow(tensor(batch), tensor(samples))
     for index in range(2):
         value = numpy(statistic.value)[index]
         np.testing.assert_allclose(value, expected(average, index), rtol=1e-6)
@@ -65,7 +69,7 @@ def test_follow_takes_in_batches_that_have_samples(average):
 @AVERAGE
 def test_restart_leaves_what_the_batch_alone_leaves(average):
     statistic = moving(average)
-    batch, samples = np.float32([5, 7]), np.float32([3, 0])
+    batch, samples = tensor([5, 7]), tensor([3, 0])
     statistic.restart(batch, samples)
     assert numpy(statistic.value).tolist() == [5.0, 6.0]
     if average.is_weighted:
@@ -79,7 +83,7 @@ def test_restart_leaves_what_the_batch_alone_leaves(average):
 def test_the_variance_of_renorm_is_that_of_the_average_stddev(average):
     stddev = moving(average)
     statistic = SquaredStddev(variable([1.0, 1.0]), stddev, EPSILON)
-    batch, samples = np.float32([4, 4]), np.float32([3, 0])
+    batch, samples = tensor([4, 4]), tensor([3, 0])
     statistic.follow(batch, samples)
     first, second = numpy(stddev.value)
     assert 2.0 < first < np.sqrt(4 + EPSILON)
