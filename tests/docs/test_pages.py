@@ -1,5 +1,6 @@
 """Commands, links and tests that the pages name exist, and the site builds."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -68,12 +69,19 @@ def test_no_block_of_python_is_left_out() -> None:
 
 def test_the_table_of_equations() -> None:
     text = (ROOT / "docs" / "math.md").read_text()
-    rows = re.findall(r"^\| .* \| (.*) \| (`test_.*) \|$", text, re.MULTILINE)
+    rows = re.findall(
+        r"^\| .*? \| (.*?) \| (?:(.*?) )?\| (`test_.*) \|$", text, re.MULTILINE
+    )
     assert len(rows) > 15
-    for functions, tests in rows:
+    assert sum(bool(at_work) for _, at_work, _ in rows) > 8
+    for functions, at_work, tests in rows:
         for name in re.findall(r"`([\w.]+)`", functions):
             room = kerasnorm if "." in name else kerasnorm.functional
             assert callable(getattr(room, name.removeprefix("kerasnorm.")))
+        for module, name in re.findall(r"`([\w.]+)\.(\w+)`", at_work):
+            assert callable(
+                getattr(importlib.import_module(f"kerasnorm.{module}"), name)
+            )
         for file, test in re.findall(r"`(\w+)::(\w+)`", tests):
             (path,) = (ROOT / "tests").rglob(f"{file}.py")
             assert f"\ndef {test}(" in path.read_text(), test
