@@ -21,7 +21,7 @@ SHAPES = [
 ]
 CHANNELS_FIRST = (64, 64, 32, 32)
 KERAS_XLA_LIMIT = 2**23
-"""Keras's dropout under XLA is timed up to so many elements: there it takes 1.6 s."""
+"""Keras's dropout under XLA is timed up to this many elements, where it takes 1.6 s."""
 
 
 def cases(quick: bool) -> Iterator[Case]:

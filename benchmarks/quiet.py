@@ -46,7 +46,6 @@ def during(run: Callable[[], Any]) -> tuple[Any, float]:
 
 def wait_for_quiet(deadline: float) -> None:
     """Wait until other processes are quiet, or until the deadline."""
-    """Wait until other processes are quiet, or until the deadline."""
     while time.monotonic() < deadline:
         _, others = during(lambda: time.sleep(1))
         if others <= QUIET:

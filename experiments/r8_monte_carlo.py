@@ -92,7 +92,7 @@ def sample(trainer: Trainer, data: Split, draws: int) -> np.ndarray:
 
 
 def group_error(draws: np.ndarray, data: Split, averaged: int) -> float:
-    """Return the error in percent of means of so many draws: the mean over groups."""
+    """Return the error in percent of the means of `averaged` draws, over all groups."""
     groups = len(draws) // averaged
     means = draws[: groups * averaged].reshape(groups, averaged, *draws.shape[1:])
     answers = means.mean(axis=1).argmax(axis=-1)

@@ -53,7 +53,7 @@ def paired_difference(
 
 
 def sign_test(values: Sequence[float]) -> float:
-    """Return the one-sided p-value of so many positive values; zeros do not count."""
+    """Return the one-sided p-value of the count of positive values, zeros left out."""
     positive = sum(value > 0 for value in values)
     negative = sum(value < 0 for value in values)
     if positive + negative == 0:

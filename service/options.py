@@ -50,7 +50,7 @@ Seconds = Annotated[float, _checked(lambda s: 0 < s < math.inf, "more than 0")]
 
 
 def named(metavar: str) -> dict[str, Any]:
-    """Return what makes `--help` name the value of an option so."""
+    """Return the schema entry that sets the value's name in `--help`."""
     return {"metavar": metavar}
 
 

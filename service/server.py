@@ -15,7 +15,6 @@ from fastapi import FastAPI
 from service.app import Settings, create_app
 from service.http_protocol import HttpProtocol
 from service.options import ServiceOptions
-from service.security import is_loopback
 from service.serving.routes import Serving
 from training.errors import UserError
 
@@ -92,7 +91,7 @@ class Server(uvicorn.Server):
 
 def _url(address: tuple[str, int]) -> str:
     host, port, *_ = address
-    if is_loopback(host):
+    if host in ("127.0.0.1", "::1"):
         host = "localhost"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

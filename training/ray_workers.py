@@ -106,14 +106,14 @@ def connect(address: str, option: str) -> None:
         raise UserError(wanted + first_line(error)) from error
 
 
-def _work(told: dict[str, str]) -> None:
+def _work(settings: dict[str, str]) -> None:
     """Start or go on with the run; each worker calls this, again at a restart."""
     from training import job
 
     absl.logging.set_verbosity(absl.logging.ERROR)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    config = TrainConfig.model_validate_json(told["config"])
-    job.resume(Path(told["directory"]), config)
+    config = TrainConfig.model_validate_json(settings["config"])
+    job.resume(Path(settings["directory"]), config)
 
 
 def _reason(error: Exception) -> str:

@@ -1,11 +1,12 @@
 """The functions of `kerasnorm.backend` for PyTorch."""
 
-from kerasnorm.backend.generic import pool_replicas, replica_seed
-from kerasnorm.functional import (
+from kerasnorm.backend.generic import (
     dropout,
     gaussian_dropout,
     normalize_batch,
     normalize_with,
+    pool_replicas,
+    replica_seed,
     thinning,
 )
 

@@ -19,7 +19,7 @@ class Moving(ABC):
 
     @abstractmethod
     def follow(self, batch: Tensor, samples: Tensor) -> None:
-        """Take in the statistic of a batch of so many samples."""
+        """Take in the statistic of a batch, weighted by its samples."""
 
     @abstractmethod
     def restart(self, batch: Tensor, samples: Tensor) -> None:
@@ -52,7 +52,7 @@ class Exponential(MovingAverage):
     is_weighted = False
 
     def follow(self, batch: Tensor, samples: Tensor) -> None:
-        """Take in the statistic of a batch of so many samples."""
+        """Take in the statistic of a batch, weighted by its samples."""
         average = functional.exponential_average(self.value.value, batch, self.momentum)
         assign_where(samples > 0, self.value, average)
 
@@ -65,7 +65,7 @@ class Debiased(MovingAverage):
     """`functional.debiased_average`: weighted by samples and by age."""
 
     def follow(self, batch: Tensor, samples: Tensor) -> None:
-        """Take in the statistic of a batch of so many samples."""
+        """Take in the statistic of a batch, weighted by its samples."""
         average, weight = functional.debiased_average(
             self.value.value, self.weight.value, batch, samples, self.momentum
         )
@@ -80,7 +80,7 @@ class Cumulative(MovingAverage):
     """`functional.cumulative_average`: weighted by samples, however old."""
 
     def follow(self, batch: Tensor, samples: Tensor) -> None:
-        """Take in the statistic of a batch of so many samples."""
+        """Take in the statistic of a batch, weighted by its samples."""
         average, weight = functional.cumulative_average(
             self.value.value, self.weight.value, batch, samples
         )
@@ -106,7 +106,7 @@ class SquaredStddev(Moving):
     epsilon: float
 
     def follow(self, batch: Tensor, samples: Tensor) -> None:
-        """Take in the variance of a batch of so many samples."""
+        """Take in the variance of a batch, weighted by its samples."""
         self.stddev.follow(ops.sqrt(batch + self.epsilon), samples)
         variance = ops.relu(ops.square(self.stddev.value) - self.epsilon)
         assign_where(samples > 0, self.value, variance)

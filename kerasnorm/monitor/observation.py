@@ -19,7 +19,7 @@ PERCENTILES = (15, 50, 85)
 """Those of BN, figure 1."""
 
 LARGEST_SAMPLE = 2**16
-"""Draw at most so many elements from one call of a layer, for the percentiles."""
+"""Draw at most this many elements from one call of a layer, for the percentiles."""
 
 
 def find_layers(model: keras.Model) -> dict[str, KBatchNorm]:

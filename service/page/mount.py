@@ -1,6 +1,7 @@
-"""The page at `/` of the service: what it shows it has from the same parts as the API.
+"""The page at `/` of the service.
 
-It works without a network: Gradio brings its fonts and scripts.
+It shows what the API answers, and works without a network: Gradio brings its fonts and
+scripts.
 """
 
 import asyncio
@@ -43,7 +44,7 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 def mount(
     app: FastAPI, queue: Queue | None, serving: Serving, token: str | None
 ) -> None:
-    """Puts the page at `/`; what the application has routes for it keeps.
+    """Put the page at `/`. The routes that the application already has stay its own.
 
     Args:
         app: The application, with `is_stopping` in its state.
@@ -106,7 +107,7 @@ def _blocks(queue: Queue | None, serving: Serving) -> gr.Blocks:
 
 
 def _end_with_the_server(app: FastAPI, page: Any) -> None:
-    """Ends what browsers hold open, so that a server that stops does not wait."""
+    """End the connections that browsers hold open, so that a server stops at once."""
     lifespan = app.router.lifespan_context
 
     async def watch() -> None:

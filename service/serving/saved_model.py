@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from service.serving.batcher import load_batched
 from service.serving.batching import BatchingParameters
+from service.serving.config import ServingConfig
 from service.serving.errors import invalid, of_runtime
 from service.serving.session import Arrays, TimedSession
 from service.serving.signatures import Signature, load
@@ -42,7 +43,7 @@ class SavedModel:
         self,
         directory: Path,
         batching: BatchingParameters | None = None,
-        timeout: float = 30.0,
+        timeout: float = ServingConfig.timeout,
     ) -> None:
         self._session = TimedSession(timeout)
         self._timeout = timeout

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from service.serving import model_config
 from service.serving.batching import BatchingParameters
+from service.serving.config import ServingConfig
 from service.serving.errors import invalid, not_found
 from service.serving.model_config import ModelConfig
 from service.serving.saved_model import SavedModel
@@ -47,7 +48,7 @@ class Servables:
         config_file: Path | None = None,
         poll_interval: float = 1.0,
         batching: BatchingParameters | None = None,
-        timeout: float = 30.0,
+        timeout: float = ServingConfig.timeout,
     ) -> None:
         self._base = base
         self._config_file = config_file

@@ -8,6 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from service.serving.batching import BatchingParameters
+from service.serving.config import ServingConfig
 from service.serving.errors import as_op_error, invalid, of_runtime
 from service.serving.saved_model import SavedModel
 
@@ -65,7 +66,7 @@ class Version:
         self,
         base: Path,
         batching: BatchingParameters | None = None,
-        timeout: float = 30.0,
+        timeout: float = ServingConfig.timeout,
     ) -> None:
         """Load the version, which makes it available or ends it with an error.
 

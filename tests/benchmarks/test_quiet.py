@@ -7,7 +7,7 @@ from tests.benchmarks.clock import FakeClock
 
 
 def disturbed(monkeypatch, others):
-    """Pretend that other processes use so many cores, timing by timing."""
+    """Pretend that other processes use these numbers of cores, timing by timing."""
     clock, others = FakeClock(), iter(others)
     monkeypatch.setattr(quiet.time, "monotonic", clock)
     monkeypatch.setattr(quiet, "wait_for_quiet", lambda deadline: None)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
+pytest.importorskip("simdjson", reason="pip install --group serve")
 
 import kerasnorm
 from service.jobs.store import Job, Store

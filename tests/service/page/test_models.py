@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
+pytest.importorskip("simdjson", reason="pip install --group serve")
 
 from service.page.models import Models
 from service.serving.servables import Servables

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
+pytest.importorskip("simdjson", reason="pip install --group serve")
 
 from service.serving.batcher import signature_definitions
 from service.serving.batching import BatchingParameters

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
+pytest.importorskip("simdjson", reason="pip install --group serve")
 
 from tests.service.services import Service, wait_until
 from tests.service.serving.served import (

@@ -3,8 +3,8 @@
 import pytest
 import tensorflow as tf
 
-pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
-pytest.importorskip("tensorflow_serving", reason="the extra `grpc` is not installed")
+pytest.importorskip("simdjson", reason="pip install --group serve")
+pytest.importorskip("tensorflow_serving", reason="pip install --group serve")
 
 from tensorflow_serving.apis import input_pb2
 

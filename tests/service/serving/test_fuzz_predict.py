@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
+pytest.importorskip("simdjson", reason="pip install --group serve")
 
 from tests.service.serving.fuzz_predict import fuzz
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
+pytest.importorskip("simdjson", reason="pip install --group serve")
 
 from service.serving.model_config import every, latest, read_config_file, specific
 from service.serving.servables import Servables

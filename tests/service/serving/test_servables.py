@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
+pytest.importorskip("simdjson", reason="pip install --group serve")
 
 from tests.service.serving.served import (
     Client,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("simdjson", reason="the extra `serve` is not installed")
+pytest.importorskip("simdjson", reason="pip install --group serve")
 
 from service.serving.versions import State, Version
 from tests.service.serving.served import factor, publish, serve, until
