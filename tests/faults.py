@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import copy
 import dataclasses
 import re
 from collections.abc import Iterator
@@ -91,18 +92,20 @@ def mutants_of(room: str, path: str) -> Iterator[Mutant]:
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
     count: collections.Counter[tuple[str, ...]] = collections.Counter()
-    whole = 1, len(starts)
-    found = list(statements(ast.parse(source), "", whole))
-    for index, (function, lines, statement) in enumerate(found):
+    for function, lines, statement in statements(
+        ast.parse(source), "", (1, len(starts))
+    ):
+        bare = without_blocks(statement)
+        before = ast.unparse(bare).strip()
         for node, kind, new in faults(statement):
             begin = starts[node.lineno - 1] + node.col_offset
             end = starts[node.end_lineno - 1] + node.end_col_offset
-            text = new if isinstance(node, ast.stmt) else f"({new})"
+            text = f"({new})" if isinstance(node, ast.expr) else new
             mutated = (source[:begin] + text.encode() + source[end:]).decode()
-            *_, changed = list(statements(ast.parse(mutated), "", whole))[index]
-            key = function, head(statement), head(changed)
+            after = changed(bare, node, new) if isinstance(node, ast.expr) else new
+            key = function, before, after
             yield Mutant(
-                *(room, path, function, kind, *key[1:], count[key], lines, mutated)
+                *(room, path, function, kind, before, after, count[key], lines, mutated)
             )
             count[key] += 1
 
@@ -135,15 +138,24 @@ def lines_of_head(statement: ast.stmt) -> Lines:
     return statement.lineno, max(statement.lineno, end)
 
 
-def head(statement: ast.stmt) -> str:
-    """A statement without its blocks, as it would be written in one line."""
-    return ast.unparse(without_blocks(statement)).strip()
-
-
 def without_blocks(statement: ast.stmt) -> ast.stmt:
-    """A copy without blocks and decorators."""
+    """A copy of a statement without its blocks and decorators."""
     bare = {k: [] if k in BLOCKS else v for k, v in vars(statement).items()}
     return type(statement)(**bare)
+
+
+def changed(statement: ast.stmt, expression: ast.expr, text: str) -> str:
+    """A statement with an expression in it exchanged."""
+
+    class Exchange(ast.NodeTransformer):
+        def visit(self, node: ast.AST) -> Any:
+            if node is expression:
+                return ast.parse(text, mode="eval").body
+            return self.generic_visit(node)
+
+    return ast.unparse(
+        Exchange().visit(copy.deepcopy(statement, {id(expression): expression}))
+    ).strip()
 
 
 Fault = tuple[Any, str, str]

@@ -19,6 +19,7 @@ found again by its function and its statement, wherever those are now.
 """
 
 import collections
+import importlib.metadata
 import json
 import operator
 import os
@@ -40,6 +41,10 @@ SIZE, LEAST, SEED = 145, 16, 20240229  # of the sample; of it from each room
 AT_A_TIME = 2
 FIRST, SECONDS = 15, (60, 240)  # tests in the first batch, seconds in the next ones
 
+OPTIONS = [
+    *("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"),
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # the plugins are imported
+]
 VERDICTS = "killed", "timeout", "survived", "equivalent", "gone", "error", "to do"
 SURVIVOR = """\
 - {number} ({verdict}; {tests} of {of} tests): {path}:{line} {function}, {kind}
@@ -172,6 +177,8 @@ def run(folder: Path) -> None:
     """Try each fault of the sample that has no result yet."""
     import keras  # noqa: F401  (with TensorFlow, for all that are forked)
 
+    for plugin in importlib.metadata.entry_points(group="pytest11"):
+        plugin.load()
     rows = json.loads((folder / "sample.json").read_text())
     tests = read_lines(folder / "map.jsonl")
     known = {row["number"] for row in read_lines(folder / "results.jsonl")}
@@ -209,7 +216,7 @@ def examine(
     batches, number = batches_for(mutant, tests)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         tree = Path(temporary, "tree")
-        hidden = shutil.ignore_patterns(".*", "build", "__pycache__")
+        hidden = shutil.ignore_patterns(".*", "build")
         shutil.copytree(".", tree, ignore=hidden, copy_function=os.link, symlinks=True)
         (tree / mutant.path).unlink()
         (tree / mutant.path).write_text(mutant.source)
@@ -232,25 +239,19 @@ def examine(
 def attempt(tree: Path, tests: list[str], limit: int, log: Path) -> tuple[str, str]:
     """Run tests in a copy of the repository; the verdict, and what has failed."""
     failed = tree.parent / "failed"
+    failed.write_text("")
     child = os.fork()
     if child == 0:
         signal.alarm(limit)  # which ends the process
-        os.setsid()
-        os.chdir(tree)
-        os.environ |= {"PYTHONPATH": str(tree), "TMPDIR": str(tree.parent)}
-        tempfile.tempdir = None
-        sys.path[0] = str(tree)
-        for name in [n for n in sys.modules if n.partition(".")[0] == "tests"]:
-            del sys.modules[name]
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        watch = Watch()
-        options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
-        code = pytest.main([*options, *tests], [watch])
-        failed.write_text(" ".join(watch.failed))
-        sys.stdout.flush()
-        os._exit(code)
+        code: int = pytest.ExitCode.INTERNAL_ERROR
+        try:
+            enter(tree, log)
+            watch = Watch()
+            code = pytest.main([*OPTIONS, *tests], [watch])
+            failed.write_text(" ".join(watch.failed))
+            sys.stdout.flush()
+        finally:
+            os._exit(code)
     _, status = os.waitpid(child, 0)
     end_strays(tree)
     if os.WIFSIGNALED(status):
@@ -259,6 +260,20 @@ def attempt(tree: Path, tests: list[str], limit: int, log: Path) -> tuple[str, s
     # 2 and 4: a module of tests could not be imported.
     verdict = {0: "survived", 1: "killed", 2: "killed", 4: "killed"}
     return verdict.get(os.WEXITSTATUS(status), "error"), failed.read_text()
+
+
+def enter(tree: Path, log: Path) -> None:
+    """Let this process, and those that it starts, work in a copy of the repository."""
+    os.setsid()
+    os.chdir(tree)
+    os.environ |= {"PYTHONPATH": str(tree), "TMPDIR": str(tree.parent)}
+    tempfile.tempdir = None
+    sys.path[0] = str(tree)
+    for name in [n for n in sys.modules if n.partition(".")[0] == "tests"]:
+        del sys.modules[name]
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
 
 
 def end_strays(tree: Path) -> None:
