@@ -154,10 +154,13 @@ def batches_for(
     """
     lines = set(range(mutant.lines[0], mutant.lines[1] + 1))
     _, others = ROOMS[mutant.room]
+    in_file = [test for test in tests if mutant.path in test["lines"]]
+    on_lines = [t for t in in_file if not lines.isdisjoint(t["lines"][mutant.path])]
+    covering = {test["test"] for test in on_lines or in_file}
     ranks: collections.Counter[str] = collections.Counter()
     ranked = []
     for test in sorted(tests, key=operator.itemgetter("seconds")):
-        covers = not lines.isdisjoint(test["lines"].get(mutant.path, ()))
+        covers = test["test"] in covering
         if covers or test["test"].startswith(tuple(others)):
             function = test["test"].partition("[")[0]
             ranked.append((not covers, ranks[function], test["seconds"], test))
