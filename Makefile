@@ -74,6 +74,13 @@ test-ray: $(VENV)/.test $(VENV)/.ray  ## the tests on clusters of Ray
 test-endurance: $(VENV)/.test  ## several workers; jobs in a storm of SIGKILLs
 	$(BIN)/python -m pytest -m endurance $(ARGS)
 
+# An hour and more; stopped and called again, it goes on.
+mutants: $(VENV)/.test $(VENV)/.mutants  ## put small faults into the code: which of them does no test see?
+	test -e build/mutants/sample.json || $(BIN)/python -m tests.mutants sample build/mutants
+	$(BIN)/python -m tests.mutants map build/mutants tests/kerasnorm tests/training tests/service/jobs
+	$(BIN)/python -m tests.mutants run build/mutants
+	$(BIN)/python -m tests.mutants table build/mutants
+
 lint: $(VENV)/.lint  ## ruff: lint and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
