@@ -347,6 +347,16 @@ def test_dropout_in_float32(shape, mode):
         np.testing.assert_allclose(one, expected, rtol=3e-7)
 
 
+@pytest.mark.parametrize("size", [25, 1001])
+def test_dropout_of_one_element_more_than_fills_rows(size):
+    """Few elements and many: noise is drawn in rows only where they fill them."""
+    assert size % noise.ROW == 1
+    x = np.random.default_rng(5).normal(3, 2, size).astype("float32")
+    mask = oracle.keep_mask((size,), 0.3, (2, 0))
+    y = KDropout(0.3, seed=2)(x, training=True)
+    np.testing.assert_allclose(y, oracle.inverted_dropout(x, mask, 0.3), rtol=3e-7)
+
+
 @pytest.mark.parametrize(("frozen", "mode"), [(False, "eager"), (True, "graph")])
 def test_inference_of_float32_images(frozen, mode):
     """Where TensorFlow's fused kernel normalizes with given statistics."""

@@ -65,7 +65,7 @@ def test_follow_takes_in_batches_that_have_samples(average):
 @AVERAGE
 def test_restart_leaves_what_the_batch_alone_leaves(average):
     statistic = moving(average)
-    batch, samples = np.float32([5, 7]), np.float32([3, 0])
+    batch, samples = np.float32([5, 7]), np.float32([1, 0])
     statistic.restart(batch, samples)
     assert numpy(statistic.value).tolist() == [5.0, 6.0]
     if average.is_weighted:
@@ -79,7 +79,7 @@ def test_restart_leaves_what_the_batch_alone_leaves(average):
 def test_the_variance_of_renorm_is_that_of_the_average_stddev(average):
     stddev = moving(average)
     statistic = SquaredStddev(variable([1.0, 1.0]), stddev, EPSILON)
-    batch, samples = np.float32([4, 4]), np.float32([3, 0])
+    batch, samples = np.float32([4, 4]), np.float32([1, 0])
     statistic.follow(batch, samples)
     first, second = numpy(stddev.value)
     assert 2.0 < first < np.sqrt(4 + EPSILON)
