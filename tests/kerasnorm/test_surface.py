@@ -153,6 +153,13 @@ def test_no_room_imports_one_above_it(room):
             assert not rooms & above, path
 
 
+def test_no_other_room_imports_the_functions_of_one_backend():
+    for path in FILES:
+        if not path.is_relative_to(PACKAGE / "backend"):
+            names = [n for n in imported(path) if n.startswith("kerasnorm.backend.")]
+            assert not {n.split(".")[2] for n in names} & {"tensorflow", "jax", "torch"}
+
+
 def test_types_are_published():
     assert (PACKAGE / "py.typed").is_file()
 

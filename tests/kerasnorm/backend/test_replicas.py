@@ -335,19 +335,25 @@ def test_saved_statistics_are_those_of_all_replicas(devices, tmp_path):
     replica = np.arange(devices.number).repeat(2)
     x = rng.normal(10 * replica[:, None], 1, (2 * devices.number, 1))
     x = x.astype("float32")
-    saved = {}
-    for layer_class in (keras.layers.BatchNormalization, KBatchNorm):
-        layer = layer_class(momentum=0.0, center=False, scale=False)
-        model = keras.Sequential([keras.Input((1,)), layer])
-        path = str(tmp_path / f"{layer_class.__name__}.keras")
-        devices.call_one(fit_on_replicas, config_of(model), x, x, len(x), path)
-        (loaded,) = keras.models.load_model(path).layers
-        saved[layer_class] = [
-            float(value[0]) for value in (loaded.moving_mean, loaded.moving_variance)
-        ]
+    options = {"momentum": 0.0, "center": False, "scale": False}
+    inputs = keras.Input((1,))
+    both = [
+        keras.layers.BatchNormalization(name="builtin", **options)(inputs),
+        KBatchNorm(name="ours", **options)(inputs),
+    ]
+    model = keras.Model(inputs, keras.layers.Concatenate()(both))
+    path = str(tmp_path / "model.keras")
+    y = np.zeros((len(x), 2), "float32")
+    devices.call_one(fit_on_replicas, config_of(model), x, y, len(x), path)
+    loaded = keras.models.load_model(path)
+
+    def saved(name):
+        layer = loaded.get_layer(name)
+        return [float(value[0]) for value in (layer.moving_mean, layer.moving_variance)]
+
     first = [x[:2].mean(), x[:2].var()]
-    np.testing.assert_allclose(saved[keras.layers.BatchNormalization], first, rtol=1e-4)
-    np.testing.assert_allclose(saved[KBatchNorm], [x.mean(), x.var()], rtol=1e-4)
+    np.testing.assert_allclose(saved("builtin"), first, rtol=1e-4)
+    np.testing.assert_allclose(saved("ours"), [x.mean(), x.var()], rtol=1e-4)
 
 
 def regression(samples):
@@ -392,15 +398,13 @@ def test_fit_of_synchronized_replicas_is_fit_on_one_device(devices, tmp_path):
 
 
 def test_fit_with_dropout_and_uneven_batches(devices, tmp_path):
-    """It learns, alike on all replicas, as it did in the run before."""
+    """It learns, alike on all replicas, and the file has what they have learnt."""
     x, y = regression(21)  # of the last batch of 5 one replica of 4 has nothing
     config = model_config(0.2, True, False)
     path = str(tmp_path / "model.keras")
     losses, weights = devices.call_one(fit_on_replicas, config, x, y, 16, path)
-    again, weights_again = devices.call_one(fit_on_replicas, config, x, y, 16, path)
-    assert losses == again
     assert losses[-1] < losses[0]
-    for arrays in zip(*weights, *weights_again, strict=True):
+    for arrays in zip(*weights, strict=True):
         assert np.isfinite(arrays[0]).all()
         for array in arrays[1:]:
             np.testing.assert_array_equal(array, arrays[0])

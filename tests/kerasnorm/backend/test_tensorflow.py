@@ -261,7 +261,6 @@ def assert_close_in_float32(ours, expected):
 @derivatives(
     (FEW, "eager"),
     (FEW, "xla"),
-    (MANY, "eager"),
     (MANY_LARGE_MEAN, "graph"),
     (MANY, "unknown batch"),
     (MANY_AXIS_1, "eager"),
