@@ -112,7 +112,7 @@ def test_layers_are_documented_with_an_example(layer_class):
 
 
 def imported(path):
-    """The full names of what a file imports, anywhere in it."""
+    """Yield the full names of all that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -46,7 +46,7 @@ def replicas(request):
 
 
 def batches(number, mask_shape=None, location=3.0, dtype="float64"):
-    """Steps of x, dL/dy and a mask, split unevenly over the replicas."""
+    """Return steps of x, dL/dy and a mask, split unevenly over the replicas."""
     rng = np.random.default_rng(0)
     steps = []
     for sizes in SIZES[number]:
@@ -66,7 +66,7 @@ def batches(number, mask_shape=None, location=3.0, dtype="float64"):
 
 
 def whole(steps):
-    """The same steps on one device."""
+    """Return the same steps for one device."""
     return [[[np.concatenate(parts)] for parts in step] for step in steps]
 
 
@@ -107,7 +107,7 @@ ON_DEVICES = pytest.mark.parametrize("replicas", ["devices"], indirect=True)
 
 
 def cases(on_devices, on_processes):
-    """Processes differ from devices in how they reduce: one case sees it."""
+    """Run the named cases; processes need one, as they only reduce in another way."""
     return pytest.mark.parametrize(
         ("replicas", "options", "mask_shape"),
         [
@@ -125,7 +125,7 @@ def on_one_device(config, steps):
 
 
 def assert_same_weights(results, expected, **tolerance):
-    """On every replica the same, bit by bit, and those of one device."""
+    """Expect the same weights on every replica, bit by bit, and those of one device."""
     copies = [weights for *_, weights in results]
     for name, value in expected.items():
         np.testing.assert_allclose(copies[0][name], value, err_msg=name, **tolerance)
@@ -150,7 +150,7 @@ def test_synchronized_replicas_are_one_device_with_the_whole_batch(
 
 
 def parameters(config):
-    """Gamma and beta before the first step."""
+    """Return gamma and beta before the first step."""
     layer = keras.saving.deserialize_keras_object(config)
     layer.build((None, 4, 3))
     return np.array(layer.gamma.value), np.array(layer.beta.value)
@@ -364,7 +364,7 @@ def regression(samples):
 
 
 def model_config(rate, *synchronized):
-    """A batch norm layer for each of `synchronized`."""
+    """Configure a model with a batch norm layer for each of `synchronized`."""
 
     def dense(units, seed):
         initializer = keras.initializers.GlorotUniform(seed)

@@ -27,7 +27,7 @@ def variable(values):
 
 
 def moving(average):
-    """One of two indices, which has seen two batches of 8 samples altogether."""
+    """Make an average with two indices, which has seen 8 samples."""
     weight = variable([8.0, 8.0]) if average.is_weighted else None
     return average(variable([2.0, 6.0]), weight, MOMENTUM)
 
@@ -37,7 +37,7 @@ def numpy(of):
 
 
 def expected(average, index):
-    """The average of the batches with samples at an index, from the initial 2 or 6."""
+    """Return the average at an index: of the start and of the batches with samples."""
     start, batches = [2.0, 6.0][index], BATCHES[:, index]
     samples = SAMPLES[:, index]
     batches, samples = batches[samples > 0], samples[samples > 0]

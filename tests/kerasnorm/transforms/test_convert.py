@@ -28,7 +28,7 @@ BARE = {"ConvNeXt": "ConvNeXtTiny", "VGG": "VGG16"}
 
 
 def squared_error(true, predicted):
-    """A loss that no name leads to."""
+    """Return the squared error; Keras knows no loss of this name."""
     return keras.ops.mean(keras.ops.square(true - predicted), -1)
 
 

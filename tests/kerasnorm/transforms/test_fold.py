@@ -22,7 +22,7 @@ POLICY = "float64" if BACKEND == "tensorflow" else "float32"
 
 @pytest.fixture
 def policy(request):
-    """The policy of new layers: that of the test's parameter, or the widest."""
+    """Set the policy of new layers: the test's parameter, or the widest one."""
     name = getattr(request, "param", POLICY)
     kept = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
@@ -31,7 +31,7 @@ def policy(request):
 
 
 def randomize(model):
-    """Weights and statistics as after a training: none at its initial value."""
+    """Move all weights and statistics away from their initial values."""
     for weight in model.weights:
         value = RNG.normal(0, 0.2, weight.shape)
         if "variance" in weight.path or "gamma" in weight.path:
@@ -43,7 +43,7 @@ def randomize(model):
 
 
 def folded(model, x, tolerance):
-    """The folded model and its report, after a comparison with the model."""
+    """Fold the model and compare; return the folded model and its report."""
     lines = []
     result = kerasnorm.fold(model, lines.append)
     for ours, theirs in zip(
@@ -81,7 +81,7 @@ LINEAR = {
 
 
 def model_of(shape, *stack):
-    """New layers, so that they take the present policy."""
+    """Make a model of new layers, which take the present policy, and its inputs."""
     fresh = [type(la).from_config({**la.get_config(), "dtype": None}) for la in stack]
     model = keras.Sequential([keras.Input(shape), *fresh])
     return randomize(model), RNG.normal(1, 2, (4, *shape)).astype(fresh[0].dtype)
