@@ -1,14 +1,18 @@
-"""Fixtures of the library's tests."""
+"""Fixtures of the library's tests.
+
+They import Keras only where they run: the process that hands out the tests needs none.
+"""
 
 from collections.abc import Iterator
 
-import keras
 import pytest
 
 
 @pytest.fixture
 def float64() -> Iterator[None]:
     """Let JAX compute in float64, which it does only where it is told."""
+    import keras
+
     if keras.backend.backend() != "jax":
         yield
         return
@@ -21,6 +25,8 @@ def float64() -> Iterator[None]:
 @pytest.fixture
 def float64_policy(float64: None) -> Iterator[None]:
     """Make float64 the policy of new layers."""
+    import keras
+
     kept = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float64")
     yield

@@ -171,7 +171,9 @@ class Replicas:
 
     def __init__(self, number: int, initializers: Sequence[tuple[Any, ...]]) -> None:
         self.number = number
-        context = multiprocessing.get_context("spawn")
+        # One process imports TensorFlow, of which the others are forks.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
         self._processes = [
             ProcessPoolExecutor(1, context, functools.partial(function, *arguments))
             for function, *arguments in initializers

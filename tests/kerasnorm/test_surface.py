@@ -112,7 +112,7 @@ def test_layers_are_documented_with_an_example(layer_class):
 
 
 def imported(path):
-    """The full names of what a file imports, anywhere in it."""
+    """Yield the full names of all that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -151,6 +151,13 @@ def test_no_room_imports_one_above_it(room):
         if path.relative_to(PACKAGE).with_suffix("").is_relative_to(room):
             rooms = {".".join(name.split(".")[:2]) for name in imported(path)}
             assert not rooms & above, path
+
+
+def test_no_other_room_imports_the_functions_of_one_backend():
+    for path in FILES:
+        if not path.is_relative_to(PACKAGE / "backend"):
+            names = [n for n in imported(path) if n.startswith("kerasnorm.backend.")]
+            assert not {n.split(".")[2] for n in names} & {"tensorflow", "jax", "torch"}
 
 
 def test_types_are_published():

@@ -46,7 +46,7 @@ def replicas(request):
 
 
 def batches(number, mask_shape=None, location=3.0, dtype="float64"):
-    """Steps of x, dL/dy and a mask, split unevenly over the replicas."""
+    """Return steps of x, dL/dy and a mask, split unevenly over the replicas."""
     rng = np.random.default_rng(0)
     steps = []
     for sizes in SIZES[number]:
@@ -66,7 +66,7 @@ def batches(number, mask_shape=None, location=3.0, dtype="float64"):
 
 
 def whole(steps):
-    """The same steps on one device."""
+    """Return the same steps for one device."""
     return [[[np.concatenate(parts)] for parts in step] for step in steps]
 
 
@@ -107,7 +107,7 @@ ON_DEVICES = pytest.mark.parametrize("replicas", ["devices"], indirect=True)
 
 
 def cases(on_devices, on_processes):
-    """Processes differ from devices in how they reduce: one case sees it."""
+    """Run the named cases; processes need one, as they only reduce in another way."""
     return pytest.mark.parametrize(
         ("replicas", "options", "mask_shape"),
         [
@@ -125,7 +125,7 @@ def on_one_device(config, steps):
 
 
 def assert_same_weights(results, expected, **tolerance):
-    """On every replica the same, bit by bit, and those of one device."""
+    """Expect the same weights on every replica, bit by bit, and those of one device."""
     copies = [weights for *_, weights in results]
     for name, value in expected.items():
         np.testing.assert_allclose(copies[0][name], value, err_msg=name, **tolerance)
@@ -150,7 +150,7 @@ def test_synchronized_replicas_are_one_device_with_the_whole_batch(
 
 
 def parameters(config):
-    """Gamma and beta before the first step."""
+    """Return gamma and beta before the first step."""
     layer = keras.saving.deserialize_keras_object(config)
     layer.build((None, 4, 3))
     return np.array(layer.gamma.value), np.array(layer.beta.value)
@@ -335,19 +335,25 @@ def test_saved_statistics_are_those_of_all_replicas(devices, tmp_path):
     replica = np.arange(devices.number).repeat(2)
     x = rng.normal(10 * replica[:, None], 1, (2 * devices.number, 1))
     x = x.astype("float32")
-    saved = {}
-    for layer_class in (keras.layers.BatchNormalization, KBatchNorm):
-        layer = layer_class(momentum=0.0, center=False, scale=False)
-        model = keras.Sequential([keras.Input((1,)), layer])
-        path = str(tmp_path / f"{layer_class.__name__}.keras")
-        devices.call_one(fit_on_replicas, config_of(model), x, x, len(x), path)
-        (loaded,) = keras.models.load_model(path).layers
-        saved[layer_class] = [
-            float(value[0]) for value in (loaded.moving_mean, loaded.moving_variance)
-        ]
+    options = {"momentum": 0.0, "center": False, "scale": False}
+    inputs = keras.Input((1,))
+    both = [
+        keras.layers.BatchNormalization(name="builtin", **options)(inputs),
+        KBatchNorm(name="ours", **options)(inputs),
+    ]
+    model = keras.Model(inputs, keras.layers.Concatenate()(both))
+    path = str(tmp_path / "model.keras")
+    y = np.zeros((len(x), 2), "float32")
+    devices.call_one(fit_on_replicas, config_of(model), x, y, len(x), path)
+    loaded = keras.models.load_model(path)
+
+    def saved(name):
+        layer = loaded.get_layer(name)
+        return [float(value[0]) for value in (layer.moving_mean, layer.moving_variance)]
+
     first = [x[:2].mean(), x[:2].var()]
-    np.testing.assert_allclose(saved[keras.layers.BatchNormalization], first, rtol=1e-4)
-    np.testing.assert_allclose(saved[KBatchNorm], [x.mean(), x.var()], rtol=1e-4)
+    np.testing.assert_allclose(saved("builtin"), first, rtol=1e-4)
+    np.testing.assert_allclose(saved("ours"), [x.mean(), x.var()], rtol=1e-4)
 
 
 def regression(samples):
@@ -358,7 +364,7 @@ def regression(samples):
 
 
 def model_config(rate, *synchronized):
-    """A batch norm layer for each of `synchronized`."""
+    """Configure a model with a batch norm layer for each of `synchronized`."""
 
     def dense(units, seed):
         initializer = keras.initializers.GlorotUniform(seed)
@@ -392,15 +398,13 @@ def test_fit_of_synchronized_replicas_is_fit_on_one_device(devices, tmp_path):
 
 
 def test_fit_with_dropout_and_uneven_batches(devices, tmp_path):
-    """It learns, alike on all replicas, as it did in the run before."""
+    """It learns, alike on all replicas, and the file has what they have learnt."""
     x, y = regression(21)  # of the last batch of 5 one replica of 4 has nothing
     config = model_config(0.2, True, False)
     path = str(tmp_path / "model.keras")
     losses, weights = devices.call_one(fit_on_replicas, config, x, y, 16, path)
-    again, weights_again = devices.call_one(fit_on_replicas, config, x, y, 16, path)
-    assert losses == again
     assert losses[-1] < losses[0]
-    for arrays in zip(*weights, *weights_again, strict=True):
+    for arrays in zip(*weights, strict=True):
         assert np.isfinite(arrays[0]).all()
         for array in arrays[1:]:
             np.testing.assert_array_equal(array, arrays[0])

@@ -49,7 +49,7 @@ def randomised(shape, axis, epsilon=EPSILON, **options):
 
 
 def value_and_gradients(layer, mode, **call):
-    """A function of x and dy that gives y and the gradients of sum(dy * y)."""
+    """Return a function of x and dy: it gives y and the gradients of sum(dy * y)."""
 
     def compute(x, dy):
         with tf.GradientTape() as tape:
@@ -63,7 +63,7 @@ def value_and_gradients(layer, mode, **call):
 
 
 def check(layer, x, axes, mode, unit, **call):
-    """Outputs, gradients and moving statistics against the oracle.
+    """Compare outputs, gradients and moving statistics with the oracle.
 
     In standard deviations, an output errs by two roundings of its mean, and by those
     of the sums of m samples, which grow as the root of m. So does a gradient, and the
@@ -231,7 +231,7 @@ def derivatives(*cases):
 
 
 def float32_parameters(shape, axes, location):
-    """x, gamma and beta."""
+    """Return x, gamma and beta."""
     rng = np.random.default_rng(4)
     kept = [size for axis, size in enumerate(shape) if axis not in axes]
     arrays = (
@@ -243,7 +243,7 @@ def float32_parameters(shape, axes, location):
 
 
 def run_in_mode(function, mode, arguments):
-    """What the function gives in the mode."""
+    """Return what the function gives in the mode."""
     if mode != "unknown batch":
         return in_mode(function, mode)(*arguments)
     x, *rest = (tf.TensorSpec(a.shape, a.dtype) for a in arguments)
@@ -252,7 +252,10 @@ def run_in_mode(function, mode, arguments):
 
 
 def assert_close_in_float32(ours, expected):
-    """To 5e-5 of the largest; two roundings of a mean of 1000 deviations are 1e-4."""
+    """Compare to 5e-5 of the largest value.
+
+    Two roundings of a mean of 1000 standard deviations come to 1e-4 of one.
+    """
     for one, other in zip(ours, expected, strict=True):
         tolerance = 5e-5 * np.abs(other).max()
         np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
@@ -261,7 +264,6 @@ def assert_close_in_float32(ours, expected):
 @derivatives(
     (FEW, "eager"),
     (FEW, "xla"),
-    (MANY, "eager"),
     (MANY_LARGE_MEAN, "graph"),
     (MANY, "unknown batch"),
     (MANY_AXIS_1, "eager"),
@@ -345,6 +347,16 @@ def test_dropout_in_float32(shape, mode):
     for one, values in zip(ours, (x, dy), strict=True):
         expected = oracle.inverted_dropout(np.where(mask, values, 0), mask, 0.3)
         np.testing.assert_allclose(one, expected, rtol=3e-7)
+
+
+@pytest.mark.parametrize("size", [25, 1001])
+def test_dropout_of_one_element_more_than_fills_rows(size):
+    """Few elements and many: noise is drawn in rows only where they fill them."""
+    assert size % noise.ROW == 1
+    x = np.random.default_rng(5).normal(3, 2, size).astype("float32")
+    mask = oracle.keep_mask((size,), 0.3, (2, 0))
+    y = KDropout(0.3, seed=2)(x, training=True)
+    np.testing.assert_allclose(y, oracle.inverted_dropout(x, mask, 0.3), rtol=3e-7)
 
 
 @pytest.mark.parametrize(("frozen", "mode"), [(False, "eager"), (True, "graph")])

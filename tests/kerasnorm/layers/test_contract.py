@@ -71,6 +71,7 @@ CASES = {
     "gaussian dropout": (KGaussianDropout, {"rate": 0.4}),
     "gaussian dropout, scheduled": (KGaussianDropout, {"rate": decay(0.9, 0.1)}),
 }
+BATCH_NORMS = [case for case, (kind, _) in CASES.items() if kind is KBatchNorm]
 
 
 def make(case, **options):
@@ -114,6 +115,12 @@ def trained(model, steps=3):
     for step in range(steps):
         model(X + step, training=True)
     return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A trained model of all cases, which a test may train further."""
+    return trained(branches())
 
 
 def alike(model, other):
@@ -187,22 +194,19 @@ def test_config_names_every_argument(case):
     assert {name: as_json[name] for name in plain} == plain
 
 
-def test_keras_file(tmp_path):
-    model = trained(branches())
+def test_keras_file(model, tmp_path):
     model.save(tmp_path / "model.keras")
     assert_continues_alike(model, keras.models.load_model(tmp_path / "model.keras"))
 
 
-def test_weights_file(tmp_path):
-    model = trained(branches())
+def test_weights_file(model, tmp_path):
     model.save_weights(tmp_path / "model.weights.h5")
     other = branches()
     other.load_weights(tmp_path / "model.weights.h5")
     assert_continues_alike(model, other)
 
 
-def test_checkpoint(tmp_path):
-    model = trained(branches())
+def test_checkpoint(model, tmp_path):
     path = tf.train.Checkpoint(model=model).save(tmp_path / "checkpoint")
     other = trained(branches(), steps=1)
     tf.train.Checkpoint(model=other).restore(path).assert_consumed()
@@ -221,10 +225,9 @@ for size in (8, 1, 0):
 """
 
 
-def test_saved_model_without_keras_and_kerasnorm(tmp_path):
+def test_saved_model_without_keras_and_kerasnorm(model, tmp_path):
     """Exported, and loaded where TensorFlow is all that can be imported."""
     np.save(tmp_path / "x.npy", X)
-    model = trained(branches())
     model.export(tmp_path / "model", verbose=False)
     subprocess.run([sys.executable, "-c", SERVE], cwd=tmp_path, check=True)
     for size in (8, 1, 0):
@@ -268,18 +271,23 @@ COMPILED_CASES = [
     "spatial dropout, first",
     "gaussian dropout",
 ]
-JIT_COMPILE = pytest.mark.parametrize(
-    ("cases", "jit_compile"),
-    [(list(CASES), False), (COMPILED_CASES, True)],
-    ids=["graph", "xla"],
-)
+OTHER_CASES = [case for case in CASES if case not in COMPILED_CASES]
+
+
+def modes(in_graphs):
+    """Run these cases in graphs, and those of `COMPILED_CASES` under XLA."""
+    return pytest.mark.parametrize(
+        ("cases", "jit_compile"),
+        [(in_graphs, False), (COMPILED_CASES, True)],
+        ids=["graph", "xla"],
+    )
 
 
 def targets(model, samples=slice(None)):
     return dict.fromkeys(model.output_names, Y[samples])
 
 
-@JIT_COMPILE
+@modes(OTHER_CASES)
 def test_fit_evaluate_and_predict(cases, jit_compile):
     model = branches(cases)
     mse = dict.fromkeys(model.output_names, "mse")
@@ -324,7 +332,7 @@ def test_fit_evaluate_and_predict(cases, jit_compile):
         np.testing.assert_array_equal(numpy(weight.value), value, err_msg=weight.path)
 
 
-@JIT_COMPILE
+@modes(list(CASES))
 def test_training_as_a_tensor(cases, jit_compile):
     """One trace; each value does what the Python value does, eagerly too."""
     model, copy, eager = (branches(cases) for _ in range(3))
@@ -346,7 +354,7 @@ def test_training_as_a_tensor(cases, jit_compile):
         return step(copy, x, training)
 
     x = tf.constant(X)
-    for training in (True, False, True, True, False):
+    for training in (True, False, True):
         expected, expected_gradients = step(model, x, training)
         for outputs, gradients in (
             compiled(x, tf.constant(training)),
@@ -386,7 +394,7 @@ def test_dtype_policies(case, policy):
 @pytest.mark.parametrize(
     ("policy", "cases", "jit_compile"),
     [
-        ("mixed_float16", list(CASES), False),
+        ("mixed_float16", COMPILED_CASES, False),
         ("mixed_bfloat16", list(CASES)[::6], True),
     ],
 )
@@ -397,12 +405,11 @@ def test_fit_in_mixed_precision(policy, cases, jit_compile):
     model.compile(keras.optimizers.SGD(0.01), mse, jit_compile=jit_compile)
     before = values(model)
     model.fit(X, targets(model), batch_size=4, verbose=0)
-    still = [f"{branch('dropout, all dropped')}/kernel"]
     for variable, one, other in zip(
         model.variables, before, values(model), strict=True
     ):
         assert np.isfinite(other).all(), variable.path
-        assert np.any(one != other) or variable.path in still, variable.path
+        assert np.any(one != other), variable.path
 
 
 def test_stateless_call_of_an_array(case):
@@ -418,50 +425,44 @@ def test_stateless_call_of_an_array(case):
         np.testing.assert_allclose(value, variable, rtol=1e-6, err_msg=variable.path)
 
 
-def test_unknown_batch_size():
-    model = branches()
+def test_training_with_an_unknown_batch_size(model):
+    """The SavedModel above does the same at inference."""
     copy = alike(model, branches())
-    signature = [tf.TensorSpec((None, *SHAPE[1:]))]
-    traces = {
-        training: tf.function(
-            lambda x, training=training: copy(x, training=training),
-            input_signature=signature,
-        )
-        for training in (True, False)
-    }
-    for size in (8, 1, 0):
-        for training in (True, False):
-            y = traces[training](X[:size])
-            assert {tuple(v.shape) for v in y.values()} == {(size, 2)}
-            expected = model(X[:size], training=training)
-            assert_same_outputs(y, expected, rtol=1e-4, atol=1e-5)
+    trace = tf.function(
+        lambda x: copy(x, training=True),
+        input_signature=[tf.TensorSpec((None, *SHAPE[1:]))],
+    )
+    for size in (1, 0):
+        y = trace(X[:size])
+        assert {tuple(v.shape) for v in y.values()} == {(size, 2)}
+        expected = model(X[:size], training=True)
+        assert_same_outputs(y, expected, rtol=1e-4, atol=1e-5)
     assert_same_variables(model, copy, rtol=1e-5, atol=1e-6)
 
 
-def test_frozen():
+def test_frozen(model):
     """Batch norm freezes into inference; dropout has nothing to freeze, as in Keras."""
-    model = trained(branches())
     copy = alike(model, branches())
-    pairs = [(layer_of(model, case), layer_of(copy, case)) for case in CASES]
-    for layer, _ in pairs:
+    for case in CASES:
+        layer, other = layer_of(copy, case), layer_of(model, case)
         layer.trainable = False
         assert layer.trainable_variables == []
-    mse = dict.fromkeys(model.output_names, "mse")
-    model.compile(keras.optimizers.SGD(0.01), mse, jit_compile=False)
-    kept = [
-        (weight, numpy(weight.value))
-        for layer, _ in pairs
-        for weight in layer.weights
-        if weight.name != "steps_seen"
-    ]
-    assert len(kept) > len(CASES)
-    for layer, other in pairs:
         is_batch_norm = isinstance(layer, KBatchNorm)
         np.testing.assert_array_equal(
-            layer(X, training=True),
-            other(X, training=not is_batch_norm),
-            err_msg=layer.name,
+            layer(X, training=True), other(X, training=not is_batch_norm), err_msg=case
         )
+
+
+def test_fit_changes_no_frozen_batch_norm():
+    model = trained(branches(BATCH_NORMS))
+    frozen = [layer_of(model, case) for case in BATCH_NORMS]
+    for layer in frozen:
+        layer.trainable = False
+    mse = dict.fromkeys(model.output_names, "mse")
+    model.compile(keras.optimizers.SGD(0.01), mse, jit_compile=False)
+    kept = [values(layer) for layer in frozen]
     model.fit(X, targets(model), verbose=0)
-    for weight, value in kept:
-        np.testing.assert_array_equal(numpy(weight.value), value, err_msg=weight.path)
+    for layer, before in zip(frozen, kept, strict=True):
+        assert len(before) >= 3
+        for value, after in zip(before, values(layer), strict=True):
+            np.testing.assert_array_equal(after, value, err_msg=layer.name)

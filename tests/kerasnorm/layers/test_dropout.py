@@ -96,9 +96,12 @@ def test_inference_is_the_identity_and_draws_nothing(layer_class, call):
 
 
 @pytest.mark.parametrize("layer_class", LAYERS)
-def test_rate_0_is_the_identity_in_training(layer_class):
+@pytest.mark.parametrize("training", [True, False])
+def test_rate_0_is_the_identity_and_draws_nothing(layer_class, training):
+    layer = layer_class(0, seed=1)
     x = uneven((4, 3, 5))
-    np.testing.assert_array_equal(layer_class(0)(x, training=True), x)
+    np.testing.assert_array_equal(layer(x, training=training), x)
+    assert random_state(layer) == [1, 0]
 
 
 @pytest.mark.parametrize("scale_at", ["training", "inference"])

@@ -27,7 +27,7 @@ def variable(values):
 
 
 def moving(average):
-    """One of two indices, which has seen two batches of 8 samples altogether."""
+    """Make an average with two indices, which has seen 8 samples."""
     weight = variable([8.0, 8.0]) if average.is_weighted else None
     return average(variable([2.0, 6.0]), weight, MOMENTUM)
 
@@ -41,7 +41,7 @@ def numpy(of):
 
 
 def expected(average, index):
-    """The average of the batches with samples at an index, from the initial 2 or 6."""
+    """Return the average at an index: of the start and of the batches with samples."""
     start, batches = [2.0, 6.0][index], BATCHES[:, index]
     samples = SAMPLES[:, index]
     batches, samples = batches[samples > 0], samples[samples > 0]
@@ -69,7 +69,7 @@ def test_follow_takes_in_batches_that_have_samples(average):
 @AVERAGE
 def test_restart_leaves_what_the_batch_alone_leaves(average):
     statistic = moving(average)
-    batch, samples = tensor([5, 7]), tensor([3, 0])
+    batch, samples = tensor([5, 7]), tensor([1, 0])
     statistic.restart(batch, samples)
     assert numpy(statistic.value).tolist() == [5.0, 6.0]
     if average.is_weighted:
@@ -83,7 +83,7 @@ def test_restart_leaves_what_the_batch_alone_leaves(average):
 def test_the_variance_of_renorm_is_that_of_the_average_stddev(average):
     stddev = moving(average)
     statistic = SquaredStddev(variable([1.0, 1.0]), stddev, EPSILON)
-    batch, samples = tensor([4, 4]), tensor([3, 0])
+    batch, samples = tensor([4, 4]), tensor([1, 0])
     statistic.follow(batch, samples)
     first, second = numpy(stddev.value)
     assert 2.0 < first < np.sqrt(4 + EPSILON)

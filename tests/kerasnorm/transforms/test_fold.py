@@ -9,6 +9,7 @@ from keras import layers
 
 import kerasnorm
 from kerasnorm import KBatchNorm, KDropout, KSpatialDropout
+from kerasnorm.transforms._multiply_add import MultiplyAdd
 from tests.kerasnorm.probes import BACKEND
 
 RNG = np.random.default_rng(0)
@@ -21,7 +22,7 @@ POLICY = "float64" if BACKEND == "tensorflow" else "float32"
 
 @pytest.fixture
 def policy(request):
-    """The policy of new layers: that of the test's parameter, or the widest."""
+    """Set the policy of new layers: the test's parameter, or the widest one."""
     name = getattr(request, "param", POLICY)
     kept = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
@@ -30,7 +31,7 @@ def policy(request):
 
 
 def randomize(model):
-    """Weights and statistics as after a training: none at its initial value."""
+    """Move all weights and statistics away from their initial values."""
     for weight in model.weights:
         value = RNG.normal(0, 0.2, weight.shape)
         if "variance" in weight.path or "gamma" in weight.path:
@@ -42,7 +43,7 @@ def randomize(model):
 
 
 def folded(model, x, tolerance):
-    """The folded model and its report, after a comparison with the model."""
+    """Fold the model and compare; return the folded model and its report."""
     lines = []
     result = kerasnorm.fold(model, lines.append)
     for ours, theirs in zip(
@@ -67,6 +68,7 @@ LINEAR = {
     "Dense, sequences": ((7, 6), layers.Dense(5, use_bias=False)),
     "Conv1D": ((9, 4), layers.Conv1D(5, 3)),
     "Conv2D": ((9, 8, 4), layers.Conv2D(6, 3, padding="same", strides=2, groups=2)),
+    "Conv2D, of one pixel": ((9, 8, 4), layers.Conv2D(6, 1, padding="same")),
     "Conv3D": ((5, 6, 7, 2), layers.Conv3D(3, 2, use_bias=False)),
     "Conv1DTranspose": ((9, 4), layers.Conv1DTranspose(5, 3, use_bias=False)),
     "Conv2DTranspose": ((5, 6, 4), layers.Conv2DTranspose(3, 3, strides=2)),
@@ -79,7 +81,7 @@ LINEAR = {
 
 
 def model_of(shape, *stack):
-    """New layers, so that they take the present policy."""
+    """Make a model of new layers, which take the present policy, and its inputs."""
     fresh = [type(la).from_config({**la.get_config(), "dtype": None}) for la in stack]
     model = keras.Sequential([keras.Input(shape), *fresh])
     return randomize(model), RNG.normal(1, 2, (4, *shape)).astype(fresh[0].dtype)
@@ -114,6 +116,7 @@ def test_into_the_layer_before(name, norm, policy):
         ("Dense", POLICY),
         ("Dense, sequences", "float32"),
         ("Conv1D", POLICY),
+        ("Conv2D, of one pixel", POLICY),
         ("Conv3D", "float32"),
     ],
     indirect=["policy"],
@@ -172,6 +175,14 @@ def test_channels_first():
     }
 
 
+@pytest.mark.parametrize("dtype", ["float16", "mixed_bfloat16", "float64"])
+def test_factor_and_shift_are_float32_or_wider(dtype):
+    layer = MultiplyAdd((-1,), dtype=dtype)
+    layer.build((None, 6))
+    wide = "float64" if dtype == "float64" else "float32"
+    assert [weight.dtype for weight in layer.weights] == [wide, wide]
+
+
 @pytest.mark.any_backend
 def test_several_in_a_row(policy):
     model, x = model_of((6,), layers.Dense(5), KBatchNorm(), KBatchNorm(axis=1))
@@ -196,6 +207,16 @@ def test_an_output_of_the_model_stays(policy):
     model = randomize(keras.Model(inputs, {"raw": x, "norm": KBatchNorm(name="n")(x)}))
     _, report = folded(model, RNG.normal(size=(4, 6)), TOLERANCE[policy])
     assert report["n"].startswith("multiply-add")
+
+
+def test_one_of_three_outputs(policy):
+    inputs = keras.Input((6,))
+    first, second, third = (layers.Dense(5, name=f"dense{i}")(inputs) for i in range(3))
+    outputs = [first, KBatchNorm(name="norm")(second), third]
+    model = randomize(keras.Model(inputs, outputs))
+    result, report = folded(model, RNG.normal(size=(4, 6)), TOLERANCE[policy])
+    assert report == {"norm": "folded into dense1 before it"}
+    assert len(result.outputs) == 3
 
 
 def test_shared_layers_and_several_inputs(policy):
