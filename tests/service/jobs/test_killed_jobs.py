@@ -1,55 +1,21 @@
 """Jobs that are killed, in whatever process, end as if they had not been."""
 
+import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-import pytest
-
 from service.jobs.store import RESUMABLE, State
-from tests.service.services import CONFIG, QueueProcess, wait_until
+from tests.service.services import QueueProcess, wait_until
 from tests.training.runs import assert_same_end
 
 STARTED_AGAIN = "The trainer died; it is started again."
 
 RunTrainPy = Callable[..., CompletedProcess[str]]
-
-
-@pytest.fixture
-def config(pictures: Path) -> dict[str, Any]:
-    return {**CONFIG, "dataset": f"folder:{pictures}"}
-
-
-@pytest.fixture(scope="module")
-def undisturbed(
-    run_train_py: RunTrainPy,
-    pictures: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    """The run of CONFIG by train.py."""
-    root = tmp_path_factory.mktemp("undisturbed")
-    config = {**CONFIG, "dataset": f"folder:{pictures}"}
-    options = [f"--{k.replace('_', '-')}={value}" for k, value in config.items()]
-    process = run_train_py(*options, "--run-dir=r", "--export-dir=e", cwd=root)
-    assert process.returncode == 0, process.stderr
-    return root / "r" / "fashion"
-
-
-@pytest.fixture
-def begin(tmp_path: Path) -> Iterator[Callable[..., QueueProcess]]:
-    """Start queues on one directory; what still runs at the end is killed."""
-    queues: list[QueueProcess] = []
-
-    def start(retries: int = 3, limit: str = "") -> QueueProcess:
-        queues.append(QueueProcess(tmp_path, retries=retries, limit=limit))
-        return queues[-1].start()
-
-    yield start
-    for queue in queues:
-        queue.end()
 
 
 def log_of(queue: QueueProcess, job: int) -> str:
@@ -68,6 +34,20 @@ def last_checkpoint(run: Path) -> Path:
     return run / "checkpoints" / f"ckpt-{last}.data-00000-of-00001"
 
 
+def kill_in_export(queue: QueueProcess, job: int) -> None:
+    """Send SIGKILL while the version has been begun and is not yet complete."""
+    process = queue.trainer(job)
+    assert process is not None
+    directory = queue.root / "models" / "fashion"
+    deadline = time.monotonic() + 300
+    while not any(directory.glob(".incomplete-*/*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.kill(process, signal.SIGKILL)
+    (version,) = queue.versions()
+    assert version.startswith(".incomplete-")
+
+
 def test_a_job_outlives_its_directory_its_trainers_and_its_queues(
     begin: Callable[..., QueueProcess],
     config: dict[str, Any],
@@ -79,25 +59,9 @@ def test_a_job_outlives_its_directory_its_trainers_and_its_queues(
     job = queue.submit(config)
     mistaken = queue.submit({"dataset": "fashion_mnits"})
 
-    # A trainer is seen from its first moment, long before it has imported TensorFlow.
-    wait_until(lambda: queue.trainer(job))
-    trainer = queue.trainer(job)
-    for _ in range(3):
-        queue.kill()
-        queue.start()
-        assert queue.trainer(job) == trainer
-    assert queue.job(job).state is State.RUNNING
-    assert queue.job(mistaken).state is State.QUEUED
-
-    # The trainer dies; another one goes on with the run.
-    wait_until(lambda: queue.epochs(job) >= 1)
-    queue.kill_trainer(job)
-    wait_until(lambda: queue.trainer(job))
-    assert queue.job(job).state is State.RUNNING
-    assert log_of(queue, job).count(STARTED_AGAIN) == 1
-
     # Its directory is removed: it fails. A mistake fails at once, with its line.
-    wait_until(lambda: queue.epochs(job) >= 2)
+    wait_until(lambda: queue.epochs(job) >= 1)
+    assert queue.job(mistaken).state is State.QUEUED
     with queue.held(job):  # or it would write meanwhile
         shutil.rmtree(queue.run(job))
     failed = queue.wait_for(job, State.FAILED)
@@ -106,8 +70,16 @@ def test_a_job_outlives_its_directory_its_trainers_and_its_queues(
     assert message.startswith("error: ")
     assert "\n" not in message
 
-    # It begins anew.
+    # It begins anew. A trainer is seen from its first moment, long before it has
+    # imported TensorFlow.
     assert queue.store.requeue(job, RESUMABLE)
+    wait_until(lambda: queue.trainer(job))
+    trainer = queue.trainer(job)
+    for _ in range(3):
+        queue.kill()
+        queue.start()
+        assert queue.trainer(job) == trainer
+    assert queue.job(job).state is State.RUNNING
     wait_until(lambda: queue.epochs(job) >= 1)
 
     # The queue dies; the next one adopts the trainer that lives on. None by hand gets
@@ -128,60 +100,15 @@ def test_a_job_outlives_its_directory_its_trainers_and_its_queues(
     damage(last_checkpoint(queue.run(job)))
     queue.start()
 
+    # The trainer that goes on dies in its export.
+    wait_until(lambda: queue.trainer(job))
+    kill_in_export(queue, job)
+
     queue.wait_for(job, State.SUCCEEDED)
     assert_same_end(undisturbed, queue.run(job))
     log = log_of(queue, job)
-    assert log.count(STARTED_AGAIN) == 1
+    assert log.count(STARTED_AGAIN) == 2
     assert log.count("is damaged; going back to the one before it") == 1
-    assert queue.versions() == ["1"]
-
-
-def test_a_job_waits_fails_is_cancelled_and_interrupted_and_goes_on(
-    begin: Callable[..., QueueProcess], config: dict[str, Any], undisturbed: Path
-) -> None:
-    queue = begin(limit="ulimit -f 2000")  # blocks of 512 bytes: 1 MB
-    runs = queue.root / "state" / "runs"
-
-    # It waits while runs cannot be written.
-    runs.touch()  # a file where the directory belongs
-    job = queue.submit(config)
-    wait_until(lambda: queue.job(job).message)
-    assert queue.job(job).state is State.QUEUED
-    assert queue.job(job).message.startswith("Waits, because: ")
-    runs.unlink()
-    wait_until(lambda: queue.trainer(job))
-    assert queue.job(job).message == ""
-
-    # A full disk, for which a limit on the size of files stands, loses nothing.
-    message = queue.wait_for(job, State.FAILED).message
-    assert "The checkpoint of epoch 1 could not be written" in message
-    assert "File too large" in message
-    queue.stop()
-    queue = begin()
-    assert queue.store.requeue(job, RESUMABLE)
-
-    # It is cancelled and resumed.
-    wait_until(lambda: queue.epochs(job) >= 1)
-    assert queue.store.cancel(job)
-    assert queue.wait_for(job, State.CANCELLED).ended
-    assert queue.trainer(job) is None
-    assert queue.store.requeue(job, RESUMABLE)
-
-    # Someone else tells the trainer to stop.
-    wait_until(lambda: queue.epochs(job) >= 2)
-    queue.kill_trainer(job, signal.SIGTERM)
-    queue.wait_for(job, State.INTERRUPTED)
-
-    # A queue that starts goes on with what was interrupted; one that stops puts its
-    # jobs back.
-    queue.stop()
-    queue.start()
-    wait_until(lambda: queue.epochs(job) >= 3)
-    queue.stop()
-    assert queue.trainer(job) is None
-    queue.start()
-    queue.wait_for(job, State.SUCCEEDED)
-    assert_same_end(undisturbed, queue.run(job))
     assert queue.versions() == ["1"]
 
 
