@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -111,6 +112,15 @@ def test_what_was_tried_is_said_where_there_is_no_network(
     assert not (tmp_path / "data").exists()
 
 
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the client of Hugging Face ask nobody: it asks six times, for 23 seconds."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # read when it is imported
+    if constants := sys.modules.get("huggingface_hub.constants"):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.mark.usefixtures("no_hub")
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
