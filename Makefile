@@ -5,8 +5,8 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 # The library alone, as a user has it: the built wheel, and its tests.
 ALONE  := build/library-$(shell $(PYTHON) -c 'import platform; print(platform.python_version())')
-# Two processes; the tests of a file run in one of them.
-PYTEST := python -m pytest -n 2 --dist loadfile
+# Two processes; the tests of a file run in one of them, the files in their order.
+PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # pytest ends with 5 where ARGS selects none of a part's tests.
 NONE_IS_FINE := $(if $(ARGS),|| [ $$? -eq 5 ])
 
