@@ -1,6 +1,7 @@
 """The repository's layout: what is packaged, which room may import which, the docs."""
 
 import ast
+import graphlib
 import json
 import os
 import re
@@ -53,6 +54,37 @@ def test_dependencies_point_one_way(path):
     assert "tests" not in packages
     if room != "training":
         assert "tensorflow_datasets" not in packages
+
+
+def part_of(module, room):
+    """The part of a room, a file or a folder, that a module belongs to."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == room else None
+
+
+@pytest.mark.parametrize("room", ["kerasnorm", "training", "service", "experiments"])
+def test_no_two_parts_of_a_room_import_each_other(room):
+    graph = {}
+    for path in (ROOT / room).rglob("*.py"):
+        part = path.relative_to(ROOT / room).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+            parts = {part_of(name, room) for name in names}
+            known = {p for p in parts if p and (ROOT / room / p).is_dir()}
+            known |= {p for p in parts if p and (ROOT / room / f"{p}.py").is_file()}
+            if part != "__init__":
+                graph.setdefault(part, set()).update(known - {part})
+    assert sum(map(len, graph.values())) > 5
+    list(graphlib.TopologicalSorter(graph).static_order())  # refuses a cycle
+
+
+def test_what_makes_keeps_and_runs_jobs_knows_no_http():
+    http = {"routes.py", "body.py", "files.py", "following.py"}
+    for path in (ROOT / "service" / "jobs").glob("*.py"):
+        knows = set(imported(path)) & {"fastapi", "starlette"}
+        assert not knows or path.name in http, path
 
 
 def test_every_room_with_code_is_known_to_the_import_test():

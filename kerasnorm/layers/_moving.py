@@ -42,8 +42,8 @@ class MovingAverage(Moving):
     is_weighted: ClassVar[bool] = True
 
     def _assign(self, samples: Tensor, value: Tensor, weight: Tensor) -> None:
-        assign_where(samples > 0, self.value, value)
-        assign_where(samples > 0, self.weight, weight)
+        _assign_where(samples > 0, self.value, value)
+        _assign_where(samples > 0, self.weight, weight)
 
 
 class Exponential(MovingAverage):
@@ -54,11 +54,11 @@ class Exponential(MovingAverage):
     def follow(self, batch: Tensor, samples: Tensor) -> None:
         """Take in the statistic of a batch, weighted by its samples."""
         average = functional.exponential_average(self.value.value, batch, self.momentum)
-        assign_where(samples > 0, self.value, average)
+        _assign_where(samples > 0, self.value, average)
 
     def restart(self, batch: Tensor, samples: Tensor) -> None:
         """Replace the average by the statistic of a batch."""
-        assign_where(samples > 0, self.value, batch)
+        _assign_where(samples > 0, self.value, batch)
 
 
 class Debiased(MovingAverage):
@@ -109,12 +109,12 @@ class SquaredStddev(Moving):
         """Take in the variance of a batch, weighted by its samples."""
         self.stddev.follow(ops.sqrt(batch + self.epsilon), samples)
         variance = ops.relu(ops.square(self.stddev.value) - self.epsilon)
-        assign_where(samples > 0, self.value, variance)
+        _assign_where(samples > 0, self.value, variance)
 
     def restart(self, batch: Tensor, samples: Tensor) -> None:
         """Replace the average by the variance of a batch."""
         self.stddev.restart(ops.sqrt(batch + self.epsilon), samples)
-        assign_where(samples > 0, self.value, batch)
+        _assign_where(samples > 0, self.value, batch)
 
 
 MOVING_AVERAGES: dict[str, type[MovingAverage]] = {
@@ -125,6 +125,6 @@ MOVING_AVERAGES: dict[str, type[MovingAverage]] = {
 """By the layer's argument `moving_average`."""
 
 
-def assign_where(valid: Tensor, variable: Any, value: Tensor) -> None:
+def _assign_where(valid: Tensor, variable: Any, value: Tensor) -> None:
     """Assign to the indices of `variable` that are `valid`."""
     variable.assign(ops.where(valid, value, variable.value))

@@ -34,9 +34,13 @@ def submit(url: str, config: TrainConfig) -> bool:
     """
     token = os.environ.get(TOKEN)
     headers = {b"Authorization": f"Bearer {token}".encode()} if token else {}
-    client = httpx.Client(
+    with httpx.Client(
         headers=headers, timeout=_SECONDS_TO_ANSWER, follow_redirects=True
-    )
+    ) as client:
+        return _submit(client, url, config)
+
+
+def _submit(client: httpx.Client, url: str, config: TrainConfig) -> bool:
     options = config.model_dump(mode="json", exclude_unset=True)
     jobs = f"{url.rstrip('/')}/v1/jobs"
     try:
