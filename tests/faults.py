@@ -17,7 +17,7 @@ ROOMS: dict[str, tuple[list[str], list[str]]] = {
         [
             *("kerasnorm/tensorflow_kernels.py", "kerasnorm/tensorflow_replicas.py"),
             *("kerasnorm/layers/_kernels.py", "kerasnorm/layers/_replicas.py"),
-            "kerasnorm/backend/*.py",
+            *("kerasnorm/backend/*.py", "kerasnorm/backend/*/*.py"),
         ],
         [
             *("tests/test_replicas.py", "tests/test_batch_norm_large.py"),
