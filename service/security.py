@@ -8,6 +8,7 @@ import functools
 import hmac
 import ipaddress
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -78,7 +79,7 @@ class Refusal:
     headers: dict[str, str] | None = None
 
 
-class _Gate:
+class _Gate(ABC):
     """A middleware that answers a request itself if it finds a reason to refuse it.
 
     Args:
@@ -91,9 +92,9 @@ class _Gate:
         self._app = app
         self._jobs = jobs
 
+    @abstractmethod
     def refusal(self, headers: Headers, is_job: bool) -> Refusal | None:
         """Return the reason to refuse a request, if there is one."""
-        raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer or pass the request on."""
