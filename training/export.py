@@ -15,6 +15,7 @@ from training.config import TrainConfig
 from training.data.pipeline import Data, resize
 from training.errors import UserError, first_line
 from training.run import files
+from training.run.atomic import sync, sync_tree
 
 _UNCERTAINTY = f"""
 `{files.MONTE_CARLO_SIGNATURE}`: `images` as above, `seed` and `samples`, int32, ():
@@ -65,7 +66,11 @@ def export(
         card = _model_card(data, config, metrics, folding, run)
         (staging / files.CARD).write_text(card, encoding="utf-8")
         files.write_card(staging, _card_data(data, config, metrics, run))
-        return _publish(staging, directory)
+        sync_tree(staging)
+        version = _publish(staging, directory)
+        sync(directory)
+        sync(config.export_dir)
+        return version
     except (OSError, tf.errors.OpError) as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise UserError(

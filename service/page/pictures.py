@@ -1,10 +1,13 @@
 """Drawings and pictures in the form that a model takes."""
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
+from training.data.pictures import is_png_or_jpeg, read
 from training.errors import UserError
 
 _MNIST = 28  # pixels
@@ -13,6 +16,25 @@ _MODES = {1: "L", 3: "RGB"}
 _SHOWN = 224  # pixels
 
 Shape = Sequence[int | None]
+
+
+def opened(path: Path) -> Image.Image:
+    """Open a picture file; of a PNG or a JPEG the pixels are those of training.
+
+    Raises:
+        UserError: If another kind of picture has more than 8 bits.
+        OSError, ValueError: If it cannot be decoded.
+    """
+    contents = path.read_bytes()
+    if is_png_or_jpeg(contents):
+        return Image.fromarray(read(contents))
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(contents)))
+    if picture.mode.startswith(("I", "F")):  # what Pillow would clip, not scale
+        raise UserError(
+            "A picture must have 8 bits a channel, or be a PNG. "
+            f"Received: Pillow's mode {picture.mode}."
+        )
+    return picture
 
 
 def ink_of_photograph(picture: Image.Image) -> np.ndarray:
