@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from filelock import FileLock
 from PIL import Image
 
-from training.config import TrainConfig
+from training.config import TrainConfig, is_elsewhere
 from training.data import archives
 from training.errors import UserError, first_line
 from training.run.atomic import check_writable
@@ -49,6 +49,11 @@ def open_source(config: TrainConfig) -> Source:
 
 
 def _open_tfds(config: TrainConfig) -> Source:
+    if is_elsewhere(config.dataset) and not config.download:
+        raise UserError(
+            "`--dataset` must be on this machine, since `--no-download` asks no other "
+            f"host. Received: {config.dataset}."
+        )
     builder = _builder(config)
     _check_image_classification(builder, config.dataset)
     checksums = {
@@ -127,12 +132,14 @@ def _prepare(
         directory = archives.find(
             builder.name, checksums, config.archives, Path(workspace)
         )
-        if directory is None:
+        if not config.download:
+            _check_complete(builder, config, directory)
+        elif directory is None:
             _check_network(builder, config)
         origin = directory or "a download"
         print(f"Preparing {config.dataset} from {origin}, once ...", flush=True)
         try:
-            _download_and_prepare(builder, directory)
+            _download_and_prepare(builder, directory, config.download)
         except tfds.download.download_manager.NonMatchingChecksumError as error:
             names = archives.corrupt(directory, checksums) if directory else []
             raise UserError(
@@ -145,8 +152,23 @@ def _prepare(
             raise _unavailable(builder, config, error) from error
 
 
+def _check_complete(
+    builder: tfds.core.DatasetBuilder, config: TrainConfig, directory: Path | None
+) -> None:
+    """Check that TFDS finds all that it would download in a directory."""
+    names = {info.filename for info in builder.url_infos.values()}
+    if directory is None or not all(
+        name and (directory / name).is_file() for name in names
+    ):
+        raise UserError(
+            f"{config.dataset} is not on this machine, and `--no-download` asks no "
+            "other host. Give all its original archives with --archives DIR, or "
+            "prepared data with --data-dir DIR."
+        )
+
+
 def _download_and_prepare(
-    builder: tfds.core.DatasetBuilder, directory: Path | None
+    builder: tfds.core.DatasetBuilder, directory: Path | None, download: bool
 ) -> None:
     """Let TFDS prepare a dataset from given archives or from a download.
 
@@ -158,7 +180,10 @@ def _download_and_prepare(
     check_writable(place, "--data-dir")
     with tempfile.TemporaryDirectory(dir=place, prefix=".preparing-") as extracted:
         download_config = tfds.download.DownloadConfig(
-            manual_dir=directory, extract_dir=extracted
+            manual_dir=directory,
+            extract_dir=extracted,
+            # It refuses URLs that TFDS has not on record, before it asks for them.
+            force_checksums_validation=not download,
         )
         # TFDS announces a download of unknown size even if there is none.
         with FileLock(place / LOCK), contextlib.redirect_stdout(io.StringIO()):
