@@ -48,11 +48,15 @@ class Queue:
     Args:
         config: How jobs are run.
 
+    Attributes:
+        state_dir: Where all is kept.
+
     Raises:
         UserError: If the state directory cannot be used, or another service uses it.
     """
 
     def __init__(self, config: QueueConfig) -> None:
+        self.state_dir = config.state_dir
         check_writable(config.state_dir, "--state-dir")
         self._lock = FileLock(config.state_dir / ".lock", timeout=0)
         try:
