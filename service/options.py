@@ -73,6 +73,10 @@ class JobOptions(BaseModel):
         f"as well as from {_DATASETS}; can be given several times",
         json_schema_extra=named("DIR"),
     )
+    allow_downloads: bool = Field(
+        False,
+        description="let jobs name datasets that TFDS fetches from other hosts",
+    )
     executor: Literal["local", "ray"] = Field(
         "local", description="run jobs on this machine or on a Ray cluster"
     )
@@ -107,6 +111,7 @@ class JobOptions(BaseModel):
             state_dir=self.state_dir,
             exports=exports,
             data_roots=(_DATASETS, *self.data_root),
+            allow_downloads=self.allow_downloads,
             slots=self.slots,
             retries=self.retries,
             trainers=self._trainers(),

@@ -191,18 +191,22 @@ class BodyLimit:
         """Pass the request on with a body that is limited."""
         if scope["type"] in ("http", "websocket"):
             if scope["path"].startswith(self._jobs):
-                receive = _limited(receive, self._max_job_bytes)
+                receive = limited(receive, self._max_job_bytes)
             elif not scope["path"].lower().startswith("/v1/"):
-                receive = _limited(receive, self._max_page_bytes)
+                receive = limited(receive, self._max_page_bytes)
         await self._app(scope, receive, send)
 
 
-def _limited(receive: Receive, max_bytes: int) -> Receive:
+def limited(receive: Receive, max_bytes: int) -> Receive:
+    """Return a `receive` that ends the reading of a body that is too large or too slow.
+
+    It then raises an HTTPException.
+    """
     deadline = asyncio.get_running_loop().time() + _SECONDS_FOR_A_BODY
     size = 0
     is_complete = False
 
-    async def limited() -> Message:
+    async def receive_limited() -> Message:
         nonlocal size, is_complete
         if is_complete:  # what comes now is the end of the connection
             return await receive()
@@ -223,4 +227,4 @@ def _limited(receive: Receive, max_bytes: int) -> Receive:
             )
         return message
 
-    return limited
+    return receive_limited

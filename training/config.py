@@ -13,6 +13,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONGEST_NAME = 100  # of a run and its exported model
 
+# Before a name of TFDS, but not before a version.
+_NAMESPACE = re.compile(r"[\w-]+:(?!(\d+|\*)(\.(\d+|\*)){2}$)")
+
 # Kept absolute, so that a run can be resumed from any working directory.
 Location = Annotated[Path, AfterValidator(lambda path: _absolute(path))]
 
@@ -21,6 +24,14 @@ def _absolute_folder(dataset: str) -> str:
     if not dataset.startswith("folder:"):
         return dataset
     return f"folder:{_absolute(Path(dataset.removeprefix('folder:')))}"
+
+
+def is_elsewhere(dataset: str) -> bool:
+    """Return whether a name means a dataset of another host: huggingface:USER/NAME.
+
+    After the name of one of TFDS's own a colon precedes a version.
+    """
+    return not dataset.startswith("folder:") and bool(_NAMESPACE.match(dataset))
 
 
 def _absolute(path: Path) -> Path:
@@ -177,6 +188,11 @@ class TrainConfig(BaseModel):
         None,
         description="a directory with the dataset's original archives; default: the "
         "repository's datasets/NAME, then /usr/share/datasets/NAME, then a download",
+    )
+    download: bool = Field(
+        True,
+        description="let TFDS fetch a dataset that is not on this machine; "
+        "--no-download asks no other host",
     )
 
     @model_validator(mode="after")

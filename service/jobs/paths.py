@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.config import TrainConfig
+from training.config import TrainConfig, is_elsewhere
 
 
 class OutsideError(Exception):
@@ -28,11 +28,13 @@ class Roots:
         exports: Where models are exported to: the field `export_dir`.
         data: Where datasets may lie: `data_dir`, `archives`, and `folder:PATH` as
             `dataset`.
+        downloads: Whether trainers may fetch datasets from other hosts.
     """
 
     runs: Path
     exports: Path
     data: tuple[Path, ...]
+    downloads: bool = False
 
     def confine(self, config: TrainConfig) -> TrainConfig:
         """Return a config with this service's directories for runs and exports.
@@ -52,7 +54,16 @@ class Roots:
         _check("archives", config.archives, self.data)
         if config.dataset.startswith("folder:"):
             _check("dataset", Path(config.dataset.removeprefix("folder:")), self.data)
-        return config.model_copy(update=own)
+        if self.downloads:
+            return config.model_copy(update=own)
+        asked = "download" in config.model_fields_set and config.download
+        if asked or is_elsewhere(config.dataset):
+            raise OutsideError(
+                "download" if asked else "dataset",
+                "This service fetches no datasets from other hosts. "
+                "Its operator can allow it with --allow-downloads.",
+            )
+        return config.model_copy(update={**own, "download": False})
 
 
 def _check(field: str, path: Path | None, roots: tuple[Path, ...]) -> None:

@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from filelock import FileLock
 
-from training.config import TrainConfig
+from training.config import TrainConfig, is_elsewhere
 from training.data import archives
 from training.data.folders import open_folder
 from training.data.pictures import decode_stored
@@ -38,6 +38,11 @@ def open_source(config: TrainConfig) -> Source:
 
 
 def _open_tfds(config: TrainConfig) -> Source:
+    if is_elsewhere(config.dataset) and not config.download:
+        raise UserError(
+            "`--dataset` must be on this machine, since `--no-download` asks no other "
+            f"host. Received: {config.dataset}."
+        )
     builder = _builder(config)
     _check_image_classification(builder, config.dataset)
     checksums = _checksums(builder)
@@ -155,12 +160,14 @@ def _prepare(
         directory = archives.find(
             builder.name, checksums, config.archives, Path(workspace)
         )
-        if directory is None:
+        if not config.download:
+            _check_complete(builder, config, directory)
+        elif directory is None:
             _check_network(builder, config)
         origin = directory or "a download"
         print(f"Preparing {config.dataset} from {origin}, once ...", flush=True)
         try:
-            _download_and_prepare(builder, directory)
+            _download_and_prepare(builder, directory, config.download)
         except tfds.download.download_manager.NonMatchingChecksumError as error:
             names = archives.corrupt(directory, checksums) if directory else []
             raise UserError(
@@ -173,8 +180,23 @@ def _prepare(
             raise _unavailable(builder, config, error) from error
 
 
+def _check_complete(
+    builder: tfds.core.DatasetBuilder, config: TrainConfig, directory: Path | None
+) -> None:
+    """Check that TFDS finds all that it would download in a directory."""
+    names = {info.filename for info in builder.url_infos.values()}
+    if directory is None or not all(
+        name and (directory / name).is_file() for name in names
+    ):
+        raise UserError(
+            f"{config.dataset} is not on this machine, and `--no-download` asks no "
+            "other host. Give all its original archives with --archives DIR, or "
+            "prepared data with --data-dir DIR."
+        )
+
+
 def _download_and_prepare(
-    builder: tfds.core.DatasetBuilder, directory: Path | None
+    builder: tfds.core.DatasetBuilder, directory: Path | None, download: bool
 ) -> None:
     """Let TFDS prepare a dataset from given archives or from a download.
 
@@ -186,7 +208,10 @@ def _download_and_prepare(
     check_writable(place, "--data-dir")
     with tempfile.TemporaryDirectory(dir=place, prefix=".preparing-") as extracted:
         download_config = tfds.download.DownloadConfig(
-            manual_dir=directory, extract_dir=extracted
+            manual_dir=directory,
+            extract_dir=extracted,
+            # It refuses URLs that TFDS has not on record, before it asks for them.
+            force_checksums_validation=not download,
         )
         # TFDS announces a download of unknown size even if there is none.
         with FileLock(place / LOCK), contextlib.redirect_stdout(io.StringIO()):

@@ -1,5 +1,6 @@
 """The directories that jobs are confined to."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,9 @@ def test_a_config_gets_the_services_directories(roots: Roots, tmp_path: Path) ->
     given = TrainConfig(model="mlp", archives=tmp_path / "more" / "a", epochs=3)
     config = roots.confine(given)
     assert (config.run_dir, config.export_dir) == (roots.runs, roots.exports)
-    assert config.model_dump(exclude={"run_dir", "export_dir"}) == given.model_dump(
-        exclude={"run_dir", "export_dir"}
-    )
-    own = TrainConfig(run_dir=roots.runs, export_dir=roots.exports)
+    others = set(TrainConfig.model_fields) - {"run_dir", "export_dir", "download"}
+    assert config.model_dump(include=others) == given.model_dump(include=others)
+    own = TrainConfig(run_dir=roots.runs, export_dir=roots.exports, download=False)
     assert roots.confine(own) == own
 
 
@@ -57,6 +57,45 @@ def test_a_path_elsewhere_is_refused_by_its_field(
     with pytest.raises(OutsideError, match=f"`{field}` must ") as caught:
         roots.confine(TrainConfig(**{field: value}))
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "dataset", ["huggingface:ylecun/mnist", "kaggle:x", "huggingface:1", "a:b:c", "x:"]
+)
+def test_a_dataset_of_another_host_needs_the_operators_leave(
+    roots: Roots, dataset: str
+) -> None:
+    config = TrainConfig(dataset=dataset)
+    with pytest.raises(OutsideError, match="--allow-downloads") as caught:
+        roots.confine(config)
+    assert caught.value.field == "dataset"
+    allowed = replace(roots, downloads=True).confine(config)
+    assert (allowed.dataset, allowed.download) == (dataset, True)
+
+
+def test_a_job_may_not_take_leave_to_download(roots: Roots) -> None:
+    for dataset in ("mnist", "mnist:3.0.1", "emnist/letters:*.*.*", "folder:x:y"):
+        config = TrainConfig(dataset=dataset)
+        if dataset.startswith("folder:"):
+            config = TrainConfig(dataset=f"folder:{roots.data[0]}/x:y")
+        assert roots.confine(config).download is False
+        assert replace(roots, downloads=True).confine(config).download is True
+    with pytest.raises(OutsideError, match="--allow-downloads") as caught:
+        roots.confine(TrainConfig(download=True))
+    assert caught.value.field == "download"
+
+
+def test_jobs_of_every_way_in_have_no_leave_to_download(
+    client: TestClient, settings: Settings
+) -> None:
+    """A sweep as well as a job; both as they are kept and given to trainers."""
+    for body in ({"dataset": "mnist"}, {"dataset": ["mnist", "cifar10"]}):
+        assert client.post("/v1/jobs", json=body).status_code == 201
+    jobs = client.get("/v1/jobs").json()["jobs"]
+    configs = [client.get(f"/v1/jobs/{job['id']}").json()["config"] for job in jobs]
+    assert [config["download"] for config in configs] == [False] * 3
+    for body in ({"download": True}, {"download": [False, True]}):
+        assert client.post("/v1/jobs", json=body).status_code == 422
 
 
 def test_without_roots_data_may_lie_nowhere(tmp_path: Path) -> None:

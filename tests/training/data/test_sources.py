@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -110,6 +111,50 @@ def test_what_was_tried_is_said_where_there_is_no_network(
         assert part in message
     assert message.endswith("--archives DIR.")
     assert not (tmp_path / "data").exists()
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every attempt to ask a host fail in a way that no code expects."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError(f"a host was asked: {args}")
+
+    for name in ("create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(
+    "name", ["kmnist", "huggingface:ylecun/mnist", "kaggle:a/b", "beans", "a:b:c"]
+)
+def test_without_download_no_host_is_asked(name: str, tmp_path: Path) -> None:
+    config = TrainConfig(dataset=name, data_dir=tmp_path / "data", download=False)
+    with pytest.raises(UserError) as caught:
+        load(config)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert name in message
+    assert "`--no-download` asks no other host" in message
+
+
+@pytest.mark.usefixtures("no_network")
+def test_without_download_all_archives_must_be_there(tmp_path: Path) -> None:
+    given = tmp_path / "archives"
+    given.mkdir()
+    for archive in ARCHIVES.glob("t10k*.gz"):
+        (given / archive.name).symlink_to(archive)
+    config = TrainConfig(data_dir=tmp_path / "data", archives=given, download=False)
+    with pytest.raises(UserError, match="Give all its original archives"):
+        load(config)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_without_download_what_is_prepared_is_read(prepared: Path) -> None:
+    fashion = load(TrainConfig(data_dir=prepared, download=False))
+    assert sum(fashion.sizes.values()) == 70
 
 
 @pytest.fixture
