@@ -47,6 +47,7 @@ Port = Annotated[int, _checked(lambda n: 0 <= n < 2**16, "between 0 and 65535")]
 Count = Annotated[int, _checked(lambda n: n >= 0, "at least 0")]
 Positive = Annotated[int, _checked(lambda n: n >= 1, "at least 1")]
 Seconds = Annotated[float, _checked(lambda s: 0 < s < math.inf, "more than 0")]
+Pause = Annotated[float, _checked(lambda s: 0 <= s < math.inf, "at least 0")]
 
 
 def named(metavar: str) -> dict[str, Any]:
@@ -115,9 +116,15 @@ class JobOptions(BaseModel):
     )
     retries: Count = Field(
         QueueConfig.retries,
-        description="start a trainer that died N times again before its job fails; "
-        "a finished epoch sets the count back",
+        description="start a trainer that died, or could not be started, N times again "
+        "before its job fails; a finished epoch sets the count back",
         json_schema_extra=named("N"),
+    )
+    stall_timeout: Pause = Field(
+        QueueConfig.stall_timeout,
+        description="kill a trainer that makes no progress for so long and start it "
+        "again; 0: never",
+        json_schema_extra=named("SECONDS"),
     )
 
     def queue(self, exports: Path) -> QueueConfig:
@@ -136,6 +143,7 @@ class JobOptions(BaseModel):
             data_roots=(_DATASETS, *self.data_root),
             slots=self.slots,
             retries=self.retries,
+            stall_timeout=self.stall_timeout,
             trainers=self._trainers(),
         )
 
