@@ -84,7 +84,7 @@ def job_of(row: sqlite3.Row, runs: Path) -> Job:
         except ValidationError:
             values[name] = default
             damages.append(f"`{name}` is {str(row[name])!r}")
-    config = TrainConfig(name="unreadable", run_dir=runs)
+    config = TrainConfig.model_validate({"name": "unreadable", "run_dir": runs})
     try:
         config = TrainConfig.model_validate_json(row["config"])
     except ValidationError as error:
