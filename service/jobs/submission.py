@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service.jobs import datasets
 from service.jobs.paths import OutsideError, Roots
 from service.log import log_refusal
 from training.cli.settings import nearest
 from training.config import LONGEST_NAME, TrainConfig
+from training.data.names import complaint_about_name
 from training.errors import UserError, printable
 
 _MOST_JOBS = 1000
@@ -96,7 +96,7 @@ def _config(values: dict[str, Any], roots: Roots) -> TrainConfig:
         raise SubmissionError(list(map(_in_words, complaints))) from error
     except OutsideError as error:
         raise refusal(str(error), error.field) from error
-    if unknown := datasets.complaint(config):
+    if unknown := complaint_about_name(config):
         raise refusal(unknown, "dataset")
     return config
 

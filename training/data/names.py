@@ -1,4 +1,4 @@
-"""Which datasets a job may name. Nothing is asked of the network or of their code."""
+"""Which names of datasets are known, without a network and without their code."""
 
 import difflib
 import functools
@@ -15,7 +15,7 @@ _HUGGINGFACE = re.compile(r"huggingface:[\w-]+(/[\w+.-]+)?")
 _TFDS_DIRECTORY = ("TFDS_DATA_DIR", "~/tensorflow_datasets")
 
 
-def complaint(config: TrainConfig) -> str | None:
+def complaint_about_name(config: TrainConfig) -> str | None:
     """Return why the dataset of a config is none that is known, or None if it is."""
     dataset = config.dataset
     if dataset.startswith(FOLDER) or _HUGGINGFACE.fullmatch(dataset):
