@@ -84,6 +84,8 @@ def job_of(row: sqlite3.Row, runs: Path) -> Job:
         except ValidationError:
             values[name] = default
             damages.append(f"`{name}` is {str(row[name])!r}")
+    lines = values["message"].split("\n")  # of the log, some of them
+    values["message"] = "\n".join(map(printable, lines))
     config = TrainConfig.model_validate({"name": "unreadable", "run_dir": runs})
     try:
         config = TrainConfig.model_validate_json(row["config"])

@@ -11,7 +11,6 @@ from service.jobs.rows import RESUMABLE, WITH_TRAINER, Job, State, job_of
 from service.jobs.table import Table
 from service.log import log
 from training.config import TrainConfig
-from training.errors import printable
 
 RUNS = "runs"  # the directory beside the table with a directory for each job
 _OPTIONS = frozenset(TrainConfig.model_fields)
@@ -159,7 +158,6 @@ class Store:
 
     def end(self, job: int, state: State, message: str = "") -> None:
         """Mark a job that has a trainer as ended."""
-        message = _printable(message)
         changes = {"state": state, "message": message, "ended": time.time()}
         if self._update(job, changes, WITH_TRAINER):
             reason = f": {message.partition(chr(10))[0]}" if message else "."
@@ -183,7 +181,6 @@ class Store:
         Returns:
             Whether the job is queued now.
         """
-        message = _printable(message)
         changes: dict[str, object] = {
             **{"state": State.QUEUED, "message": message},
             **{"ended": None, "attempts": attempts},
@@ -199,7 +196,7 @@ class Store:
 
     def say(self, job: Job, message: str) -> None:
         """Give a job a message; its state stays."""
-        self._update(job.id, {"message": _printable(message)}, [job.state])
+        self._update(job.id, {"message": message}, [job.state])
 
     def requeue_interrupted(self) -> None:
         """Put all interrupted jobs back in their places in the queue."""
@@ -317,7 +314,3 @@ def _check_room(connection: sqlite3.Connection, number: int) -> None:
 def _number_of(cursor: sqlite3.Cursor) -> int:
     assert cursor.lastrowid is not None  # after an INSERT
     return cursor.lastrowid
-
-
-def _printable(message: str) -> str:
-    return "\n".join(map(printable, message.split("\n")))

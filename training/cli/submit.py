@@ -77,7 +77,8 @@ def _follow(client: httpx.Client, job: str) -> str:
                     return event.data
                 # httpx-sse also gives an event for a comment, the sign of life.
                 if event.id != last:
-                    print(printable(event.data), flush=True)
+                    lines = map(printable, event.data.split("\n"))
+                    print(*lines, sep="\n", flush=True)
                     last = event.id
         except httpx.HTTPError as error:
             if is_reached:  # until now; it may be starting again
