@@ -10,6 +10,7 @@ from service.command_line import (
     CLI,
     CommandLine,
     Count,
+    Pause,
     Port,
     Positive,
     Seconds,
@@ -92,9 +93,15 @@ class JobOptions(BaseModel):
     )
     retries: Count = Field(
         QueueConfig.retries,
-        description="start a trainer that died N times again before its job fails; "
-        "a finished epoch sets the count back",
+        description="start a trainer that died, or could not be started, N times again "
+        "before its job fails; a finished epoch sets the count back",
         json_schema_extra=named("N"),
+    )
+    stall_timeout: Pause = Field(
+        QueueConfig.stall_timeout,
+        description="kill a trainer that makes no progress for so long and start it "
+        "again; 0: never",
+        json_schema_extra=named("SECONDS"),
     )
 
     def queue(self, exports: Path) -> QueueConfig:
@@ -114,6 +121,7 @@ class JobOptions(BaseModel):
             allow_downloads=self.allow_downloads,
             slots=self.slots,
             retries=self.retries,
+            stall_timeout=self.stall_timeout,
             trainers=self._trainers(),
         )
 

@@ -9,12 +9,11 @@ from filelock import FileLock, Timeout
 
 from service.jobs.paths import Roots
 from service.jobs.runner import Runner
-from service.jobs.store import Store
+from service.jobs.store import RUNS, Store
 from service.jobs.trainers import LocalTrainers, Trainers
 from training.errors import UserError
 from training.run.atomic import check_writable
 
-RUNS = "runs"
 _NUMBER = re.compile("[1-9][0-9]{,17}")  # of a job: the name of its directory
 
 
@@ -30,6 +29,8 @@ class QueueConfig:
         slots: How many jobs run at a time.
         retries: How often in a row a trainer may die without finishing an epoch and
             still be started again.
+        stall_timeout: After how many seconds without progress a trainer is killed and
+            started again; 0 for never.
         trainers: Where trainers run.
     """
 
@@ -39,6 +40,7 @@ class QueueConfig:
     allow_downloads: bool = False
     slots: int = 1
     retries: int = 3
+    stall_timeout: float = 600.0
     trainers: Trainers = field(default_factory=LocalTrainers)
 
 
@@ -82,7 +84,11 @@ class Queue:
             downloads=config.allow_downloads,
         )
         self._runner = Runner(
-            self.store, config.trainers, slots=config.slots, retries=config.retries
+            self.store,
+            config.trainers,
+            slots=config.slots,
+            retries=config.retries,
+            stall_timeout=config.stall_timeout,
         )
 
     def start(self) -> None:

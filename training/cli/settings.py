@@ -124,10 +124,10 @@ def describe(error: ValidationError, fields: Iterable[str]) -> str:
     return f"`{option(field)}` {expected}. Received: {first['input']}."
 
 
-def nearest(name: str, fields: Iterable[str]) -> str:
+def nearest(name: str, fields: Iterable[str], otherwise: str = " See --help.") -> str:
     """Return what to do about a name that is no field, as the end of a message."""
     matches = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
-    return f" Did you mean `{matches[0]}`?" if matches else " See --help."
+    return f" Did you mean `{matches[0]}`?" if matches else otherwise
 
 
 def _group(options: type[BaseSettings], field: str) -> str | None:
