@@ -232,3 +232,12 @@ def test_every_backend_draws_the_same():
     close = {"rtol": 2e-5, "atol": 2e-5}
     np.testing.assert_allclose(prediction.mean, np.mean(draws, 0), **close)
     np.testing.assert_allclose(prediction.variance, np.var(draws, 0), **close)
+
+
+def test_a_prediction_is_printed_as_its_shapes():
+    model = keras.Sequential([keras.Input((3,)), KDropout(0.5), layers.Dense(2)])
+    prediction = kerasnorm.monte_carlo(model, np.ones((4, 3), "float32"), samples=2)
+    assert repr(prediction) == (
+        "MonteCarloPrediction(mean=<float32 (4, 2)>, variance=<float32 (4, 2)>, "
+        "predictive_entropy=None, expected_entropy=None, mutual_information=None)"
+    )
