@@ -8,14 +8,15 @@ from typing import Any
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
-LONGEST_VALUE = 120
-"""So many characters of a received value a message shows."""
-
 
 def message(argument: str, domain: str, received: Any, advice: str = "") -> str:
     """Compose the message of every refused argument, in one line."""
     text = f"`{argument}` must be {domain}. Received: {argument}={_shown(received)}."
     return f"{text} {advice}" if advice else text
+
+
+LONGEST_VALUE = 120
+"""So many characters of a received value a message shows."""
 
 
 def wrong_type(

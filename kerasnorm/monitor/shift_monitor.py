@@ -220,11 +220,13 @@ class ShiftMonitor(keras.callbacks.Callback):
 def _check_probe(x: Any) -> Any:
     arrays = keras.tree.flatten(x)
     if not arrays or not all(hasattr(array, "shape") for array in arrays):
-        raise _validation.wrong_type(
-            "x",
-            "an array or a structure of arrays",
-            x,
-            "Of a dataset take one batch, without the targets.",
+        raise TypeError(
+            _validation.message(
+                "x",
+                "an array or a structure of arrays",
+                x,
+                "Of a dataset take one batch, without the targets.",
+            )
         )
     if not all(len(array.shape) and array.shape[0] for array in arrays):
         shapes = [tuple(array.shape) for array in arrays]

@@ -184,26 +184,6 @@ def test_axes_that_do_not_fit_the_inputs(axis, shape, message):
         KBatchNorm(axis)(keras.Input(shape[1:]))
 
 
-@pytest.mark.parametrize("mask_shape", [(5,), (4, 4), (3, 5), (4, 5, 2), (4, 5, 3, 1)])
-def test_masks_that_do_not_fit_the_inputs(mask_shape):
-    layer = KBatchNorm()
-    received = r"Received: mask=.*" + ", ".join(map(str, mask_shape))
-    with pytest.raises(ValueError, match=received):
-        layer(inputs_of((4, 5, 3)), training=True, mask=np.ones(mask_shape, bool))
-
-
-def test_batch_norm_of_inputs_that_are_no_numbers():
-    with pytest.raises(TypeError, match=r"Received: inputs='?bool"):
-        KBatchNorm()(np.ones((4, 3), bool))
-
-
-def test_inputs_of_another_size_than_built():
-    layer = KBatchNorm()
-    layer.build((None, 3))
-    with pytest.raises(ValueError, match=r"shape \(4, 5\)"):
-        layer(inputs_of((4, 5)))
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -233,3 +213,23 @@ def test_a_message_says_what_is_wrong_in_one_line(make, message):
     text = str(caught.value)
     assert "\n" not in text
     assert len(text) < 400
+
+
+@pytest.mark.parametrize("mask_shape", [(5,), (4, 4), (3, 5), (4, 5, 2), (4, 5, 3, 1)])
+def test_masks_that_do_not_fit_the_inputs(mask_shape):
+    layer = KBatchNorm()
+    received = r"Received: mask=.*" + ", ".join(map(str, mask_shape))
+    with pytest.raises(ValueError, match=received):
+        layer(inputs_of((4, 5, 3)), training=True, mask=np.ones(mask_shape, bool))
+
+
+def test_batch_norm_of_inputs_that_are_no_numbers():
+    with pytest.raises(TypeError, match=r"Received: inputs='?bool"):
+        KBatchNorm()(np.ones((4, 3), bool))
+
+
+def test_inputs_of_another_size_than_built():
+    layer = KBatchNorm()
+    layer.build((None, 3))
+    with pytest.raises(ValueError, match=r"shape \(4, 5\)"):
+        layer(inputs_of((4, 5)))

@@ -13,7 +13,6 @@ from kerasnorm._keras import trained_variables
 RNG = np.random.default_rng(0)
 X = RNG.normal(1, 2, (32, 8)).astype("float32")
 Y = X[:, :2]
-JIT_COMPILE = keras.backend.backend() == "jax"
 OPTIMIZERS = {
     "adam": lambda: keras.optimizers.AdamW(0.01, amsgrad=True),
     "momentum": lambda: keras.optimizers.SGD(0.01, momentum=0.9),
@@ -32,11 +31,11 @@ OPTIMIZERS = {
 
 
 def fit(model):
-    model.fit(X, Y, batch_size=8, verbose=0, shuffle=False)
+    model.fit(X, Y, batch_size=16, verbose=0, shuffle=False)
 
 
 def trained(optimizer="adam"):
-    """All names differ, so that a slot's path tells whose it is."""
+    """Return a model and slots of random values; a slot's path tells whose it is."""
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
         [
@@ -48,8 +47,13 @@ def trained(optimizer="adam"):
         ],
         name="net",
     )
-    model.compile(OPTIMIZERS[optimizer](), "mse", jit_compile=JIT_COMPILE)
-    fit(model)
+    model.compile(OPTIMIZERS[optimizer](), "mse", run_eagerly=True)
+    model.optimizer.build(model.trainable_variables)
+    for variable in model.optimizer.variables:
+        if "learning_rate" not in variable.path and "scale" not in variable.path:
+            whole = "int" in keras.backend.standardize_dtype(variable.dtype)
+            values = RNG.uniform(0.01, 0.1, variable.shape)
+            variable.assign(4 if whole else values)
     return model
 
 
@@ -116,7 +120,7 @@ def test_quantized_after_training(mode):
         assert not slots_of(ours, "first_kernel")
     steps = int(model.optimizer.iterations)
     fit(ours)
-    assert int(ours.optimizer.iterations) == steps + 4
+    assert int(ours.optimizer.iterations) == steps + 2
 
 
 def test_averages_stand_in_the_order_of_the_variables():
@@ -133,7 +137,7 @@ def test_averages_stand_in_the_order_of_the_variables():
         )
     )
     assert order == paths
-    assert [path for path in order if path in trained_before] != trained_before
+    assert order[: len(trained_before)] != trained_before
     assert_slots_are_equal(ours, model, "first")
 
 
@@ -179,11 +183,11 @@ def test_factored_slots_go_to_their_own():
 
 def test_an_optimizer_of_another_model_begins_anew():
     model = keras.Sequential([keras.Input((8,)), layers.Dense(2, name="only")])
-    model.compile(trained().optimizer, "mse", jit_compile=JIT_COMPILE)
+    model.compile(trained().optimizer, "mse", run_eagerly=True)
     ours, (remark,) = converted(model)
     assert "begins anew. It was built for other variables, 'net/first/kernel'" in remark
     fit(ours)
-    assert int(ours.optimizer.iterations) == 4
+    assert int(ours.optimizer.iterations) == 2
 
 
 def test_models_inside_with_layers_of_the_same_names():
@@ -197,7 +201,7 @@ def test_models_inside_with_layers_of_the_same_names():
     shared = layers.Dense(8, name="d")
     x = shared(block(3.0)(shared(block(2.0)(inputs))))
     model = keras.Model(inputs, layers.Dense(2, name="end")(x))
-    model.compile("adam", "mse", jit_compile=JIT_COMPILE)
+    model.compile("adam", "mse", run_eagerly=True)
     fit(model)
     shared.name = "renamed"
     ours, remarks = converted(model)
@@ -252,7 +256,7 @@ def test_what_cannot_be_compiled_again_is_said(model_class):
 def test_metrics_of_functions_without_a_name():
     model = trained()
     metric = keras.metrics.MeanMetricWrapper(lambda true, predicted: predicted - true)
-    model.compile("adam", "mse", metrics=[metric], jit_compile=JIT_COMPILE)
+    model.compile("adam", "mse", metrics=[metric], run_eagerly=True)
     model.evaluate(X, Y, verbose=0)
     ours, remarks = converted(model)
     assert not remarks
@@ -263,7 +267,7 @@ def test_metrics_of_functions_without_a_name():
 
 def test_without_an_optimizer():
     model = trained()
-    model.compile(None, "mse", jit_compile=JIT_COMPILE)
+    model.compile(None, "mse", run_eagerly=True)
     ours, remarks = converted(model)
     assert not remarks
     assert ours.optimizer is None
