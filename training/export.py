@@ -20,7 +20,8 @@ from training.run.atomic import sync, sync_tree
 _UNCERTAINTY = f"""
 `{files.MONTE_CARLO_SIGNATURE}`: `images` as above, `seed` and `samples`, int32, ():
 the prediction averaged over that many random dropout masks. The same seed and images
-give the same answer; no variable changes.
+give the same answer; no variable changes. The N of `--monte-carlo N` is the signature's
+default of `samples`, which TensorFlow Serving gives to gRPC requests without it.
 
 | output | type | meaning |
 |---|---|---|
@@ -97,8 +98,11 @@ def _write_saved_model(
             "classes": tf.argmax(logits, axis=-1),
         }
 
+    # A tensor as a Python default becomes the signature's, which servers apply.
+    default_samples = tf.constant(config.monte_carlo or 1)
+
     def monte_carlo(
-        images: tf.Tensor, seed: tf.Tensor, samples: tf.Tensor
+        images: tf.Tensor, seed: tf.Tensor, samples: tf.Tensor = default_samples
     ) -> dict[str, tf.Tensor]:
         return draw_masks(model, resized(images), seed, samples, from_logits=True)
 
