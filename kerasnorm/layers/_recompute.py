@@ -47,12 +47,12 @@ def recomputed(
             values, inputs = tensors[: len(trained)], list(leaves)
             for place, tensor in zip(places, tensors[len(trained) :], strict=True):
                 inputs[place] = tensor
-            with without_autocast():
-                values_before = [
-                    *zip(trained, values, strict=True),
-                    *zip(others, before, strict=True),
-                ]
-                scope = keras.StatelessScope(values_before, collect_losses=True)
+            scope = keras.StatelessScope(collect_losses=True)
+            for update in (
+                *zip(trained, values, strict=True),
+                *zip(others, before, strict=True),
+            ):
+                scope.add_update(update)
             old = [scope.get_current_value(variable) for variable in others]
             token = _IS_RECOMPUTED.set(True)
             try:

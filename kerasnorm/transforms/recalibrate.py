@@ -78,6 +78,7 @@ def recalibrate(
     if _are_arrays(data):
         _check_one_array_for_each_input(model, data)
         _validation.check_arrays("data", data)
+        _validation.check_inputs_fit("data", model, data)
     batches = _batches(data, steps)
     first = next(batches(), None)
     if first is None:

@@ -105,11 +105,34 @@ def observe(model, x=OTHER_X):
     return np.array([[v for v in row.values() if v != row["layer"]] for row in rows])
 
 
-USES = [infer, infer_traced, train, monte_carlo, recalibrate, observe]
+def pairs(uses, fast):
+    """Return all pairs of what is interrupted and of what the other thread does."""
+    return pytest.mark.parametrize(
+        ("outer", "use"),
+        [
+            pytest.param(
+                outer,
+                use,
+                marks=[] if (outer, use) in fast else pytest.mark.slow,
+                id=f"{outer.__name__}-{use.__name__}",
+            )
+            for outer in (monte_carlo, recalibrate, observe)
+            for use in uses
+        ],
+    )
 
 
-@pytest.mark.parametrize("use", USES)
-@pytest.mark.parametrize("outer", [monte_carlo, recalibrate, observe])
+@pairs(
+    [infer, infer_traced, train, monte_carlo, recalibrate, observe],
+    fast=[
+        (monte_carlo, infer),
+        (recalibrate, infer_traced),
+        (recalibrate, train),
+        (recalibrate, observe),
+        (observe, recalibrate),
+        (observe, train),
+    ],
+)
 def test_another_thread_uses_the_model_meanwhile(outer, use):
     """It gets what it gets where nothing else runs, and leaves the same behind."""
     alone, _ = make()
@@ -123,8 +146,10 @@ def test_another_thread_uses_the_model_meanwhile(outer, use):
             np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("use", [infer, infer_traced, monte_carlo, observe])
-@pytest.mark.parametrize("outer", [monte_carlo, recalibrate, observe])
+@pairs(
+    [infer, infer_traced, monte_carlo, observe],
+    fast=[(recalibrate, infer), (observe, infer_traced)],
+)
 def test_what_is_interrupted_sees_nothing_either(outer, use):
     alone, _ = make()
     expected = outer(alone, X)
@@ -153,7 +178,7 @@ def test_recalibrate_shows_no_layer_before_all_are_done():
 def test_what_makes_the_data_is_not_taken_in():
     """Nor does it run with dropout off, or lose what it changes."""
     expected, _ = make()
-    kerasnorm.recalibrate(expected, [X], verbose=0)
+    kerasnorm.recalibrate(expected, X, verbose=0)
     model, _ = make()
     draws = []
 

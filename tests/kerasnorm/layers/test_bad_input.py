@@ -295,7 +295,6 @@ def test_a_clipping_schedule_below_0_counts_as_0(bound):
     [
         (KDropout(0.5, noise_shape=(None, 1)), "with a `noise_shape`"),
         (KSpatialDropout(0.5), "in KSpatialDropout"),
-        (KBatchNorm(), ""),
     ],
 )
 def test_layers_that_need_a_rank(layer, needs, training):
@@ -310,3 +309,17 @@ def test_layers_that_need_a_rank(layer, needs, training):
 
     with pytest.raises(ValueError, match=f"`inputs` must be of known rank {needs}"):
         call(inputs_of((4, 3, 5)))
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="tf.numpy_function is TensorFlow's."
+)
+@pytest.mark.parametrize("layer_class", [KBatchNorm, keras.layers.BatchNormalization])
+def test_batch_norm_of_unknown_rank_is_refused_by_keras(layer_class):
+    import tensorflow as tf
+
+    layer = layer_class()
+    layer.build((None, 5))
+    call = tf.function(lambda x: layer(tf.numpy_function(lambda x: x, [x], x.dtype)))
+    with pytest.raises(ValueError, match="not defined on an unknown TensorShape"):
+        call(inputs_of((4, 5)))
