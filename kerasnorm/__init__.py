@@ -4,6 +4,7 @@ from kerasnorm import functional
 from kerasnorm._version import __version__
 from kerasnorm.layers.batch_norm import KBatchNorm, KBatchNormalization
 from kerasnorm.layers.dropout import KDropout, KGaussianDropout, KSpatialDropout
+from kerasnorm.layers.recompute import recompute
 from kerasnorm.monitor import ShiftMonitor
 from kerasnorm.transforms.convert import convert
 from kerasnorm.transforms.fold import fold
@@ -24,4 +25,5 @@ __all__ = [
     "functional",
     "monte_carlo",
     "recalibrate",
+    "recompute",
 ]

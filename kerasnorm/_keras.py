@@ -3,9 +3,12 @@
 `tests/kerasnorm/test_keras.py` says what each of them relies on.
 """
 
+import re
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
+from keras.src import backend
 
 
 def all_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
@@ -86,12 +89,51 @@ def decays(optimizer: keras.Optimizer, variable: keras.Variable) -> bool:
     return bool(optimizer._use_weight_decay(variable))
 
 
+def without_autocast() -> AbstractContextManager[Any]:
+    """Return a context in which variables have their own dtype, whatever the policy.
+
+    In a layer of mixed precision they are read in its compute dtype.
+    """
+    scope: AbstractContextManager[Any] = backend.AutocastScope(None)
+    return scope
+
+
+def in_stateless_scope() -> bool:
+    """Return whether a `keras.StatelessScope` takes in what is assigned."""
+    return bool(backend.in_stateless_scope())
+
+
+def build_at_init(layer: keras.layers.Layer) -> None:
+    """Mark a layer as built that has all its variables once it is made.
+
+    A subclass with a `build` of its own is built when it is called.
+    """
+    layer._build_at_init()
+
+
+def producer(tensor: Any) -> tuple[Any, list[Any]]:
+    """Return the layer or operation that makes a symbolic tensor, and its inputs."""
+    operation, node, _ = tensor._keras_history
+    return operation, list(operation._inbound_nodes[node].input_tensors)
+
+
 def lambda_argument(layer: keras.layers.Lambda, name: str) -> Any:
     """Return an argument of a Lambda layer as it was given.
 
     Its `get_config` has the bytecode of a function, and `output_shape` is not public.
     """
     return getattr(layer, {"output_shape": "_output_shape"}.get(name, name))
+
+
+def reason_of(error: Exception) -> str:
+    """Return the line in which Keras says why a call of a layer failed.
+
+    Around it are the layer's name, escape sequences, and the arguments.
+    """
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    own = [line for line in lines if not line.startswith("Exception encountered when")]
+    return (own or lines or [repr(error)])[0]
 
 
 def why_not_made(error: Exception) -> str:

@@ -1,12 +1,16 @@
 """Checks of arguments. A message has the argument, its domain, the value, advice."""
 
+import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from numbers import Integral, Real
 from typing import Any
 
 import keras
+import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
+
+from kerasnorm._keras import reason_of
 
 
 def message(argument: str, domain: str, received: Any, advice: str = "") -> str:
@@ -114,6 +118,158 @@ def check_noise_shape_fits(
         raise ValueError(message("noise_shape", domain, noise_shape))
 
 
+def check_boolean(argument: str, value: Any) -> bool:
+    """Return `True` or `False`; refuse what only counts as one of them."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(message(argument, "True or False", value))
+    return bool(value)
+
+
+def check_training(training: Any) -> Any:
+    """Return `training`: a boolean, `None`, or a tensor that holds a boolean.
+
+    0 and 1 count as booleans, as in Keras.
+    """
+    domain = "a boolean, a boolean tensor of shape () or None"
+    if not keras.ops.is_tensor(training):
+        if training is None:
+            return None
+        if not isinstance(training, (bool, np.bool_, Integral)):
+            raise TypeError(message("training", domain, training))
+        if training not in (0, 1):
+            raise ValueError(message("training", domain, training))
+        return bool(training)
+    dtype = keras.backend.standardize_dtype(training.dtype)
+    if dtype != "bool" and "int" not in dtype:
+        raise TypeError(message("training", domain, f"a tensor of {dtype}"))
+    if tuple(training.shape) != ():
+        shape = tuple(training.shape)
+        raise ValueError(message("training", domain, f"a tensor of shape {shape}"))
+    return training
+
+
+def check_mask(mask: Any) -> Any:
+    """Return the mask as a boolean tensor; refuse other values than 0 and 1.
+
+    What is being traced has no values yet: there whatever is not 0 counts as `True`.
+    """
+    mask = keras.ops.convert_to_tensor(mask)
+    if keras.backend.standardize_dtype(mask.dtype) == "bool":
+        return mask
+    values = known_values(mask)
+    if values is not None and not np.isin(values, (0, 1)).all():
+        wrong = values[~np.isin(values, (0, 1))].flat[0]
+        raise ValueError(
+            message(
+                "mask",
+                "a tensor of booleans, or of 0 and 1",
+                wrong.item(),
+                "It says which samples count, it does not weigh them.",
+            )
+        )
+    return keras.ops.cast(mask, "bool")
+
+
+def known_values(tensor: Any) -> np.ndarray | None:
+    """Return the values of a tensor, or `None` if it is being traced."""
+    try:
+        values: np.ndarray = keras.ops.convert_to_numpy(tensor)
+    except Exception:  # each backend has one of its own
+        return None
+    return values
+
+
+def is_sparse(tensor: Any) -> bool:
+    """Return whether a tensor is sparse: a `tf.SparseTensor` or JAX's `BCOO`."""
+    symbolic = isinstance(tensor, keras.KerasTensor) and tensor.sparse
+    return symbolic or type(tensor).__name__ in ("SparseTensor", "BCOO")
+
+
+def check_rank_is_known(inputs: Any, what_for: str) -> None:
+    """Refuse inputs whose number of axes is not known; `what_for` needs it."""
+    if getattr(inputs.shape, "rank", 0) is None:
+        raise ValueError(
+            message(
+                "inputs",
+                f"of known rank {what_for}",
+                "a tensor of unknown rank",
+                "Tell it with tf.ensure_shape.",
+            )
+        )
+
+
+def check_arrays(argument: str, value: Any, advice: str = "") -> None:
+    """Refuse what is no array or structure of arrays with the same number of samples.
+
+    They are inputs of a model, as `predict` takes them.
+    """
+    arrays = keras.tree.flatten(value)
+    if not arrays or not all(hasattr(array, "shape") for array in arrays):
+        domain = "an array or a structure of arrays"
+        raise TypeError(message(argument, domain, value, advice))
+    shapes = [tuple(array.shape) for array in arrays]
+    if not all(shape and shape[0] for shape in shapes):
+        domain = "a batch with at least one sample"
+        raise ValueError(message(argument, domain, shapes, advice))
+    if len({shape[0] for shape in shapes}) > 1:
+        domain = "arrays with the same number of samples"
+        raise ValueError(message(argument, domain, shapes, advice))
+
+
+def check_inputs_fit(argument: str, model: keras.Model, value: Any) -> None:
+    """Refuse arrays that do not have the shapes of the model's inputs, if it has any.
+
+    As in Keras an axis of size 1 at the end may be there or not.
+    """
+    inputs = getattr(model, "inputs", None) if model.built else None
+    if not inputs:
+        return
+    names = [tensor.name for tensor in inputs]
+    by_name = isinstance(value, dict) and set(names) <= set(value)
+    arrays = [value[n] for n in names] if by_name else keras.tree.flatten(value)
+    expected = [tuple(tensor.shape) for tensor in inputs]
+    received = [tuple(array.shape) for array in arrays]
+    fits = len(received) == len(expected) and all(
+        any(_is_of(shape, form) for form in _forms(ours))
+        for shape, ours in zip(received, expected, strict=True)
+    )
+    if not fits:
+        one = len(expected) == 1
+        raise ValueError(
+            message(
+                argument,
+                f"of the {'shape' if one else 'shapes'} that {model.name!r} takes, "
+                f"{expected[0] if one else expected}",
+                received[0] if len(received) == 1 else received,
+            )
+        )
+
+
+@contextlib.contextmanager
+def inputs_that_fit(argument: str, model: keras.Model, value: Any) -> Iterator[None]:
+    """Say in one line that inputs do not fit, where the model refuses them."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        shapes = [tuple(array.shape) for array in keras.tree.flatten(value)]
+        raise ValueError(
+            message(
+                argument,
+                f"what {model.name!r} takes",
+                shapes[0] if len(shapes) == 1 else shapes,
+                f"It says: {reason_of(error)}",
+            )
+        ) from error
+
+
+def _is_of(shape: Iterable[int], to: Iterable[int | None]) -> bool:
+    """Return whether an array of `shape` is one of shape `to`; `None` is any size."""
+    shape, to = tuple(shape), tuple(to)
+    return len(shape) == len(to) and all(
+        expected in (None, size) for size, expected in zip(shape, to, strict=True)
+    )
+
+
 def check_fraction(argument: str, value: Any) -> float:
     """Return a float in [0, 1]."""
     return check_real(argument, value, "a float in [0, 1]", minimum=0.0, maximum=1.0)
@@ -131,6 +287,7 @@ def check_positive_integer(argument: str, value: Any) -> int:
 
 def check_synchronized(synchronized: Any) -> bool:
     """Return whether replicas normalize together; refuse it but on TensorFlow."""
+    synchronized = check_boolean("synchronized", synchronized)
     if synchronized and keras.backend.backend() != "tensorflow":
         raise ValueError(
             message(
@@ -140,17 +297,23 @@ def check_synchronized(synchronized: Any) -> bool:
                 "Replicas are those of tf.distribute.",
             )
         )
-    return bool(synchronized)
+    return synchronized
 
 
-def check_renorm_clipping(clipping: Any) -> dict[str, float | LearningRateSchedule]:
-    """Return the bounds of r and d that are given."""
+def check_renorm_clipping(
+    clipping: Any, renorm: bool
+) -> dict[str, float | LearningRateSchedule]:
+    """Return the bounds of r and d that are given; refuse them without `renorm`."""
     bounds = ("rmax", "rmin", "dmax")
     domain = f"a dictionary with keys among {bounds}"
     if clipping is None:
         return {}
     if not isinstance(clipping, dict):
         raise wrong_type("renorm_clipping", domain, clipping)
+    if clipping and not renorm:
+        raise ValueError(
+            message("renorm_clipping", "None without `renorm=True`", clipping)
+        )
     if set(clipping) - set(bounds):
         raise ValueError(message("renorm_clipping", domain, clipping))
     checked = {
@@ -214,6 +377,12 @@ def _shown(value: Any) -> str:
     if hasattr(value, "shape"):
         return f"<{type(value).__name__} of shape {tuple(value.shape)}>"
     return " ".join(text.split())[:LONGEST_VALUE] + "..."
+
+
+def _forms(shape: tuple[int | None, ...]) -> list[tuple[int | None, ...]]:
+    """Return the shapes that Keras takes for an input of `shape`."""
+    forms = [shape, (*shape, 1)]
+    return [*forms, shape[:-1]] if len(shape) > 1 and shape[-1] == 1 else forms
 
 
 def _is_integer(value: Any) -> bool:

@@ -3,6 +3,10 @@
 The backend has no replicas: a batch is one array, however it is sharded.
 """
 
+from collections.abc import Callable
+
+import keras
+
 from kerasnorm.functional import (
     Moments,
     Tensor,
@@ -16,12 +20,24 @@ from kerasnorm.functional import (
 __all__ = [
     "dropout",
     "gaussian_dropout",
+    "next_seed",
     "normalize_batch",
     "normalize_with",
+    "on_known_rank",
     "pool_replicas",
     "replica_seed",
     "thinning",
 ]
+
+
+def next_seed(generator: keras.random.SeedGenerator) -> Tensor:
+    """Return the random state of a layer, and advance it; for one thread at a time."""
+    return generator.next()
+
+
+def on_known_rank(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return `function(x)`: every tensor has a known rank."""
+    return function(x)
 
 
 def pool_replicas(batch: Moments) -> Moments:

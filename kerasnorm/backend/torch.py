@@ -3,8 +3,10 @@
 from kerasnorm.backend.generic import (
     dropout,
     gaussian_dropout,
+    next_seed,
     normalize_batch,
     normalize_with,
+    on_known_rank,
     pool_replicas,
     replica_seed,
     thinning,
@@ -13,8 +15,10 @@ from kerasnorm.backend.generic import (
 __all__ = [
     "dropout",
     "gaussian_dropout",
+    "next_seed",
     "normalize_batch",
     "normalize_with",
+    "on_known_rank",
     "pool_replicas",
     "replica_seed",
     "thinning",

@@ -14,7 +14,7 @@ def align_mask(mask: Tensor | None, x: Tensor, axis: int) -> Tensor | None:
     """
     if mask is None:
         return None
-    mask = ops.cast(mask, "bool")
+    mask = _validation.check_mask(mask)
     if len(mask.shape) == len(x.shape):
         if _validation.broadcasts(mask.shape, x.shape):
             return mask

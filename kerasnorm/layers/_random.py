@@ -1,7 +1,10 @@
 """What the dropout layers share: a rate, and random state that is saved."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import keras
@@ -11,12 +14,21 @@ from keras.optimizers.schedules import LearningRateSchedule
 from kerasnorm import _validation, backend, functional
 from kerasnorm._words import int32
 from kerasnorm.functional import MASK_BITS, Shape, Tensor
+from kerasnorm.layers._recompute import check_is_first_pass, recomputed
 from kerasnorm.layers._schedule import (
     add_step_count,
     deserialize_schedule,
     is_schedule,
     serialize_schedule,
 )
+
+_MONTE_CARLO: ContextVar[Mapping["RandomLayer", bool]] = ContextVar(
+    "monte_carlo", default=MappingProxyType({})
+)
+"""What `monte_carlo_is` says of layers, in this thread."""
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Held while random state is read and advanced."""
 
 
 class NoiseSource(Protocol):
@@ -67,6 +79,8 @@ class RandomLayer(keras.layers.Layer):
         self.monte_carlo = False
         self.supports_masking = True
         self.seed_generator = keras.random.SeedGenerator(_state_of(self.seed))
+        if is_schedule(self.rate):
+            self.steps_seen = add_step_count(self)
 
     @property
     def rate(self) -> float | LearningRateSchedule:
@@ -80,21 +94,22 @@ class RandomLayer(keras.layers.Layer):
     @rate.setter
     def rate(self, rate: float | LearningRateSchedule) -> None:
         rate = _validation.check_rate(rate, below_one=self._rate_below_one)
-        if is_schedule(rate) and self.built and not is_schedule(self.rate):
+        if is_schedule(rate) and not is_schedule(getattr(self, "_rate", rate)):
             raise ValueError(
-                "`rate` must be a float once the layer is built. Received: "
+                "`rate` must be a float once the layer is made. Received: "
                 f"rate={rate!r}. Give a schedule when the layer is made."
             )
         self._rate = rate
 
-    def build(self, input_shape: Shape) -> None:
-        """Create the count of training steps, if `rate` is a schedule."""
-        if is_schedule(self.rate):
-            self.steps_seen = add_step_count(self)
-
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return `input_shape`."""
         return input_shape
+
+    def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
+        """Let a `keras.RematScope` draw the same mask again."""
+        if super().rematerialized_call(layer_call, *args, **kwargs) is layer_call:
+            return layer_call
+        return recomputed(self, layer_call)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""
@@ -139,12 +154,16 @@ class RandomLayer(keras.layers.Layer):
     def _is_random(self, training: Any) -> Any:
         """Return whether to draw noise; a tensor if `training` is one and decides."""
         if is_schedule(self.rate) or self.rate > 0:
-            return True if self.monte_carlo else training
+            monte_carlo = _MONTE_CARLO.get().get(self, self.monte_carlo)
+            return True if monte_carlo else training
         return False
 
     def _seed(self) -> Tensor:
         """Return the seed of the next draw, which is this replica's own."""
-        return backend.replica_seed(self.seed_generator.next())
+        check_is_first_pass(self)
+        with _ONE_AT_A_TIME:
+            seed = backend.next_seed(self.seed_generator)
+        return backend.replica_seed(seed)
 
     def _source(self, training: Any) -> NoiseSource:
         """Return where the noise comes from: the backend in training, to be fast.
@@ -168,15 +187,15 @@ class RandomLayer(keras.layers.Layer):
 
 @contextlib.contextmanager
 def monte_carlo_is(value: bool, layers: Iterable[RandomLayer]) -> Iterator[None]:
-    """Set `monte_carlo` of the layers in the block, then put it back."""
-    kept = [(layer, layer.monte_carlo) for layer in layers]
+    """Let the layers take `value` for their `monte_carlo` in the block.
+
+    They do so in this thread. Another one that calls them meanwhile sees nothing of it.
+    """
+    token = _MONTE_CARLO.set({**_MONTE_CARLO.get(), **dict.fromkeys(layers, value)})
     try:
-        for layer, _ in kept:
-            layer.monte_carlo = value
         yield
     finally:
-        for layer, monte_carlo in kept:
-            layer.monte_carlo = monte_carlo
+        _MONTE_CARLO.reset(token)
 
 
 def _state_of(seed: int | None) -> int | None:

@@ -9,7 +9,9 @@ from keras import constraints, initializers, ops, regularizers
 from keras.optimizers.schedules import LearningRateSchedule
 
 from kerasnorm import _validation, backend, functional
+from kerasnorm._keras import all_layers
 from kerasnorm.functional import Moments, Shape, Tensor
+from kerasnorm.layers import _observe
 from kerasnorm.layers._mask import align_mask
 from kerasnorm.layers._moving import (
     MOVING_AVERAGES,
@@ -17,6 +19,7 @@ from kerasnorm.layers._moving import (
     Moving,
     SquaredStddev,
 )
+from kerasnorm.layers._recompute import check_is_first_pass, recomputed
 from kerasnorm.layers._replicas import normalize_over_replicas
 from kerasnorm.layers._schedule import (
     add_step_count,
@@ -25,9 +28,6 @@ from kerasnorm.layers._schedule import (
     serialize_schedule,
 )
 from kerasnorm.layers._training import if_training
-
-Observer = Callable[[Tensor, Tensor, Tensor | None], None]
-"""Called with a layer's inputs, outputs and mask, to look into whole models."""
 
 
 @keras.saving.register_keras_serializable(package="kerasnorm")
@@ -64,9 +64,10 @@ class KBatchNorm(keras.layers.Layer):
         renorm_clipping: Dictionary with any of `"rmax"`, `"rmin"`, `"dmax"`, the
             bounds of r and d: floats or
             `keras.optimizers.schedules.LearningRateSchedule`s called with the count
-            of training steps seen. The paper's lower bound is rmin = 1 / rmax. The
-            paper starts with r = 1 and d = 0, which is batch normalization, and relaxes
-            rmax to 3 and dmax to 5. Defaults to no bounds, as in Keras.
+            of training steps seen, whose values below 0 count as 0. The paper's lower
+            bound is rmin = 1 / rmax. The paper starts with r = 1 and d = 0, which is
+            batch normalization, and relaxes rmax to 3 and dmax to 5. Defaults to no
+            bounds, as in Keras; must be `None` without `renorm`.
         renorm_momentum: `momentum` of the averages that r and d refer to. Defaults
             to 0.99.
         synchronized: Whether the replicas of a `tf.distribute` strategy normalize
@@ -96,7 +97,9 @@ class KBatchNorm(keras.layers.Layer):
         mask: Boolean tensor, `True` where a sample counts for the statistics. It has
             the inputs' shape without the last axis, as Keras's masks have; or without
             the normalized axis, if only that fits; or it has the inputs' rank and is
-            broadcast. All positions are normalized, whether they count or not.
+            broadcast. All positions are normalized, whether they count or not. Numbers
+            must be 0 or 1; in a traced function, where they are not known, all but 0
+            count as `True`.
 
     Input shape: Any, with fixed sizes at `axis`.
 
@@ -166,8 +169,8 @@ class KBatchNorm(keras.layers.Layer):
         self.epsilon = _validation.check_real(
             "epsilon", epsilon, "a float not below 0", minimum=0.0
         )
-        self.center = bool(center)
-        self.scale = bool(scale)
+        self.center = _validation.check_boolean("center", center)
+        self.scale = _validation.check_boolean("scale", scale)
         self.beta_initializer = initializers.get(beta_initializer)
         self.gamma_initializer = initializers.get(gamma_initializer)
         self.moving_mean_initializer = initializers.get(moving_mean_initializer)
@@ -176,8 +179,10 @@ class KBatchNorm(keras.layers.Layer):
         self.gamma_regularizer = regularizers.get(gamma_regularizer)
         self.beta_constraint = constraints.get(beta_constraint)
         self.gamma_constraint = constraints.get(gamma_constraint)
-        self.renorm = bool(renorm)
-        self.renorm_clipping = _validation.check_renorm_clipping(renorm_clipping)
+        self.renorm = _validation.check_boolean("renorm", renorm)
+        self.renorm_clipping = _validation.check_renorm_clipping(
+            renorm_clipping, self.renorm
+        )
         self.renorm_momentum = _validation.check_fraction(
             "renorm_momentum", renorm_momentum
         )
@@ -186,7 +191,9 @@ class KBatchNorm(keras.layers.Layer):
             "moving_average", moving_average, MOVING_AVERAGES
         )
         self._average = MOVING_AVERAGES[self.moving_average]
-        self.bessel_correction = bool(bessel_correction)
+        self.bessel_correction = _validation.check_boolean(
+            "bessel_correction", bessel_correction
+        )
         self.virtual_batch_size = (
             None
             if virtual_batch_size is None
@@ -200,7 +207,6 @@ class KBatchNorm(keras.layers.Layer):
         self.mean_weight: Any = None
         self.variance_weight: Any = None
         self.steps_seen: Any = None
-        self.observer: Observer | None = None
 
     def build(self, input_shape: Shape) -> None:
         """Create the weights, in the order of the built-in layer."""
@@ -273,6 +279,7 @@ class KBatchNorm(keras.layers.Layer):
     ) -> Tensor:
         """Normalize with the batch's statistics in training, else the moving ones."""
         _validation.check_dtype(inputs, ("float", "int"))
+        training = _validation.check_training(training)
         is_float = keras.backend.is_float_dtype(inputs.dtype)
         x = inputs if is_float else functional.widen(inputs)
         mask = align_mask(mask, x, self._axes[-1])
@@ -289,14 +296,19 @@ class KBatchNorm(keras.layers.Layer):
                 self.epsilon,
             ),
         )
-        if self.observer is not None:
-            self.observer(x, y, mask)
+        _observe.show(self, x, y, mask)
         return ops.cast(y, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return `input_shape`, if `axis` fits it."""
         _validation.check_axes_fit(self.axis, input_shape)
         return input_shape
+
+    def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
+        """Let a `keras.RematScope` count a batch once."""
+        if super().rematerialized_call(layer_call, *args, **kwargs) is layer_call:
+            return layer_call
+        return recomputed(self, layer_call)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""
@@ -339,10 +351,13 @@ class KBatchNorm(keras.layers.Layer):
             bound: deserialize_schedule(value)
             for bound, value in (config.get("renorm_clipping") or {}).items()
         }
+        if not config.get("renorm", False):
+            clipping = {}  # once it was taken and saved without `renorm`
         return cls(**{**config, "renorm_clipping": clipping or None})
 
     def _normalize_batch(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Normalize with the batch's statistics, and learn them."""
+        check_is_first_pass(self)
         axes = self.reduction_axes
         if self.virtual_batch_size is not None:
             y, batch = self._normalize_ghost_batches(x, self.virtual_batch_size, mask)
@@ -395,7 +410,7 @@ class KBatchNorm(keras.layers.Layer):
     def _renorm_correction(self, batch: Moments) -> tuple[Tensor, Tensor]:
         dtype = batch.mean.dtype
         bounds = {
-            name: ops.cast(bound(self.steps_seen.value), dtype)
+            name: ops.maximum(ops.cast(bound(self.steps_seen.value), dtype), 0.0)
             if is_schedule(bound)
             else bound
             for name, bound in self.renorm_clipping.items()
@@ -448,6 +463,11 @@ class KBatchNorm(keras.layers.Layer):
             (renorm_mean, mean, count),
             (renorm_stddev, stddev, count),
         ]
+
+
+def batch_norms(model: keras.Model) -> list[KBatchNorm]:
+    """Return every KBatchNorm in a model, however deep."""
+    return [layer for layer in all_layers(model) if isinstance(layer, KBatchNorm)]
 
 
 KBatchNormalization = KBatchNorm

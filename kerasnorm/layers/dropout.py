@@ -3,9 +3,11 @@
 from typing import Any
 
 import keras
+from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from kerasnorm import _validation, functional
+from kerasnorm import _validation, backend, functional
+from kerasnorm._keras import build_at_init
 from kerasnorm.functional import Shape, Tensor
 from kerasnorm.layers._random import RandomLayer
 from kerasnorm.layers._training import if_training
@@ -29,7 +31,8 @@ class KDropout(RandomLayer):
     Args:
         rate: Fraction of the inputs to drop, a float in [0, 1], or a
             `keras.optimizers.schedules.LearningRateSchedule` called with the count of
-            training steps seen. The paper's p is the fraction kept, 1 - `rate`.
+            training steps seen, whose values are clipped to [0, 1]. The paper's p is
+            the fraction kept, 1 - `rate`.
         noise_shape: Shape of the mask, which is broadcast to the inputs. `None` in it
             stands for the size of the inputs' axis at its place: `(None, 1, None)`
             drops whole features of `(batch, time, features)`. Defaults to the inputs'
@@ -88,12 +91,17 @@ class KDropout(RandomLayer):
         self.scale_at = _validation.check_choice(
             "scale_at", scale_at, ("training", "inference")
         )
-        self.monte_carlo = bool(monte_carlo)
+        self.monte_carlo = _validation.check_boolean("monte_carlo", monte_carlo)
+        build_at_init(self)
 
     def call(self, inputs: Tensor, training: Any = False) -> Tensor:
         """Drop in training; scale at inference where `scale_at` says so."""
         _validation.check_dtype(inputs, ("float",))
-        self.compute_output_shape(inputs.shape)
+        _check_is_dense(inputs)
+        training = _validation.check_training(training)
+        if self.noise_shape is not None:
+            _validation.check_rank_is_known(inputs, "with a `noise_shape`")
+            self.compute_output_shape(inputs.shape)
         rate = self.current_rate()
         self._count_step(training)
         source = self._source(training)
@@ -101,7 +109,9 @@ class KDropout(RandomLayer):
 
         def drop() -> Tensor:
             function = source.thinning if scaled_at_inference else source.dropout
-            return function(inputs, rate, self._seed(), self.noise_shape)
+            return backend.on_known_rank(
+                lambda x: function(x, rate, self._seed(), self.noise_shape), inputs
+            )
 
         def keep() -> Tensor:
             if not scaled_at_inference:
@@ -186,10 +196,14 @@ class KSpatialDropout(RandomLayer):
             data_format or keras.config.image_data_format(),
             ("channels_last", "channels_first"),
         )
+        build_at_init(self)
 
     def call(self, inputs: Tensor, training: Any = False) -> Tensor:
         """Drop whole feature maps in training."""
         _validation.check_dtype(inputs, ("float",))
+        _check_is_dense(inputs)
+        training = _validation.check_training(training)
+        _validation.check_rank_is_known(inputs, "in KSpatialDropout")
         self.compute_output_shape(inputs.shape)
         rate = self.current_rate()
         self._count_step(training)
@@ -228,12 +242,12 @@ class KGaussianDropout(RandomLayer):
 
     Args:
         rate: Fraction that dropout would drop to have the same variance: a float in
-            [0, 1), or a schedule as in `KDropout`.
+            [0, 1), or a schedule as in `KDropout`, clipped to [0, 1 - 2**-16].
         seed: Integer that fixes the noise. Defaults to a random one.
         **kwargs: `name`, `dtype` and other arguments of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: Floating-point tensor of any rank.
+        inputs: Floating-point tensor of any rank, or a sparse one.
         training: Whether to add noise, a boolean or a boolean tensor. `fit` gives
             `True`, `predict` `False`.
 
@@ -268,14 +282,34 @@ class KGaussianDropout(RandomLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(rate, seed=seed, rate_below_one=True, **kwargs)
+        build_at_init(self)
 
     def call(self, inputs: Tensor, training: Any = False) -> Tensor:
         """Multiply by noise in training."""
         _validation.check_dtype(inputs, ("float",))
+        training = _validation.check_training(training)
         rate = self.current_rate()
         self._count_step(training)
 
         def multiply() -> Tensor:
-            return self._source(training).gaussian_dropout(inputs, rate, self._seed())
+            function = self._source(training).gaussian_dropout
+            if _validation.is_sparse(inputs):
+                ones = ops.ones(ops.shape(inputs), inputs.dtype)
+                return ops.multiply(inputs, function(ones, rate, self._seed()))
+            return backend.on_known_rank(
+                lambda x: function(x, rate, self._seed()), inputs
+            )
 
         return if_training(self._is_random(training), multiply, lambda: inputs)
+
+
+def _check_is_dense(inputs: Tensor) -> None:
+    if _validation.is_sparse(inputs):
+        raise TypeError(
+            _validation.message(
+                "inputs",
+                "a dense tensor",
+                "a sparse one",
+                "KGaussianDropout takes one; tf.sparse.to_dense makes it dense.",
+            )
+        )

@@ -12,8 +12,8 @@ from keras import ops
 
 from kerasnorm import functional
 from kerasnorm.functional import Moments, Tensor
-from kerasnorm.layers._observe import batch_norms, observed
-from kerasnorm.layers.batch_norm import KBatchNorm, Observer
+from kerasnorm.layers._observe import Observer, observed
+from kerasnorm.layers.batch_norm import KBatchNorm, batch_norms
 
 PERCENTILES = (15, 50, 85)
 """Those of BN, figure 1."""

@@ -65,8 +65,8 @@ class ShiftMonitor(keras.callbacks.Callback):
             has the records from then on.
 
     Raises:
-        ValueError: If an argument is out of its domain, or the model has no
-            KBatchNorm.
+        ValueError: If an argument is out of its domain, `x` does not fit the model, or
+            the model has no KBatchNorm.
         TypeError: If an argument is of a wrong type.
         ImportError: If what `log_dir` or `plot` needs is not installed.
 
@@ -98,7 +98,9 @@ class ShiftMonitor(keras.callbacks.Callback):
         tolerance: float = 0.5,
     ) -> None:
         super().__init__()
-        self.x = _check_probe(x)
+        advice = "Of a dataset take one batch, without the targets."
+        _validation.check_arrays("x", x, advice)
+        self.x = x
         self.frequency = _check_frequency(frequency)
         self.csv_path = None if csv_path is None else Path(csv_path)
         self.log_dir = None if log_dir is None else Path(log_dir)
@@ -122,6 +124,7 @@ class ShiftMonitor(keras.callbacks.Callback):
                     "`kerasnorm.convert` makes them of the built-in layers.",
                 )
             )
+        _validation.check_inputs_fit("x", self.model, self.x)
         self._warned: set[str] = set()
         self.step = self._steps_before_epoch = self._epoch = 0
         self._reports: list[Report] = []
@@ -171,7 +174,8 @@ class ShiftMonitor(keras.callbacks.Callback):
         draw(self.history, self.tolerance, Path(path))
 
     def _record(self) -> None:
-        observations = observe_run(self.model, self.x, self._layers)
+        with _validation.inputs_that_fit("x", self.model, self.x):
+            observations = observe_run(self.model, self.x, self._layers)
         self._latest = [
             {"step": self.step, "epoch": self._epoch, "layer": name, **seen.summary()}
             for name, seen in observations.items()
@@ -215,25 +219,6 @@ class ShiftMonitor(keras.callbacks.Callback):
             "layer, or its inputs still change fast: compare the data, use larger "
             "batches or a smaller learning rate."
         )
-
-
-def _check_probe(x: Any) -> Any:
-    arrays = keras.tree.flatten(x)
-    if not arrays or not all(hasattr(array, "shape") for array in arrays):
-        raise TypeError(
-            _validation.message(
-                "x",
-                "an array or a structure of arrays",
-                x,
-                "Of a dataset take one batch, without the targets.",
-            )
-        )
-    if not all(len(array.shape) and array.shape[0] for array in arrays):
-        shapes = [tuple(array.shape) for array in arrays]
-        raise ValueError(
-            _validation.message("x", "a batch with at least one sample", shapes)
-        )
-    return x
 
 
 def _check_frequency(frequency: Any) -> str | int:

@@ -1,6 +1,9 @@
 """Predictions with their uncertainty: `monte_carlo`."""
 
+import contextlib
+import operator
 import random
+from numbers import Real
 from typing import Any, NamedTuple
 
 import keras
@@ -8,27 +11,27 @@ import numpy as np
 from keras import ops
 
 from kerasnorm import _validation, functional
-from kerasnorm._keras import all_layers
+from kerasnorm._keras import all_layers, producer
 from kerasnorm._words import int32
 from kerasnorm.functional import Tensor
 from kerasnorm.layers._random import RandomLayer, monte_carlo_is
 from kerasnorm.transforms._configs import check_is_model
 
 _BUILTIN = (
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
+    keras.layers.Dropout,  # of which the spatial ones are subclasses
     keras.layers.GaussianDropout,
+    keras.layers.AlphaDropout,
 )
+
+_KEEP_VALUES = (keras.layers.Flatten, keras.layers.Reshape, keras.layers.Permute)
 
 
 class MonteCarloPrediction(NamedTuple):
     """What `monte_carlo` returns: NumPy arrays, entropies in nats.
 
     `mean` and `variance` have the shape of the model's output. The entropies lack its
-    last axis. They are `None` if the outputs are no probabilities, which sum to 1 over
-    the last axis.
+    last axis, or have its shape if it is `(batch,)`. They are `None` if the outputs are
+    no probabilities: `monte_carlo` says when they are.
     """
 
     mean: np.ndarray
@@ -68,18 +71,28 @@ def monte_carlo(
     - their difference, the mutual information of the prediction and the weights: the
       uncertainty of the model (Gal 2016, section 3.3.1).
 
-    No variable of the model changes. The memory does not depend on `samples`.
+    The entropies are those of the classes if the outputs are not negative and sum to 1
+    over the last axis. They are those of two classes, H(p) = -p log p - (1 - p)
+    log(1 - p), if the output is the probability of one class: it has one element for
+    each prediction (shape `(batch, 1)` or `(batch,)`), and a sigmoid makes it. That is
+    seen of a Sequential or functional model that ends in it. Of a subclassed model it
+    is not: let that return logits, and give `from_logits=True`.
+
+    No variable of the model changes, and another thread may use it meanwhile. The
+    memory does not depend on `samples`.
 
     Args:
-        model: Model with one output and dropout layers of this package. Keras's own may
-            be there at a rate of 0 only: see `kerasnorm.convert`.
+        model: Model with one output, also in a dictionary or list, and dropout layers
+            of this package. Keras's own may be there at a rate of 0 only, also those of
+            recurrent and attention layers: see `kerasnorm.convert`.
         x: The inputs, an array or a structure of arrays.
         samples: S, at least 1. Defaults to 50.
         seed: Integer. The same seed and `batch_size` give the same masks. Defaults to a
             random one.
         batch_size: Samples of `x` at a time. Defaults to 32.
         from_logits: Whether the outputs are logits, which a softmax makes
-            probabilities first. Defaults to `False`.
+            probabilities first, or a sigmoid where the output has one element for each
+            prediction. Defaults to `False`.
         verbose: 1 for a progress bar. Defaults to 0.
 
     Returns:
@@ -88,7 +101,7 @@ def monte_carlo(
     Raises:
         ValueError: If there is no dropout layer, or one of Keras's, if the model has
             several outputs, if `samples` or `batch_size` is below 1, or if `x` is
-            empty.
+            empty or does not fit the model.
         TypeError: If an argument is of a wrong type.
 
     Example:
@@ -111,19 +124,22 @@ def monte_carlo(
     samples = _validation.check_positive_integer("samples", samples)
     if batch_size is not None:
         batch_size = _validation.check_positive_integer("batch_size", batch_size)
-    _check_has_one_output(model)
-    _check_is_array(x)
+    from_logits = _validation.check_boolean("from_logits", from_logits)
     seed = _validation.check_seed(seed)
     if seed is None:
         seed = random.randrange(2**31)
     _random_layers(model)
+    _validation.check_arrays("x", x)
+    _validation.check_inputs_fit("x", model, x)
+    _check_has_one_output(model, _outputs_of_first(model, x))
     index = np.arange(len(keras.tree.flatten(x)[0]), dtype="int32")
     prediction = MonteCarloPrediction(
         **_Drawer(model, samples, seed, from_logits).predict(
             {"x": x, "index": index}, batch_size=batch_size, verbose=verbose
         )
     )
-    if _are_probabilities(prediction.mean):
+    is_sigmoid = from_logits or _ends_in_sigmoid(model)
+    if _are_probabilities(prediction.mean, is_sigmoid):
         return prediction
     return MonteCarloPrediction(*prediction[:2], None, None, None)
 
@@ -183,8 +199,11 @@ def draw_masks(
         ]
         # They stand in for the states of the layers, which do not move on.
         with monte_carlo_is(True, layers), keras.StatelessScope(values + states):
-            y = functional.widen(model(x, training=False))
-        return ops.softmax(y) if from_logits else y
+            (y,) = keras.tree.flatten(model(x, training=False))
+        y = functional.widen(y)
+        if not from_logits:
+            return y
+        return ops.sigmoid(y) if _is_one_class(y.shape) else ops.softmax(y)
 
     def add(index: Tensor, sums: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         mean, m2, total_entropy = sums
@@ -212,21 +231,53 @@ def draw_masks(
 def _random_layers(model: keras.Model) -> list[RandomLayer]:
     """Return the dropout layers; refuse those of Keras."""
     layers = [la for la in all_layers(model) if isinstance(la, RandomLayer)]
-    builtin = [la for la in all_layers(model) if type(la) in _BUILTIN and la.rate > 0]
-    if builtin or not layers:
+    others = [la for la in all_layers(model) if not isinstance(la, RandomLayer)]
+    builtin = [la for la in others if isinstance(la, _BUILTIN) and la.rate > 0]
+    inside = [(la, name) for la in others for name in _own_dropout(la)]
+    if layers and not builtin and not inside:
+        return layers
+    received = "none"
+    advice = (
+        "`kerasnorm.convert` makes them of Keras's, but of those inside of attention "
+        "layers."
+    )
+    if builtin:
         received = f"the {type(builtin[0]).__name__} {builtin[0].name!r}"
-        raise ValueError(
-            "`model` must have dropout layers, all of kerasnorm. Received: "
-            f"{model.name!r} with {received if builtin else 'none'}. "
-            "`kerasnorm.convert` makes them of Keras's, but of those inside of "
-            "attention layers."
+    elif inside:
+        layer, name = inside[0]
+        received = (
+            f"the {type(layer).__name__} {layer.name!r}, which has "
+            f"{name}={getattr(layer, name)}"
         )
-    return layers
+        advice = "Give it 0 there, and put a KDropout before or behind the layer."
+    raise ValueError(
+        "`model` must have dropout layers, all of kerasnorm. Received: "
+        f"{model.name!r} with {received}. {advice}"
+    )
 
 
-def _check_has_one_output(model: keras.Model) -> None:
-    outputs = getattr(model, "outputs", None)
-    if outputs is not None and len(outputs) != 1:
+def _own_dropout(layer: keras.layers.Layer) -> list[str]:
+    """Return the arguments by which a layer drops something itself, as an LSTM does."""
+    names = ("dropout", "recurrent_dropout")
+    values = {name: getattr(layer, name, None) for name in names}
+    return [
+        name for name, rate in values.items() if isinstance(rate, Real) and rate > 0
+    ]
+
+
+def _outputs_of_first(model: keras.Model, x: Any) -> list[Tensor]:
+    """Return the model's outputs of the first sample; no variable changes."""
+    first = keras.tree.map_structure(operator.itemgetter(slice(1)), x)
+    # A StatelessScope makes no variables, which a model may do that was never called.
+    is_built = all(layer.built for layer in (model, *all_layers(model)))
+    scope = keras.StatelessScope() if is_built else contextlib.nullcontext()
+    with _validation.inputs_that_fit("x", model, first), scope:
+        outputs: list[Tensor] = keras.tree.flatten(model(first, training=False))
+    return outputs
+
+
+def _check_has_one_output(model: keras.Model, outputs: list[Tensor]) -> None:
+    if len(outputs) != 1:
         raise ValueError(
             f"`model` must have one output. Received: {model.name!r} with "
             f"{len(outputs)}. Make a model of one of them: "
@@ -234,22 +285,43 @@ def _check_has_one_output(model: keras.Model) -> None:
         )
 
 
-def _check_is_array(x: Any) -> None:
-    leaves = keras.tree.flatten(x)
-    if not leaves or not all(getattr(leaf, "shape", None) for leaf in leaves):
-        raise TypeError(
-            "`x` must be an array or a structure of arrays. "
-            f"Received: {type(x).__name__}."
-        )
-    if not all(leaf.shape[0] for leaf in leaves):
-        raise ValueError("`x` must have at least one sample. Received: none.")
+def _is_one_class(shape: tuple[int | None, ...]) -> bool:
+    """Return whether each prediction is one number."""
+    return len(shape) < 2 or shape[-1] == 1
 
 
 def _entropy(p: Tensor) -> Tensor:
-    """Return H(p) = -sum(p log p) over the last axis, in nats; p = 0 adds 0."""
-    safe = ops.where(p > 0, p, 1.0)
-    return -ops.sum(safe * ops.log(safe), axis=-1)
+    """Return H(p) = -sum(p log p) over the last axis, in nats; p = 0 adds 0.
+
+    Where that has one element p, or is not there, the other class has 1 - p.
+    """
+
+    def summand(p: Tensor) -> Tensor:
+        safe = ops.where(p > 0, p, 1.0)
+        return -safe * ops.log(safe)
+
+    if _is_one_class(p.shape):
+        entropy = summand(p) + summand(1.0 - p)
+        return entropy if len(p.shape) < 2 else ops.squeeze(entropy, -1)
+    return ops.sum(summand(p), axis=-1)
 
 
-def _are_probabilities(p: np.ndarray) -> bool:
+def _are_probabilities(p: np.ndarray, is_sigmoid: bool) -> bool:
+    if _is_one_class(p.shape):
+        return is_sigmoid and bool(((p >= 0) & (p <= 1)).all())
     return bool((p >= 0).all() and np.allclose(p.sum(axis=-1), 1, atol=1e-2))
+
+
+def _ends_in_sigmoid(layer: Any) -> bool:
+    """Return whether a sigmoid makes the outputs of a model or a layer in it."""
+    while isinstance(layer, keras.layers.Wrapper):
+        layer = layer.layer
+    outputs = getattr(layer, "outputs", None)
+    if not isinstance(layer, keras.Model) or not outputs:
+        # An operation of `keras.ops` has no activation.
+        activation = getattr(layer, "activation", type(layer).__name__.lower())
+        return activation in (keras.activations.sigmoid, "sigmoid")
+    operation, inputs = producer(outputs[0])
+    while isinstance(operation, _KEEP_VALUES):
+        operation, inputs = producer(inputs[0])
+    return _ends_in_sigmoid(operation)

@@ -2,22 +2,24 @@
 
 import itertools
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
-from keras import ops
 
 from kerasnorm import _validation, functional
 from kerasnorm._keras import all_layers
 from kerasnorm.functional import Moments, Tensor
-from kerasnorm.layers._observe import batch_norms, observed
+from kerasnorm.layers._observe import Observer, observed
 from kerasnorm.layers._random import RandomLayer, monte_carlo_is
-from kerasnorm.layers.batch_norm import KBatchNorm, Observer
+from kerasnorm.layers.batch_norm import KBatchNorm, batch_norms
 from kerasnorm.transforms._configs import check_is_model
 
 BATCH_SIZE = 128
 """Samples at a time if `data` is an array."""
+
+Run = Callable[[Any, Mapping[KBatchNorm, Observer]], None]
+"""Run the model on inputs; show the layers' calls to their observers."""
 
 
 def recalibrate(
@@ -49,11 +51,13 @@ def recalibrate(
         verbose: 1 (default) for a progress bar, 0 for none.
 
     Raises:
-        ValueError: If there is no `KBatchNorm`, no batch, or not one array for each
-            input.
+        ValueError: If there is no `KBatchNorm`, no batch, not one array for each
+            input, or if these do not fit the model.
         TypeError: If `data` is none of these.
 
-    If anything is raised, or the run is interrupted, the model is left as it was.
+    The model keeps its statistics until the new ones of all layers are known. So it is
+    left as it was if anything is raised or the run is interrupted, and another thread
+    may use it meanwhile.
 
     Example:
 
@@ -73,26 +77,51 @@ def recalibrate(
         steps = _validation.check_positive_integer("steps", steps)
     if _are_arrays(data):
         _check_one_array_for_each_input(model, data)
+        _validation.check_arrays("data", data)
+        _validation.check_inputs_fit("data", model, data)
     batches = _batches(data, steps)
     first = next(batches(), None)
     if first is None:
         raise ValueError("`data` must have at least one batch. Received: none.")
+    _validation.check_inputs_fit("data", model, first)
     norms = batch_norms(model)
-    kept = [(v, ops.copy(v.value)) for n in norms for v in n.non_trainable_variables]
-    try:
-        dropouts = [la for la in all_layers(model) if isinstance(la, RandomLayer)]
-        with monte_carlo_is(False, dropouts):
-            order = _order_of_use(model, norms, first)
-            progress = keras.utils.Progbar(
-                len(order), verbose=verbose, unit_name="layer"
-            )
-            for done, norm in enumerate(order, start=1):
-                norm.assign_population(_population(model, norm, batches))
-                progress.update(done)
-    except BaseException:
-        for variable, value in kept:
-            variable.assign(value)
-        raise
+    dropouts = [la for la in all_layers(model) if isinstance(la, RandomLayer)]
+    # The new statistics are in this scope alone until all are known.
+    scope = keras.StatelessScope()
+
+    def run(inputs: Any, observers: Mapping[KBatchNorm, Observer]) -> None:
+        with (
+            scope,
+            monte_carlo_is(False, dropouts),
+            observed(observers),
+            _validation.inputs_that_fit("data", model, inputs),
+        ):
+            model(inputs, training=False)
+
+    if not all(layer.built for layer in (model, *all_layers(model))):
+        # In the scope a model that was never called could not make its variables.
+        with (
+            monte_carlo_is(False, dropouts),
+            _validation.inputs_that_fit("data", model, first),
+        ):
+            model(first, training=False)
+    order = _order_of_use(run, norms, first)
+    if not order:
+        raise ValueError(
+            f"`model` must use a KBatchNorm. Received: {model.name!r} without one. "
+            "`kerasnorm.convert` makes them of Keras's layers."
+        )
+    progress = keras.utils.Progbar(len(order), verbose=verbose, unit_name="layer")
+    for done, norm in enumerate(order, start=1):
+        population = _population(run, norm, batches)
+        with scope:
+            norm.assign_population(population)
+        progress.update(done)
+    for norm in order:
+        for variable in norm.non_trainable_variables:
+            value = scope.get_current_value(variable)
+            if value is not None:
+                variable.assign(value)
 
 
 def _batches(data: Any, steps: int | None) -> Callable[[], Iterator[Any]]:
@@ -107,7 +136,7 @@ def _batches(data: Any, steps: int | None) -> Callable[[], Iterator[Any]]:
         )
     elif _are_arrays(data):
         batches = lambda: _slices(data)  # noqa: E731
-    elif isinstance(data, Iterable):
+    elif isinstance(data, Iterable) and not isinstance(data, (str, bytes)):
         batches = data.__iter__
     else:
         raise TypeError(
@@ -117,7 +146,13 @@ def _batches(data: Any, steps: int | None) -> Callable[[], Iterator[Any]]:
 
     def inputs() -> Iterator[Any]:
         for batch in itertools.islice(batches(), steps):
-            yield keras.utils.unpack_x_y_sample_weight(batch)[0]
+            x = keras.utils.unpack_x_y_sample_weight(batch)[0]
+            if not _are_arrays(x):
+                raise TypeError(
+                    "`data` must have batches that are arrays or structures of arrays. "
+                    f"Received: a batch of {type(x).__name__}."
+                )
+            yield x
 
     return inputs
 
@@ -128,7 +163,7 @@ def _are_arrays(data: Any) -> bool:
 
 
 def _check_one_array_for_each_input(model: keras.Model, data: Any) -> None:
-    inputs = getattr(model, "inputs", None)
+    inputs = getattr(model, "inputs", None) if model.built else None
     received = len(keras.tree.flatten(data))
     if inputs is not None and received != len(inputs):
         raise ValueError(
@@ -145,9 +180,7 @@ def _slices(arrays: Any) -> Iterator[tuple[Any]]:
         yield (keras.tree.map_structure(part, arrays),)
 
 
-def _order_of_use(
-    model: keras.Model, norms: list[KBatchNorm], inputs: Any
-) -> list[KBatchNorm]:
+def _order_of_use(run: Run, norms: list[KBatchNorm], inputs: Any) -> list[KBatchNorm]:
     order: list[KBatchNorm] = []
 
     def observer_of(norm: KBatchNorm) -> Observer:
@@ -157,18 +190,12 @@ def _order_of_use(
 
         return observe
 
-    with observed({norm: observer_of(norm) for norm in norms}):
-        model(inputs, training=False)
-    if not order:
-        raise ValueError(
-            f"`model` must use a KBatchNorm. Received: {model.name!r} without one. "
-            "`kerasnorm.convert` makes them of Keras's layers."
-        )
+    run(inputs, {norm: observer_of(norm) for norm in norms})
     return order
 
 
 def _population(
-    model: keras.Model, norm: KBatchNorm, batches: Callable[[], Iterator[Any]]
+    run: Run, norm: KBatchNorm, batches: Callable[[], Iterator[Any]]
 ) -> Moments:
     population: Moments | None = None
 
@@ -179,8 +206,7 @@ def _population(
             part if population is None else functional.merge_moments(population, part)
         )
 
-    with observed({norm: observe}):
-        for inputs in batches():
-            model(inputs, training=False)
+    for inputs in batches():
+        run(inputs, {norm: observe})
     assert population is not None  # it was used by the first batch
     return population

@@ -130,6 +130,55 @@ def test_an_error_of_deserialization_says_why_in_one_line():
     assert _keras.why_not_made(ValueError()) == "ValueError()"
 
 
+def test_variables_are_not_cast_where_the_policy_is_mixed():
+    """`AutocastScope(None)`."""
+
+    class Own(layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=(1,), initializer="ones")
+
+        def call(self, x):
+            self.cast = self.w.value.dtype
+            with _keras.without_autocast():
+                self.raw = self.w.value.dtype
+            return x
+
+    layer = Own(dtype="mixed_bfloat16")
+    layer(keras.ops.ones(1))
+    dtypes = map(keras.backend.standardize_dtype, (layer.cast, layer.raw))
+    assert list(dtypes) == ["bfloat16", "float32"]
+
+
+def test_a_stateless_scope_is_known():
+    """`in_stateless_scope`."""
+    assert not _keras.in_stateless_scope()
+    with keras.StatelessScope():
+        assert _keras.in_stateless_scope()
+
+
+def test_a_symbolic_tensor_knows_what_makes_it():
+    """`KerasTensor._keras_history`, `Node.input_tensors`."""
+    inputs = keras.Input((3,))
+    shared = layers.Dense(3)
+    first, second = shared(inputs), shared(shared(inputs))
+    assert _keras.producer(first) == (shared, [inputs])
+    made_by, (made_of,) = _keras.producer(second)
+    assert made_by is shared
+    assert made_of is not inputs
+
+
+def test_an_error_of_a_call_says_why_in_one_line():
+    """`Exception encountered when calling ...`, and the arguments behind it."""
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(1)])
+    with pytest.raises(ValueError, match="Exception encountered") as caught:
+        model(keras.ops.ones((2, 4)))
+    reason = _keras.reason_of(caught.value)
+    assert "incompatible" in reason or "Invalid input shape" in reason
+    assert "\n" not in reason
+    assert "\x1b" not in reason
+    assert _keras.reason_of(ValueError()) == "ValueError()"
+
+
 def test_the_configuration_of_a_functional_model_is_its_graph():
     """`layers`, `inbound_nodes`, `keras_history`, `output_layers`."""
     first, second = (keras.Input((3,), name=name) for name in ("first", "second"))

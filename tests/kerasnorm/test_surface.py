@@ -44,6 +44,7 @@ def test_public_names():
         "functional",
         "monte_carlo",
         "recalibrate",
+        "recompute",
     ]
     assert all(hasattr(kerasnorm, name) for name in kerasnorm.__all__)
     assert kerasnorm.KBatchNormalization is kerasnorm.KBatchNorm

@@ -6,13 +6,17 @@ eagerly, in graphs and under XLA.
 
 from kerasnorm.backend.tensorflow.noise import dropout, gaussian_dropout, thinning
 from kerasnorm.backend.tensorflow.normalization import normalize_batch, normalize_with
+from kerasnorm.backend.tensorflow.ranks import on_known_rank
 from kerasnorm.backend.tensorflow.replicas import pool_replicas, replica_seed
+from kerasnorm.backend.tensorflow.state import next_seed
 
 __all__ = [
     "dropout",
     "gaussian_dropout",
+    "next_seed",
     "normalize_batch",
     "normalize_with",
+    "on_known_rank",
     "pool_replicas",
     "replica_seed",
     "thinning",

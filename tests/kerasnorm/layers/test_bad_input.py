@@ -233,3 +233,124 @@ def test_inputs_of_another_size_than_built():
     layer.build((None, 3))
     with pytest.raises(ValueError, match=r"shape \(4, 5\)"):
         layer(inputs_of((4, 5)))
+
+
+NO_BOOLEANS = ["no", 1, 0.0, None, [True]]
+
+
+@pytest.mark.parametrize("value", NO_BOOLEANS)
+@pytest.mark.parametrize(
+    ("layer_class", "argument"),
+    [
+        *(
+            (KBatchNorm, name)
+            for name in (
+                "center", "scale", "renorm", "synchronized", "bessel_correction",
+            )
+        ),
+        (lambda **options: KDropout(0.5, **options), "monte_carlo"),
+    ],
+)  # fmt: skip
+def test_arguments_that_are_no_booleans(layer_class, argument, value):
+    message = f"`{argument}` must be True or False. Received: {argument}="
+    with pytest.raises(TypeError, match=message):
+        layer_class(**{argument: value})
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("layer_class", [*DROPOUT_LAYERS, KBatchNorm])
+@pytest.mark.parametrize(
+    ("training", "error", "received"),
+    [
+        ("no", TypeError, "training='no'"),
+        (0.5, TypeError, r"training=0\.5"),
+        (2, ValueError, "training=2"),
+        (np.array(0.5, "float32"), TypeError, "training='a tensor of float32'"),
+        (np.array([True, False]), ValueError, r"training='a tensor of shape \(2,\)'"),
+    ],
+)
+def test_training_that_is_no_boolean(layer_class, training, error, received):
+    layer = layer_class() if layer_class is KBatchNorm else layer_class(0.5)
+    with pytest.raises(error, match=f"`training` must be .*{received}"):
+        layer(inputs_of((4, 3, 5)), training=training)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("training", [1, 0, np.True_, np.array(True), None])
+def test_training_that_counts_as_a_boolean(training):
+    x = inputs_of((4, 5))
+    y = keras.ops.convert_to_numpy(KDropout(1.0)(x, training=training))
+    expected = np.zeros_like(x) if training else x
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("value", [0.5, 2.0, -1.0, float("nan")])
+@pytest.mark.parametrize("training", [True, False])
+def test_masks_of_other_values_than_0_and_1(value, training):
+    mask = np.ones((4, 5), "float32")
+    mask[1, 2] = value
+    with pytest.raises(
+        ValueError, match=rf"`mask` must be .*Received: mask={value}\. "
+    ):
+        KBatchNorm()(inputs_of((4, 5, 3)), training=training, mask=mask)
+
+
+def test_renorm_clipping_without_renorm():
+    message = r"`renorm_clipping` must be None without `renorm=True`.*\{'rmax': 3\.0\}"
+    with pytest.raises(ValueError, match=message):
+        KBatchNorm(renorm_clipping={"rmax": 3.0})
+    old = {**KBatchNorm().get_config(), "renorm_clipping": {"rmax": 3.0}}
+    assert KBatchNorm.from_config(old).renorm_clipping == {}
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("bound", ["rmin", "rmax", "dmax"])
+def test_a_clipping_schedule_below_0_counts_as_0(bound):
+    below = keras.optimizers.schedules.PolynomialDecay(-1.0, 10, -1.0)
+    x = inputs_of((8, 3))
+    ys = [
+        KBatchNorm(renorm=True, renorm_clipping={bound: value})(x, training=True)
+        for value in (below, 0.0)
+    ]
+    np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, ys))
+
+
+@pytest.mark.any_backend
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="tf.numpy_function is TensorFlow's."
+)
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    ("layer", "needs"),
+    [
+        (KDropout(0.5, noise_shape=(None, 1)), "with a `noise_shape`"),
+        (KSpatialDropout(0.5), "in KSpatialDropout"),
+    ],
+)
+def test_layers_that_need_a_rank(layer, needs, training):
+    import tensorflow as tf
+
+    layer.build((None, 3, 5))
+
+    @tf.function
+    def call(x):
+        x = tf.numpy_function(lambda x: x, [x], tf.float32)
+        return layer(x, training=training)
+
+    with pytest.raises(ValueError, match=f"`inputs` must be of known rank {needs}"):
+        call(inputs_of((4, 3, 5)))
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="tf.numpy_function is TensorFlow's."
+)
+@pytest.mark.parametrize("layer_class", [KBatchNorm, keras.layers.BatchNormalization])
+def test_batch_norm_of_unknown_rank_is_refused_by_keras(layer_class):
+    import tensorflow as tf
+
+    layer = layer_class()
+    layer.build((None, 5))
+    call = tf.function(lambda x: layer(tf.numpy_function(lambda x: x, [x], x.dtype)))
+    with pytest.raises(ValueError, match="not defined on an unknown TensorShape"):
+        call(inputs_of((4, 5)))

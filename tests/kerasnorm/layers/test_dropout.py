@@ -284,3 +284,98 @@ def test_numpy_and_integer_rates(rate):
     layer = KDropout(rate)
     assert layer.rate == float(rate)
     assert isinstance(layer.get_config()["rate"], float)
+
+
+@ON_TENSORFLOW
+@pytest.mark.parametrize("layer_class", [KDropout, KGaussianDropout])
+@pytest.mark.parametrize("shape", [(6, 5), (4, 3, 5), (7,), ()])
+@pytest.mark.parametrize("options", [{}, {"scale_at": "inference"}])
+def test_inputs_of_unknown_rank(layer_class, shape, options):
+    import tensorflow as tf
+
+    if layer_class is KGaussianDropout and options:
+        pytest.skip("KDropout has the argument.")
+    layer, expected = (layer_class(0.4, seed=2, **options) for _ in range(2))
+
+    @tf.function
+    def call(x, training):
+        x = tf.numpy_function(lambda x: x, [x], tf.float32)
+        assert x.shape.rank is None
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=training)
+        return y, tape.gradient(y, x)
+
+    x = uneven(shape) if len(shape) > 1 else np.full(shape, 3.0, "float32")
+    for training in (True, False, True):
+        y, dx = call(x, training)
+        known = expected(x, training=training)
+        assert y.shape == shape
+        np.testing.assert_allclose(y, known, rtol=1e-6)
+        np.testing.assert_allclose(x * dx, known, rtol=1e-5)
+
+
+SPARSE = pytest.mark.skipif(BACKEND == "torch", reason="Keras has no sparse ones there")
+
+
+def sparse(x):
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return tf.sparse.from_dense(x)
+    from jax.experimental import sparse
+
+    return sparse.BCOO.fromdense(x)
+
+
+def dense(x):
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        assert isinstance(x, tf.SparseTensor)
+        return tf.sparse.to_dense(x)
+    return x.todense()
+
+
+@SPARSE
+@pytest.mark.parametrize("training", [True, False])
+def test_gaussian_dropout_of_sparse_inputs(training):
+    x = uneven((6, 5))
+    x[np.random.default_rng(0).random(x.shape) < 0.6] = 0.0
+    layer, expected = (KGaussianDropout(0.4, seed=2) for _ in range(2))
+    y = layer(sparse(x), training=training)
+    known = expected(x, training=training)
+    np.testing.assert_allclose(dense(y), known, rtol=1e-6)
+
+
+@SPARSE
+@pytest.mark.parametrize("layer_class", [KDropout, KSpatialDropout])
+def test_sparse_inputs_that_are_refused(layer_class):
+    x = sparse(np.eye(3, dtype="float32"))
+    with pytest.raises(TypeError, match=r"`inputs` must be a dense tensor.*a sparse"):
+        layer_class(0.5)(x, training=True)
+
+
+SCHEDULE = keras.optimizers.schedules.CosineDecay(0.5, 9)
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+@pytest.mark.parametrize("rate", [0.5, SCHEDULE])
+def test_layers_are_built_when_they_are_made(layer_class, rate):
+    """As Keras's, which have no weights: Keras's own layer tests ask for it."""
+    layer = layer_class(rate)
+    assert layer.built
+    assert layer.count_params() == isinstance(
+        rate, keras.optimizers.schedules.CosineDecay
+    )
+    layer.build((None, 3, 5))
+    assert layer.built
+
+    class WithBuild(layer_class):
+        def build(self, input_shape):
+            self.extra = self.add_weight(shape=input_shape[-1:])
+
+    layer = WithBuild(rate)
+    assert not layer.built
+    layer(uneven((4, 3, 5)))
+    assert layer.extra.shape == (5,)

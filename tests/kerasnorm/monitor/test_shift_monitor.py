@@ -12,6 +12,7 @@ from keras import layers, ops
 
 import kerasnorm
 from kerasnorm import KBatchNorm, KDropout, ShiftMonitor
+from kerasnorm.layers import _observe
 from tests.kerasnorm import inputs
 
 PERCENTILES = (15, 50, 85)
@@ -396,17 +397,15 @@ class FailsOnDemand(layers.Layer):
 
 def test_layers_are_not_observed_after_a_record_nor_after_a_failure():
     x = uneven((80, 4))
-    first, second, failing = norm("a"), norm("b"), FailsOnDemand()
-    model = keras.Sequential([keras.Input((4,)), first, failing, second])
+    failing = FailsOnDemand()
+    model = keras.Sequential([keras.Input((4,)), norm("a"), failing, norm("b")])
     monitor = ShiftMonitor(x, tolerance=math.inf)
     fit(model, x, monitor)
-    assert first.observer is None
-    assert second.observer is None
+    assert not _observe._OBSERVERS.get()
     failing.fails = True  # training runs what was traced before
     with pytest.raises(RuntimeError, match="on demand"):
         monitor.on_epoch_end(1)
-    assert first.observer is None
-    assert second.observer is None
+    assert not _observe._OBSERVERS.get()
     assert len(monitor.history) == 2
 
 
@@ -504,3 +503,13 @@ def test_a_model_without_batch_normalization_is_refused():
 def test_bad_arguments(options, error, received):
     with pytest.raises(error, match=received):
         ShiftMonitor(**{"x": np.zeros((4, 4)), **options})
+
+
+@pytest.mark.any_backend
+def test_a_probe_that_does_not_fit_the_model():
+    model = keras.Sequential([keras.Input((4,)), norm()], name="net")
+    message = r"`x` .* that 'net' takes, \(None, 4\)\. Received: x=\(8, 5\)"
+    with pytest.raises(ValueError, match=message):
+        fit(model, uneven((16, 4)), ShiftMonitor(uneven((8, 5))))
+    with pytest.raises(ValueError, match=r"same number of samples.*\(8, 5\), \(4,"):
+        ShiftMonitor([uneven((8, 5)), uneven((4, 5))])

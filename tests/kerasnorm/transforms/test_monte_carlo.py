@@ -203,7 +203,7 @@ def test_models_and_inputs_that_do_not_fit():
         kerasnorm.monte_carlo(keras.Model(inputs, [dropped, inputs]), X)
     with pytest.raises(TypeError, match="`x` must be an array"):
         kerasnorm.monte_carlo(classifier(KDropout(0.5)), object())
-    with pytest.raises(ValueError, match="`x` must have at least one sample"):
+    with pytest.raises(ValueError, match="`x` must be a batch with at least one"):
         kerasnorm.monte_carlo(classifier(KDropout(0.5)), X[:0])
     with pytest.raises(TypeError, match=r"Received: model=3\."):
         kerasnorm.monte_carlo(3, X)
@@ -241,3 +241,177 @@ def test_every_backend_draws_the_same():
     close = {"rtol": 2e-5, "atol": 2e-5}
     np.testing.assert_allclose(prediction.mean, np.mean(draws, 0), **close)
     np.testing.assert_allclose(prediction.variance, np.var(draws, 0), **close)
+
+
+def binary_entropy(p):
+    p = np.clip(p.astype("float64"), 1e-12, 1 - 1e-12)
+    return -(p * np.log(p) + (1 - p) * np.log(1 - p))
+
+
+def detector(*last):
+    """Make a model of two classes, of which it gives the probability of one."""
+    model = keras.Sequential([keras.Input((6,)), KDropout(0.5), *last])
+    model.set_weights([[[0.3], [-0.2], [0.4], [0.1], [-0.5], [0.2]], [0.1]])
+    return model
+
+
+ONE_CLASS = {
+    "Dense": lambda: detector(layers.Dense(1, activation="sigmoid")),
+    "Activation": lambda: detector(layers.Dense(1), layers.Activation("sigmoid")),
+    "(batch,)": lambda: detector(
+        layers.Dense(1, activation="sigmoid"), layers.Reshape(())
+    ),
+    "nested": lambda: keras.Sequential(
+        [keras.Input((6,)), detector(layers.Dense(1, activation="sigmoid"))]
+    ),
+    "an operation, in a dictionary": lambda: of_operation(),
+}
+
+
+def of_operation():
+    inputs = keras.Input((6,))
+    logits = detector(layers.Dense(1))(inputs)
+    return keras.Model(inputs, {"probability": keras.ops.sigmoid(logits)})
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("make", ONE_CLASS.values(), ids=ONE_CLASS)
+def test_entropies_of_one_sigmoid(make):
+    one = kerasnorm.monte_carlo(make(), X, 1, seed=1)
+    assert one.mean.shape in {(30, 1), (30,)}
+    p = one.mean.reshape(30)
+    assert p.std() > 0.01
+    for found in (one.predictive_entropy, one.expected_entropy):
+        assert found.shape == (30,)
+        np.testing.assert_allclose(found, binary_entropy(p), rtol=1e-4, atol=1e-5)
+    two = kerasnorm.monte_carlo(make(), X, 2, seed=1)
+    other = 2 * two.mean.reshape(30) - p
+    expected = (binary_entropy(p) + binary_entropy(other)) / 2
+    np.testing.assert_allclose(two.expected_entropy, expected, rtol=1e-3, atol=1e-4)
+    both = binary_entropy((p + other) / 2)
+    np.testing.assert_allclose(two.predictive_entropy, both, rtol=1e-3, atol=1e-4)
+    assert (two.mutual_information > 0).any()
+
+
+def test_logits_of_one_class():
+    logits = kerasnorm.monte_carlo(detector(layers.Dense(1)), X, 9, 1, from_logits=True)
+    last = layers.Dense(1, activation="sigmoid")
+    probabilities = kerasnorm.monte_carlo(detector(last), X, 9, 1)
+    for one, other in zip(logits, probabilities, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("shape", [(1,), ()])
+def test_one_number_that_is_no_probability_has_no_entropies(shape):
+    """Even if it lies in [0, 1], as a regression's output may."""
+    model = detector(layers.Dense(1), layers.Reshape(shape))
+    model.set_weights([np.zeros((6, 1)), np.ones(1)])
+    result = kerasnorm.monte_carlo(model, X, 3)
+    np.testing.assert_array_equal(result.mean, np.ones((30, *shape)))
+    assert result[2:] == (None, None, None)
+
+
+@pytest.mark.any_backend
+def test_outputs_of_rank_1():
+    model = detector(layers.Dense(1), layers.Reshape(()))
+    result = kerasnorm.monte_carlo(model, X, 5, seed=3, batch_size=7)
+    column = detector(layers.Dense(1))
+    expected = kerasnorm.monte_carlo(column, X, 5, seed=3, batch_size=7)
+    np.testing.assert_allclose(result.mean, expected.mean[:, 0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        result.variance, expected.variance[:, 0], rtol=1e-4, atol=1e-6
+    )
+
+
+class Subclassed(keras.Model):
+    def __init__(self, outputs):
+        super().__init__()
+        self.dropout, self.dense = KDropout(0.5), layers.Dense(3, activation="softmax")
+        self.make_outputs = outputs
+
+    def call(self, x):
+        return self.make_outputs(self.dense(self.dropout(x)))
+
+
+@pytest.mark.any_backend
+def test_one_output_of_a_subclassed_model_that_was_never_called():
+    for outputs in (lambda y: y, lambda y: {"y": y}, lambda y: [y]):
+        keras.utils.set_random_seed(0)
+        result = kerasnorm.monte_carlo(Subclassed(outputs), X, 4, seed=1)
+        assert result.mean.shape == (30, 3)
+        assert (result.mutual_information > 0).any()
+    model = Subclassed(lambda y: {"one": y, "two": y})
+    with pytest.raises(ValueError, match=r"must have one output\. .* with 2\. "):
+        kerasnorm.monte_carlo(model, X)
+
+
+class AlwaysOn(layers.Dropout):
+    def call(self, inputs):
+        return super().call(inputs, training=True)
+
+
+@pytest.mark.parametrize(
+    ("layer", "received"),
+    [
+        (
+            layers.LSTM(3, dropout=0.2, name="r"),
+            r"the LSTM 'r', which has dropout=0",
+        ),
+        (layers.GRU(3, recurrent_dropout=0.5), r"which has recurrent_dropout=0\.5"),
+        (layers.SimpleRNN(3, dropout=0.1), r"the SimpleRNN '.*', which has dropout"),
+        (layers.Bidirectional(layers.LSTM(3, dropout=0.1)), "which has dropout=0.1"),
+        (layers.RNN(layers.GRUCell(3, dropout=0.1)), "the GRUCell '.*', which has"),
+        (layers.AlphaDropout(0.3, name="a"), "the AlphaDropout 'a'"),
+        (layers.SpatialDropout1D(0.3, name="s"), "the SpatialDropout1D 's'"),
+        (AlwaysOn(0.3, name="own"), "the AlwaysOn 'own'"),
+    ],
+)
+def test_dropout_that_would_be_left_out_is_named(layer, received):
+    inputs = keras.Input((4, 6))
+    model = keras.Model(inputs, layers.Flatten()(layer(KDropout(0.5)(inputs))))
+    with pytest.raises(ValueError, match=rf"Received: .* with {received}") as caught:
+        kerasnorm.monte_carlo(model, np.zeros((2, 4, 6)))
+    assert "\n" not in str(caught.value)
+
+
+def test_recurrent_layers_without_dropout_of_their_own():
+    inputs = keras.Input((4, 6))
+    model = keras.Model(inputs, layers.LSTM(3)(KDropout(0.5)(inputs)))
+    assert kerasnorm.monte_carlo(model, RNG.normal(size=(2, 4, 6)), 9).variance.all()
+
+
+def test_a_model_without_dropout():
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"must have dropout layers.* with none\. "):
+        kerasnorm.monte_carlo(model, X)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (X[:, :5], ValueError, r"that 'classifier' takes, \(None, 6\).*x=\(30, 5\)"),
+        (X[:, :, None, None], ValueError, r"Received: x=\(30, 6, 1, 1\)"),
+        ([X, X], ValueError, r"Received: x=\[\(30, 6\), \(30, 6\)\]"),
+        ("data", TypeError, r"`x` must be an array .*x='data'"),
+        (np.float32(1), ValueError, r"x=\[\(\)\]"),
+    ],
+)
+def test_inputs_that_do_not_fit_the_model(x, error, message):
+    model = keras.Sequential(
+        [keras.Input((6,)), KDropout(0.5), layers.Dense(3)], name="classifier"
+    )
+    with pytest.raises(error, match=message) as caught:
+        kerasnorm.monte_carlo(model, x)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.any_backend
+def test_inputs_that_a_subclassed_model_refuses():
+    model = Subclassed(lambda y: y)
+    model(X)
+    received = r"`x` must be what .* Received: x=\(1, 5\)\. It says: Input 0 "
+    with pytest.raises(ValueError, match=received) as caught:
+        kerasnorm.monte_carlo(model, X[:, :5])
+    assert "\n" not in str(caught.value)

@@ -247,7 +247,6 @@ def test_an_interrupted_run_leaves_the_model_as_it_was(error):
         kerasnorm.recalibrate(model, Data(), verbose=0)
     for weight, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), value)
-    assert all(norm.observer is None for norm in norms(model))
 
 
 def test_a_progress_bar(capsys):
@@ -290,3 +289,35 @@ def test_nothing_to_do():
         kerasnorm.recalibrate(model, X, verbose=0)
     with pytest.raises(ValueError, match="at least one batch"):
         kerasnorm.recalibrate(two_layers(), iter(()), verbose=0)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        ("data", TypeError, "`data` must be an array, .* Received: str"),
+        (b"data", TypeError, "`data` must be an array, .* Received: bytes"),
+        (["data"], TypeError, "`data` must have batches .* a batch of str"),
+        ([[1.0, 2.0]], TypeError, "`data` must have batches .* a batch of float"),
+        (np.float32(1), ValueError, r"`data` must be a batch .* data=\[\(\)\]"),
+        (X[:0], ValueError, r"`data` must be a batch .* data=\[\(0, 6\)\]"),
+        (X[:, :5], ValueError, r"`data` .* takes, \(None, 6\)\. .*data=\(500, 5\)"),
+        ([(X[:9, :5], 0)], ValueError, r"`data` .* takes, \(None, 6\)\. .*\(9, 5\)"),
+        ([X[:9], X[:9, :5]], ValueError, r"`data` .*Received: data=.*\(9, 5\)"),
+    ],
+)
+def test_data_that_does_not_fit(data, error, message):
+    model = two_layers()
+    if isinstance(data, list) and len(data) == 2:
+        data = iter(data)
+    with pytest.raises(error, match=message) as caught:
+        kerasnorm.recalibrate(model, data, verbose=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_arrays_with_different_numbers_of_samples():
+    one, two = keras.Input((6,)), keras.Input((6,))
+    model = keras.Model([one, two], KBatchNorm()(layers.Add()([one, two])))
+    message = r"`data` .*the same number of samples.*\(500, 6\), \(9, 6\)"
+    with pytest.raises(ValueError, match=message):
+        kerasnorm.recalibrate(model, [X, X[:9]], verbose=0)
