@@ -11,6 +11,7 @@ Statistics are computed in float32, or wider where the input is wider.
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 from keras import ops
 from keras.backend import standardize_dtype
 
@@ -150,16 +151,13 @@ def merge_moments(first: Moments, second: Moments) -> Moments:
     E[x^2] - E[x]^2. Either count may be 0.
     """
     count = first.count + second.count
-    divisor = ops.maximum(count, 1)
-    share = second.count / divisor
+    share = second.count / ops.maximum(count, 1)
     delta = second.mean - first.mean
-    mean = first.mean + delta * share
-    m2 = (
-        first.count * first.variance
-        + second.count * second.variance
-        + ops.square(delta) * first.count * share
-    )
-    return Moments(count, mean, m2 / divisor)
+    weight = first.count * share
+    # An infinite square of weight 0 is nothing, and not NaN.
+    between = ops.where(weight > 0, ops.square(delta) * weight, 0)
+    m2 = first.count * first.variance + second.count * second.variance + between
+    return Moments(count, first.mean + delta * share, m2 / ops.maximum(count, 1))
 
 
 def pool_moments(parts: Moments) -> Moments:
@@ -173,8 +171,19 @@ def pool_moments(parts: Moments) -> Moments:
     share = parts.count / ops.maximum(count, 1)
     mean = ops.sum(share * parts.mean, 0)
     mean = mean + ops.sum(share * (parts.mean - mean), 0)
-    spread = ops.square(parts.mean - mean)
-    return Moments(count, mean, ops.sum(share * (parts.variance + spread), 0))
+    spread = parts.variance + ops.square(parts.mean - mean)
+    # An infinite square of weight 0 is nothing, and not NaN.
+    variance = ops.sum(ops.where(share > 0, share * spread, 0), 0)
+    return Moments(count, mean, variance)
+
+
+def saturate(values: Tensor) -> Tensor:
+    """Return the values, but at most a quarter of the largest of their dtype.
+
+    Averages and differences of them are finite. What is NaN stays NaN.
+    """
+    largest = float(np.finfo(standardize_dtype(values.dtype)).max) / 4
+    return ops.clip(values, -largest, largest)
 
 
 def ghost_batches(
@@ -214,7 +223,7 @@ def unbiased_variance(count: Tensor, variance: Tensor) -> Tensor:
 
     It is 0 where there are fewer than two samples: nothing can be estimated there.
     """
-    return ops.where(count > 1, variance * count / ops.maximum(count - 1, 1), 0)
+    return ops.where(count > 1, variance * (count / ops.maximum(count - 1, 1)), 0)
 
 
 def normalize(
@@ -340,10 +349,11 @@ def renorm_correction(
 
     r = clip(stddev / renorm_stddev, rmin, rmax) and
     d = clip((mean - renorm_mean) / renorm_stddev, -dmax, dmax); the layer's output
-    is (x_hat * r + d) * gamma + beta. No gradient flows through either.
+    is (x_hat * r + d) * gamma + beta. No gradient flows through either. Both are
+    finite: an infinite r would make NaN of an x_hat of 0.
     """
-    r = stddev / renorm_stddev
-    d = (mean - renorm_mean) / renorm_stddev
+    r = saturate(stddev / renorm_stddev)
+    d = saturate((mean - renorm_mean) / renorm_stddev)
     if rmin is not None:
         r = ops.maximum(r, rmin)
     if rmax is not None:

@@ -405,7 +405,7 @@ class KBatchNorm(keras.layers.Layer):
             scale, shift = scale * gamma, shift * gamma
         if self.beta is not None:
             shift = shift + ops.cast(self.beta, shift.dtype)
-        return scale, shift
+        return functional.saturate(scale), functional.saturate(shift)
 
     def _renorm_correction(self, batch: Moments) -> tuple[Tensor, Tensor]:
         dtype = batch.mean.dtype
@@ -440,7 +440,11 @@ class KBatchNorm(keras.layers.Layer):
         An unbiased variance of m samples counts as m - 1.
         """
         dtype = self.moving_mean.dtype
-        count, mean, variance = (ops.cast(moment, dtype) for moment in batch)
+        count = ops.cast(batch.count, dtype)
+        # What is too large for the dtype must not make NaN of an average.
+        mean, variance = (
+            functional.saturate(ops.cast(moment, dtype)) for moment in batch[1:]
+        )
         stddev = ops.sqrt(variance + self.epsilon)
         degrees = count
         if self.bessel_correction:

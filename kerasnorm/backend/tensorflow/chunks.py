@@ -69,7 +69,13 @@ def _normalize(
     """Apply BN, Alg. 1, to x."""
     wide = functional.widen(x)
     share = 1 / tf.cast(tf.maximum(tf.shape(x)[0], 1), gamma.dtype)
-    chunks, rest = _split(wide)
+    # At a large mean the mean of a chunk would lose digits, but not its difference to
+    # a sample.
+    sample = tf.reduce_sum(wide[:1], 0)
+    chunks, rest = (
+        functional.saturate(rows - _tile(sample, rows)) for rows in _split(wide)
+    )
+    chunks = tf.unstack(chunks, axis=1)
     means = _add([chunk / CHUNK for chunk in chunks])
     squares = _add([tf.square(chunk - means) for chunk in chunks])
     # A row that is left is a chunk of one row.
@@ -80,11 +86,12 @@ def _normalize(
         # No partial sum of shares is larger than the largest term.
         return functional.total(values * weights, (0,))
 
-    shift = mean(means)
-    correction = mean(means - shift)
-    correction = tf.where(tf.math.is_finite(correction), correction, 0)
-    spread = weights * tf.square(means - shift - correction)
+    distance = mean(means)
+    correction = mean(means - distance)
+    spread = weights * tf.square(means - distance - correction)
     variance = functional.total(squares * share + spread, (0,))
+    shift = functional.saturate(sample + distance)
+    correction = sample - shift + distance + correction
     factor = gamma * tf.math.rsqrt(variance + epsilon)
     y = times(wide - shift - correction, factor) + beta
     return tf.cast(y, x.dtype), shift, correction, variance
@@ -104,24 +111,24 @@ def _gradients(
     dy, x = functional.widen(dy), functional.widen(x)
     share = 1 / tf.cast(tf.maximum(tf.shape(x)[0], 1), gamma.dtype)
     factor = tf.math.rsqrt(variance + epsilon)
-    dy_chunks, dy_rest = _split(dy)
-    x_chunks, x_rest = _split(x)
 
     def deviation(x: Tensor) -> Tensor:
-        times_wider = x.shape[-1] // gamma.shape[0]
-        return x - tf.tile(shift, [times_wider]) - tf.tile(mean, [times_wider])
+        return x - _tile(shift, x) - _tile(mean, x)
 
-    products = [dy * deviation(x) for dy, x in zip(dy_chunks, x_chunks, strict=True)]
-    dbeta = functional.total(_join(_add(dy_chunks), dy_rest), (0,))
-    dgamma = functional.total(_join(_add(products), dy_rest * deviation(x_rest)), (0,))
-    dgamma = times(dgamma, factor)
+    def total(chunks: Tensor, rest: Tensor) -> Tensor:
+        sums = _add(tf.unstack(chunks, axis=1))
+        return functional.total(_join(sums, rest), (0,))
+
+    pairs = list(zip(_split(dy), _split(x), strict=True))
+    dbeta = total(*(dy for dy, _ in pairs))
+    dgamma = times(total(*(dy * deviation(x) for dy, x in pairs)), factor)
     through_moments = dbeta * share + times(deviation(x), factor * dgamma * share)
     dx = times(dy - through_moments, gamma * factor)
     return tf.cast(dx, dtype), dgamma, dbeta
 
 
-def _split(x: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Return the first rows of all chunks, their second rows, ..., and what is left.
+def _split(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows as (chunks, rows of a chunk, features), and those left.
 
     Few features are taken together with those of the next rows.
     """
@@ -129,8 +136,12 @@ def _split(x: Tensor) -> tuple[list[Tensor], Tensor]:
     wider = 1 if features >= LANES else LANES // math.gcd(features, LANES)
     whole = tf.shape(x)[0] // (CHUNK * wider)
     rows = whole * CHUNK * wider
-    chunks = tf.reshape(x[:rows], (whole, CHUNK, wider * features))
-    return tf.unstack(chunks, axis=1), x[rows:]
+    return tf.reshape(x[:rows], (whole, CHUNK, wider * features)), x[rows:]
+
+
+def _tile(features: Tensor, rows: Tensor) -> Tensor:
+    """Repeat the features as often as `rows` has them."""
+    return tf.tile(features, [rows.shape[-1] // features.shape[0]])
 
 
 def _add(values: list[Tensor]) -> Tensor:

@@ -24,7 +24,10 @@ def moments_around_mean(x: Tensor, count: Tensor, total: Sum) -> tuple[Tensor, .
         x - shift, the shift, the mean of the rest, and the variance.
     """
     divisor = tf.maximum(count, 1)
-    shift = total(x) / divisor
+    largest = x.dtype.max / 4  # a sum may be infinite
+    shift = tf.raw_ops.ClipByValue(
+        t=total(x) / divisor, clip_value_min=-largest, clip_value_max=largest
+    )
     rest = x - shift
     mean = total(rest) / divisor
     mean_square = total(tf.square(rest)) / divisor

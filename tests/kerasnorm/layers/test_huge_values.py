@@ -1,0 +1,81 @@
+"""Finite inputs whose square is not: batch normalization saturates, without NaN."""
+
+import numpy as np
+import pytest
+
+from kerasnorm import KBatchNorm
+from tests.kerasnorm import probes
+from tests.kerasnorm.inputs import random_mask
+from tests.kerasnorm.probes import BACKEND, exact, gradients, state
+
+SHAPE = (40, 4)
+OPTIONS = [
+    {},
+    {"renorm": True},
+    {"moving_average": "debiased", "bessel_correction": True},
+    {"moving_average": "cumulative", "momentum": 0.0},
+    {"renorm": True, "virtual_batch_size": 7},
+]
+
+
+def huge(shape, size, dtype="float32"):
+    x = size * np.random.default_rng(0).uniform(-1, 1, shape)
+    return x.astype(dtype)
+
+
+def check_no_nan(layer, x, **call):
+    """Look at the outputs, gradients and statistics, and at a usual batch after it."""
+    dy = np.random.default_rng(1).normal(0.5, 1, x.shape).astype(x.dtype)
+    outputs = layer(x, training=True, **call)
+    found = [outputs, *gradients(layer, x, dy, training=True, **call)]
+    if BACKEND != "torch":  # its gradient of 0 times a large number is NaN
+        assert not any(np.isnan(exact(f)).any() for f in found)
+    assert not any(np.isnan(v).any() for v in state(layer).values())
+    usual = np.clip(x, -1, 1)
+    for training in (True, False):
+        assert not np.isnan(exact(layer(usual, training=training))).any()
+        assert not np.isnan(exact(layer(x, training=training))).any()
+    return exact(outputs)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_variance_beyond_float32(options, masked):
+    layer = probes.randomised(KBatchNorm(**options), SHAPE)
+    x = huge(SHAPE, 1e30)
+    call = {"mask": random_mask((40,))} if masked else {}
+    y = check_no_nan(layer, x, **call)
+    if "renorm" not in options:
+        beta = np.broadcast_to(state(layer)["beta"], SHAPE)
+        np.testing.assert_allclose(y, beta, rtol=1e-6)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("sign", ["one", "both"])
+def test_the_largest_float32(sign):
+    x = np.full(SHAPE, np.finfo("float32").max)
+    if sign == "both":
+        x[::3] *= -1
+    check_no_nan(KBatchNorm(), x)
+
+
+def test_float16_and_float64():
+    y = check_no_nan(KBatchNorm(dtype="float16"), huge(SHAPE, 6e4, "float16"))
+    assert abs(y).max() > 1
+    check_no_nan(KBatchNorm(dtype="float64"), huge(SHAPE, 1e300, "float64"))
+    # The layer's statistics are float32.
+    check_no_nan(KBatchNorm(), huge(SHAPE, 1e300, "float64"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape"),
+    [("graph", SHAPE), ("xla", SHAPE), ("graph", (5000, 3)), ("xla", (5000, 3))],
+)
+def test_in_the_modes_of_tensorflow(mode, shape):
+    layer = probes.randomised(KBatchNorm(), shape)
+    call = probes.in_mode(lambda x: layer(x, training=True), mode)
+    for x in (huge(shape, 1e30), np.full(shape, np.finfo("float32").max)):
+        beta = np.broadcast_to(state(layer)["beta"], shape)
+        np.testing.assert_allclose(call(x), beta, rtol=1e-6)
+        assert not any(np.isnan(v).any() for v in state(layer).values())
