@@ -1,5 +1,6 @@
 """Train an image classifier and export it as a SavedModel: see --help."""
 
+import contextlib
 import sys
 
 from training import ray_workers
@@ -7,6 +8,7 @@ from training.cli import interruption
 from training.cli.command_line import CommandLine, read, resumed
 from training.cli.quiet import start_tensorflow
 from training.errors import UserError
+from training.run.heartbeat import beating
 
 
 def main() -> int:
@@ -48,16 +50,17 @@ def run_job(options: CommandLine) -> None:
     if options.ray is not None and options.workers is not None:
         ray_workers.train(config, options.resume, options.ray, options.workers)
         return
-    # Imported here, so that --help and a wrong option need not wait for TensorFlow.
-    interruption.release_signals()  # some imports drop a KeyboardInterrupt
-    start_tensorflow()
-    from training import job
+    with beating(options.resume) if options.resume else contextlib.nullcontext():
+        # Imported here, so that --help and a wrong option need not wait for TensorFlow.
+        interruption.release_signals()  # some imports drop a KeyboardInterrupt
+        start_tensorflow()
+        from training import job
 
-    interruption.take_signals()
-    if options.resume is None:
-        job.train(config)
-    else:
-        job.resume(options.resume, config)
+        interruption.take_signals()
+        if options.resume is None:
+            job.train(config)
+        else:
+            job.resume(options.resume, config)
 
 
 if __name__ == "__main__":

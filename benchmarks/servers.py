@@ -86,6 +86,35 @@ def export(network: str, directory: Path) -> None:
     archive.write_out(str(directory), verbose=False)
 
 
+def receive(connection: socket.socket) -> bytes:
+    """Return the body of an answer; one that came in chunks is left so.
+
+    Raises:
+        ValueError: If its status is not 200.
+    """
+    answer = connection.recv(2**20)
+    while b"\r\n\r\n" not in answer:
+        answer += connection.recv(2**20)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise ValueError(f"The server answered: {answer[:500]!r}.")
+    if b"transfer-encoding: chunked" in head.lower():
+        while not body.endswith(b"\r\n0\r\n\r\n"):
+            body += connection.recv(2**20)
+        return body
+    length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+    while len(body) < length:
+        body += connection.recv(2**20)
+    return body
+
+
+def free_port() -> int:
+    """Return a port where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
 class Server:
     """A server in processes of its own."""
 
@@ -153,8 +182,7 @@ def servers(base: Path, names: Sequence[str]) -> Iterator[dict[str, Server]]:
     running = {}
     try:
         for name in names:
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                port = free.getsockname()[1]
+            port = free_port()
             running[name] = Server(commands[name](str(port)), port)
         for server in running.values():
             server.wait(np.zeros((1, 28, 28, 1), np.uint8))

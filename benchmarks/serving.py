@@ -10,7 +10,6 @@ import functools
 import json
 import os
 import selectors
-import socket
 import statistics
 import tempfile
 import threading
@@ -25,36 +24,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import pages
-from benchmarks.servers import HERE, RAY_SERVE, Server, export, servers
+from benchmarks import beside, pages
+from benchmarks.servers import HERE, RAY_SERVE, Server, export, receive, servers
 from benchmarks.timing import environment
 
 BARE, BARE_BESIDE_RAY = "bare call", "bare call beside Ray"
 NETWORKS = ("mlp", "cnn")
 CONNECTIONS = 32
 LARGE = 256
-
-
-def receive(connection: socket.socket) -> bytes:
-    """Return the body of an answer; one that came in chunks is left so.
-
-    Raises:
-        ValueError: If its status is not 200.
-    """
-    answer = connection.recv(2**20)
-    while b"\r\n\r\n" not in answer:
-        answer += connection.recv(2**20)
-    head, _, body = answer.partition(b"\r\n\r\n")
-    if not head.startswith(b"HTTP/1.1 200"):
-        raise ValueError(f"The server answered: {answer[:500]!r}.")
-    if b"transfer-encoding: chunked" in head.lower():
-        while not body.endswith(b"\r\n0\r\n\r\n"):
-            body += connection.recv(2**20)
-        return body
-    length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-    while len(body) < length:
-        body += connection.recv(2**20)
-    return body
 
 
 def latency(call: Callable[[], Any], seconds: float) -> float:
@@ -175,13 +152,17 @@ def table(network: str, figures: dict[str, dict[str, float]]) -> str:
 
 def describe(results: dict[str, Any]) -> str:
     """Return the origin of the figures and all tables, as Markdown."""
+    tables = (table(network, results[network]) for network in NETWORKS)
+    return "\n\n".join([origin(results), *tables])
+
+
+def origin(results: dict[str, Any]) -> str:
+    """Return when and on what the figures were measured."""
     made = results["environment"]
-    origin = (
+    return (
         f"{made['date'][:10]}, {made['cpu']}, {made['threads']} threads, Python "
         f"{made['python']}, TensorFlow {made['tensorflow']}."
     )
-    tables = (table(network, results[network]) for network in NETWORKS)
-    return "\n\n".join([origin, *tables])
 
 
 def main() -> None:
@@ -189,19 +170,30 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.serving")
     parser.add_argument("--seconds", type=float, default=3, help="for each figure")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--beside", action="store_true", help="only beside a training job, and without"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE.json")
     parser.add_argument(
         "--page", type=Path, metavar="FILE.md", help="put the tables there"
     )
     arguments = parser.parse_args()
     results: dict[str, Any] = {"environment": environment()}
-    for network in NETWORKS:
+    for network in NETWORKS if not arguments.beside else ():
         results[network] = measure(network, arguments.seconds, arguments.rounds)
         print(table(network, results[network]), end="\n\n")
+    results["beside"] = {
+        network: beside.measure(network, arguments.seconds, arguments.rounds)
+        for network in NETWORKS
+    }
+    print(beside.table(results["beside"]))
     if arguments.output is not None:
         arguments.output.write_text(json.dumps(results, indent=1), encoding="utf-8")
     if arguments.page is not None:
-        pages.put(arguments.page, "benchmarks.serving", describe(results))
+        if not arguments.beside:
+            pages.put(arguments.page, "benchmarks.serving", describe(results))
+        text = f"{origin(results)}\n\n{beside.table(results['beside'])}"
+        pages.put(arguments.page, "benchmarks.beside", text)
 
 
 if __name__ == "__main__":

@@ -69,11 +69,17 @@ class Lab:
         may be added.
 
         Raises:
-            UserError: If another value has changed.
+            UserError: If another value has changed, or there are measurements and
+                no configuration.
         """
         path = self.directory / "config.json"
         new = json.loads(json.dumps(config))
         old = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        if self.records and not old:
+            raise UserError(
+                f"{self.directory} was measured with an unknown configuration. "
+                "Move it away to measure anew."
+            )
         common = (old.keys() & new.keys()) - {"seeds"}
         if changed := sorted(name for name in common if old[name] != new[name]):
             raise UserError(
@@ -86,10 +92,16 @@ class Lab:
     def _path(self) -> Path:
         return self.directory / "measurements.jsonl"
 
-    def of(self, name: str) -> "Lab":
-        """Open the lab of another experiment, whose measurements this one needs."""
+    def of(self, name: str, config: Mapping[str, Any]) -> "Lab":
+        """Open the lab of another experiment, whose measurements this one needs.
+
+        Args:
+            name: The name of the other experiment.
+            config: Its configuration, which `check` keeps or refuses.
+        """
         other = Lab(name, self.directory.parent, self._archives, self._report)
         self.others.append(self._stack.enter_context(other))
+        other.check(config)
         return other
 
     def weights(self, name: str) -> Path:
@@ -214,7 +226,7 @@ def _read(path: Path) -> list[Measurement]:
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
-        path.write_text(whole, encoding="utf-8")
+        write_atomically(path, whole)
     return [json.loads(line) for line in whole.splitlines()]
 
 

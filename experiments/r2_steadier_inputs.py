@@ -6,6 +6,7 @@ the runs are those of R1. Santurkar et al. (2018) have shown since that steadier
 are not the reason why batch normalization helps.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from experiments.significance import sign_test
 
 def run(lab: Lab, config: r1.Config) -> dict[str, Any]:
     """Take R1's runs."""
-    return r1.run(lab.of("r1"), config)
+    return r1.run(lab.of("r1", asdict(config)), config)
 
 
 def analyse(measured: dict[str, Any], config: r1.Config) -> Finding:

@@ -10,7 +10,7 @@ networks failed, and the claim with them. Factors between 5 and 30 were tried th
 are reported beside the verdict and do not change it.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -38,7 +38,7 @@ class Config:
 def run(lab: Lab, config: Config) -> dict[str, Any]:
     """Train both arms at every rate."""
     data = r1.binary_mnist(lab)
-    stddev, rates = r1.tuned(lab.of("r1"), config.tuning)
+    stddev, rates = r1.tuned(lab.of("r1", asdict(config.tuning)), config.tuning)
 
     def measure(arm: str, rate: float, seed: int) -> Measurement:
         network = r1.trainer(r1.ARMS[arm], stddev)

@@ -8,7 +8,7 @@ are averaged in 100 // k groups of k, and the error is the mean over the groups.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
@@ -40,7 +40,7 @@ class Config:
 
 def run(lab: Lab, config: Config) -> dict[str, Any]:
     """Draw for every network of R5."""
-    nets = lab.of("r5")
+    nets = lab.of("r5", asdict(config.nets))
     data = lab.data("mnist").test
 
     def measure(seed: int) -> Measurement:

@@ -6,6 +6,7 @@ The Bernoulli arm is R5's dropout with max-norm. The Gaussian arm is the same ne
 with `KGaussianDropout`, tuned in the same way.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def run(lab: Lab, config: r5.Config) -> dict[str, Any]:
     """Train the Gaussian arm; take the other from R5."""
     noise = kerasnorm.KGaussianDropout
     gaussian = [r5.trained(lab, r5.BEST, s, config, noise) for s in config.seeds]
-    bernoulli = lab.of("r5")
+    bernoulli = lab.of("r5", asdict(config))
     return {
         "Bernoulli": [r5.trained(bernoulli, r5.BEST, s, config) for s in config.seeds],
         "Gaussian": gaussian,

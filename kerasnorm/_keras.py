@@ -37,6 +37,49 @@ def trained_variables(optimizer: keras.Optimizer) -> list[keras.Variable]:
     return list(optimizer._trainable_variables)
 
 
+def wrapped_function(
+    metric: keras.metrics.MeanMetricWrapper,
+) -> tuple[Any, dict[str, Any]]:
+    """Return the function of a metric and its arguments, as they were given."""
+    return metric._fn, dict(metric._fn_kwargs)
+
+
+def set_path(variable: keras.Variable, path: str) -> None:
+    """Give a variable a path, by which some optimizers choose how to train it.
+
+    The public `path` is of the name scopes in which the variable was made.
+    """
+    variable._path = path
+
+
+AVERAGES = "_model_variables_moving_average"
+"""Where an optimizer with `use_ema` has the averages of the variables."""
+
+
+def slots(
+    optimizer: keras.Optimizer,
+) -> dict[tuple[str, int | None], keras.Variable]:
+    """Return an optimizer's own variables by attribute and `id` of what they are of.
+
+    Each is an attribute, with `None` as the `id`, or stands in a list at the place of
+    the variable that it belongs to. The public `variables` have neither.
+    """
+    trained = trained_variables(optimizer)
+    own = {id(v) for v in optimizer._variables}
+    found: dict[tuple[str, int | None], keras.Variable] = {}
+    for attribute, value in vars(optimizer).items():
+        if id(value) in own:
+            found[attribute, None] = value
+        elif (
+            isinstance(value, list)
+            and value is not optimizer._variables
+            and len(value) == len(trained)
+        ):
+            pairs = zip(trained, value, strict=True)
+            found |= {(attribute, id(v)): s for v, s in pairs if id(s) in own}
+    return found
+
+
 def decays(optimizer: keras.Optimizer, variable: keras.Variable) -> bool:
     """Return whether weight decay applies to a variable.
 

@@ -14,9 +14,24 @@ from kerasnorm._keras import reason_of
 
 
 def message(argument: str, domain: str, received: Any, advice: str = "") -> str:
-    """Compose the message of every refused argument."""
-    text = f"`{argument}` must be {domain}. Received: {argument}={received!r}."
+    """Compose the message of every refused argument, in one line."""
+    text = f"`{argument}` must be {domain}. Received: {argument}={_shown(received)}."
     return f"{text} {advice}" if advice else text
+
+
+LONGEST_VALUE = 120
+"""So many characters of a received value a message shows."""
+
+
+def wrong_type(
+    argument: str, domain: str, received: Any, advice: str = ""
+) -> TypeError:
+    """Return the error of an argument of a wrong type, which it names."""
+    # Keras makes lists and the like of its own of what a layer's attributes are given.
+    plain = (kind for kind in (list, dict, set) if isinstance(received, kind))
+    name = next(plain, type(received)).__name__
+    advice = f"Its type is {name}. {advice}".rstrip()
+    return TypeError(message(argument, domain, received, advice))
 
 
 def check_real(
@@ -29,7 +44,7 @@ def check_real(
 ) -> float:
     """Return `value` as a float; refuse what is no number in the closed range."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(message(argument, domain, value, advice))
+        raise wrong_type(argument, domain, value, advice)
     number = float(value)
     if not minimum <= number <= maximum:
         raise ValueError(message(argument, domain, number, advice))
@@ -56,7 +71,7 @@ def check_seed(seed: Any) -> int | None:
     if seed is None:
         return None
     if not _is_integer(seed):
-        raise TypeError(message("seed", "an integer or None", seed))
+        raise wrong_type("seed", "an integer or None", seed)
     return int(seed)
 
 
@@ -72,7 +87,7 @@ def check_axis(axis: Any) -> int | tuple[int, ...]:
     """Return the axis as an integer, or several as a tuple without repetition."""
     axes = tuple(axis) if isinstance(axis, (list, tuple)) else (axis,)
     if not axes or not all(_is_integer(a) for a in axes):
-        raise TypeError(message("axis", "an integer or a tuple of integers", axis))
+        raise wrong_type("axis", "an integer or a tuple of integers", axis)
     if len(set(axes)) != len(axes):
         raise ValueError(message("axis", "a tuple of different integers", axis))
     axes = tuple(int(a) for a in axes)
@@ -85,7 +100,7 @@ def check_noise_shape(noise_shape: Any) -> tuple[int | None, ...] | None:
         return None
     domain = "a tuple of positive integers or None"
     if isinstance(noise_shape, str) or not isinstance(noise_shape, Iterable):
-        raise TypeError(message("noise_shape", domain, noise_shape))
+        raise wrong_type("noise_shape", domain, noise_shape)
     shape = tuple(noise_shape)
     for size in shape:
         if size is not None and not (_is_integer(size) and size > 0):
@@ -191,7 +206,7 @@ def check_arrays(argument: str, value: Any, advice: str = "") -> None:
     arrays = keras.tree.flatten(value)
     if not arrays or not all(hasattr(array, "shape") for array in arrays):
         domain = "an array or a structure of arrays"
-        raise TypeError(message(argument, domain, _short(value), advice))
+        raise TypeError(message(argument, domain, value, advice))
     shapes = [tuple(array.shape) for array in arrays]
     if not all(shape and shape[0] for shape in shapes):
         domain = "a batch with at least one sample"
@@ -264,7 +279,7 @@ def check_positive_integer(argument: str, value: Any) -> int:
     """Return an integer of at least 1."""
     domain = "a positive integer"
     if not _is_integer(value):
-        raise TypeError(message(argument, domain, value))
+        raise wrong_type(argument, domain, value)
     if value < 1:
         raise ValueError(message(argument, domain, value))
     return int(value)
@@ -294,7 +309,7 @@ def check_renorm_clipping(
     if clipping is None:
         return {}
     if not isinstance(clipping, dict):
-        raise TypeError(message("renorm_clipping", domain, clipping))
+        raise wrong_type("renorm_clipping", domain, clipping)
     if clipping and not renorm:
         raise ValueError(
             message("renorm_clipping", "None without `renorm=True`", clipping)
@@ -325,16 +340,16 @@ def check_axes_fit(
     """Return the axes, counted from 0 and ascending, of inputs of `shape`."""
     axes = axis if isinstance(axis, tuple) else (axis,)
     rank = len(shape)
-    domain = f"in the inputs' shape {tuple(shape)}"
+    inputs = f"inputs of shape {tuple(shape)}"
     if not all(-rank <= a < rank for a in axes):
+        domain = f"between {-rank} and {rank - 1} for {inputs}"
         raise ValueError(message("axis", domain, axis))
     counted = tuple(sorted(a % rank for a in axes))
     if len(set(counted)) != len(counted):
-        raise ValueError(message("axis", f"without repetition {domain}", axis))
+        raise ValueError(message("axis", f"different axes of {inputs}", axis))
     if any(shape[a] is None for a in counted):
-        raise ValueError(
-            message("axis", f"of known size {domain}", axis, "Give the input a shape.")
-        )
+        domain = f"of known size in {inputs}"
+        raise ValueError(message("axis", domain, axis, "Give the input a shape."))
     return counted
 
 
@@ -354,15 +369,20 @@ def broadcasts(shape: Iterable[int | None], to: Iterable[int | None]) -> bool:
     )
 
 
+def _shown(value: Any) -> str:
+    """Return a value as code, in one line; of an array its type and shape."""
+    text = repr(value)
+    if len(text) <= LONGEST_VALUE and "\n" not in text:
+        return text
+    if hasattr(value, "shape"):
+        return f"<{type(value).__name__} of shape {tuple(value.shape)}>"
+    return " ".join(text.split())[:LONGEST_VALUE] + "..."
+
+
 def _forms(shape: tuple[int | None, ...]) -> list[tuple[int | None, ...]]:
     """Return the shapes that Keras takes for an input of `shape`."""
     forms = [shape, (*shape, 1)]
     return [*forms, shape[:-1]] if len(shape) > 1 and shape[-1] == 1 else forms
-
-
-def _short(value: Any) -> Any:
-    """Return what a message shows of a value that may be large."""
-    return value if len(repr(value)) <= 60 else type(value)
 
 
 def _is_integer(value: Any) -> bool:

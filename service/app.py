@@ -1,17 +1,16 @@
 """The ASGI application."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.failures import HANDLERS, Unexpected
+from service.http_protocol import KeepAlive
 from service.jobs import routes
 from service.jobs.job_queue import Queue, QueueConfig
 from service.security import LOOPBACK, protect
@@ -82,11 +81,13 @@ def create_app(
     app.state.is_stopping = is_stopping
     if queue is not None:
         app.include_router(routes.routes)
-        app.add_exception_handler(sqlite3.DatabaseError, _cannot_be_kept)
+        for error, handler in HANDLERS.items():
+            app.add_exception_handler(error, handler)
     # Added last: they take all other paths below /v1/.
     app.router.routes.extend(serving.routes)
     app.add_middleware(_ModelsFirst, serving=serving)
-    # Added last, so that it comes first.
+    app.add_middleware(Unexpected)
+    # Added after the others, so that they come before them.
     protect(
         app,
         host=settings.host,
@@ -95,6 +96,7 @@ def create_app(
         max_job_bytes=_MAX_JOB_BYTES,
         max_page_bytes=_MAX_PAGE_BYTES,
     )
+    app.add_middleware(KeepAlive)
     return app
 
 
@@ -112,8 +114,3 @@ class _ModelsFirst:
         is_for_models = scope["type"] == "http" and scope["path"].startswith(_MODELS)
         answer = self._serving.handle if is_for_models else self._app
         await answer(scope, receive, send)
-
-
-async def _cannot_be_kept(request: Request, error: Exception) -> JSONResponse:
-    message = f"The table of jobs cannot be used now: {error}."
-    return JSONResponse({"detail": message}, HTTPStatus.INSUFFICIENT_STORAGE)

@@ -3,6 +3,8 @@
 import asyncio
 import re
 
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _OFFER = re.compile(rb"\r\nupgrade:[ \t]*h2c", re.IGNORECASE)
@@ -52,6 +54,9 @@ class HttpProtocol(HttpToolsProtocol):
         """End a head."""
         self._end_waiting()
         super().on_headers_complete()
+        # uvicorn would end the connection after every answer to HTTP/1.0.
+        if self.cycle and self.cycle.scope is self.scope:
+            self.cycle.keep_alive = self.parser.should_keep_alive()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
@@ -67,6 +72,38 @@ class HttpProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+class KeepAlive:
+    """Say to a client of HTTP/1.0 whether its connection stays open.
+
+    Only one that asks for it keeps its connection, and only after an answer whose end
+    it can see from its length.
+
+    Args:
+        app: The application behind it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http" or scope["http_version"] != "1.0":
+            await self._app(scope, receive, send)
+            return
+
+        asked = ",".join(Headers(scope=scope).getlist("connection")).lower().split(",")
+        is_asked = "keep-alive" in map(str.strip, asked)
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                is_kept = is_asked and "content-length" in headers
+                headers["Connection"] = "keep-alive" if is_kept else "close"
+            await send(message)
+
+        await self._app(scope, receive, sent)
 
 
 def _without_offer(data: bytes) -> bytes:

@@ -1,57 +1,31 @@
 """What the service is told on the command line."""
 
-import math
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
+from service.command_line import (
+    CLI,
+    CommandLine,
+    Count,
+    Pause,
+    Port,
+    Positive,
+    Seconds,
+    named,
+)
 from service.jobs.job_queue import QueueConfig
 from service.jobs.trainers import LocalTrainers, Trainers
 from service.security import LOOPBACK
 from service.serving.batching import BatchingParameters, read_batching_parameters
 from service.serving.config import ServingConfig
-from training.cli import settings
 from training.config import REPOSITORY, Location
 from training.errors import UserError
 from training.run.atomic import check_writable
 
 _DATASETS = REPOSITORY / "datasets"
-
-
-def _checked(holds: Callable[[Any], bool], expected: str) -> AfterValidator:
-    def check(value: Any) -> Any:
-        if not holds(value):
-            raise PydanticCustomError("range", f"Input should be {expected}")
-        return value
-
-    return AfterValidator(check)
-
-
-Port = Annotated[int, _checked(lambda n: 0 <= n < 2**16, "between 0 and 65535")]
-Count = Annotated[int, _checked(lambda n: n >= 0, "at least 0")]
-Positive = Annotated[int, _checked(lambda n: n >= 1, "at least 1")]
-Seconds = Annotated[float, _checked(lambda s: 0 < s < math.inf, "more than 0")]
-
-
-def named(metavar: str) -> dict[str, Any]:
-    """Return the schema entry that sets the value's name in `--help`."""
-    return {"metavar": metavar}
 
 
 class Listening(BaseModel):
@@ -100,6 +74,10 @@ class JobOptions(BaseModel):
         f"as well as from {_DATASETS}; can be given several times",
         json_schema_extra=named("DIR"),
     )
+    allow_downloads: bool = Field(
+        False,
+        description="let jobs name datasets that TFDS fetches from other hosts",
+    )
     executor: Literal["local", "ray"] = Field(
         "local", description="run jobs on this machine or on a Ray cluster"
     )
@@ -115,9 +93,15 @@ class JobOptions(BaseModel):
     )
     retries: Count = Field(
         QueueConfig.retries,
-        description="start a trainer that died N times again before its job fails; "
-        "a finished epoch sets the count back",
+        description="start a trainer that died, or could not be started, N times again "
+        "before its job fails; a finished epoch sets the count back",
         json_schema_extra=named("N"),
+    )
+    stall_timeout: Pause = Field(
+        QueueConfig.stall_timeout,
+        description="kill a trainer that makes no progress for so long and start it "
+        "again; 0: never",
+        json_schema_extra=named("SECONDS"),
     )
 
     def queue(self, exports: Path) -> QueueConfig:
@@ -134,8 +118,10 @@ class JobOptions(BaseModel):
             state_dir=self.state_dir,
             exports=exports,
             data_roots=(_DATASETS, *self.data_root),
+            allow_downloads=self.allow_downloads,
             slots=self.slots,
             retries=self.retries,
+            stall_timeout=self.stall_timeout,
             trainers=self._trainers(),
         )
 
@@ -226,43 +212,6 @@ class ServingOptions(BaseModel):
         if self.batching_parameters_file:
             return read_batching_parameters(self.batching_parameters_file)
         return BatchingParameters() if self.enable_batching else None
-
-
-class CommandLine(BaseSettings):
-    """Options that come from the command line alone.
-
-    Trainers inherit the environment: KERASNORM_... in there are options of train.py.
-    """
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The command line comes first by itself; nothing comes after it."""
-        return (init_settings,)
-
-    @classmethod
-    def read(cls, arguments: Sequence[str]) -> Self:
-        """Read a command line.
-
-        Args:
-            arguments: The command line without the program's name.
-
-        Raises:
-            UserError: If an option is unknown or its value is not allowed.
-        """
-        try:
-            return settings.parse(cls, arguments)
-        except ValidationError as error:
-            raise UserError(settings.describe(error, cls.model_fields)) from error
-
-
-CLI = settings.CLI | SettingsConfigDict(cli_implicit_flags="toggle", frozen=True)
 
 
 # `--help` shows the groups of the last class first.

@@ -8,14 +8,8 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from service.options import (
-    CLI,
-    CommandLine,
-    Listening,
-    Positive,
-    ServingOptions,
-    named,
-)
+from service.command_line import CLI, CommandLine, Positive, named
+from service.options import Listening, ServingOptions
 from training.cli.quiet import start_tensorflow
 from training.errors import UserError
 

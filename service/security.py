@@ -19,20 +19,29 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.log import log_refusal
+from training.errors import printable
+
 LOOPBACK = "127.0.0.1"
 _SECONDS_FOR_A_BODY = 60.0
-_HOST = re.compile(r"([\w.-]+|\[[\da-fA-F:.]+\])(?::\d+)?", re.ASCII)
+_LONGEST_LINE = 1000  # of the log
+_HOST = re.compile(r"([\w.-]+|\[[\da-fA-F:.]+\])(?::\d*)?", re.ASCII)
 
 
 @functools.lru_cache
 def is_loopback(host: str) -> bool:
-    """Return whether a host can only be reached from this machine."""
-    if host == "localhost":
+    """Return whether a host can only be reached from this machine.
+
+    Names of hosts are the same in capitals, and with a dot at their end.
+    """
+    if host.lower().removesuffix(".") == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    return (mapped or address).is_loopback
 
 
 def protect(
@@ -93,7 +102,7 @@ class _Gate(ABC):
         self._jobs = jobs
 
     @abstractmethod
-    def refusal(self, headers: Headers, is_job: bool) -> Refusal | None:
+    def refusal(self, headers: Headers, scope: Scope, is_job: bool) -> Refusal | None:
         """Return the reason to refuse a request, if there is one."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,18 +110,29 @@ class _Gate(ABC):
         answer = self._app
         if scope["type"] in ("http", "websocket"):
             is_job = scope["path"].startswith(self._jobs)
-            if refusal := self.refusal(Headers(scope=scope), is_job):
-                body = {"detail" if is_job else "error": refusal.reason}
+            if refusal := self.refusal(Headers(scope=scope), scope, is_job):
+                reason = printable(refusal.reason)
+                log_refusal(
+                    f"{scope.get('method', 'WebSocket')} {scope['path']} is refused "
+                    f"with {refusal.status}: {reason}"[:_LONGEST_LINE]
+                )
+                body = {"detail" if is_job else "error": reason}
                 answer = JSONResponse(body, refusal.status, refusal.headers)
         await answer(scope, receive, send)
 
 
 class LoopbackHost(_Gate):
-    """Take requests to this machine only, by an address or name of loopback."""
+    """Take requests to this machine only, by an address or name of loopback.
 
-    def refusal(self, headers: Headers, is_job: bool) -> Refusal | None:
+    No browser sends HTTP/1.0 without Host, as health checks do.
+    """
+
+    def refusal(self, headers: Headers, scope: Scope, is_job: bool) -> Refusal | None:
         """Look at Host."""
-        host = headers.get("host", "")
+        hosts = headers.getlist("host")
+        if not hosts and scope.get("http_version") == "1.0":
+            return None
+        host = ", ".join(hosts)  # several match nothing
         name = _HOST.fullmatch(host)
         if name and is_loopback(name[1].strip("[]")):
             return None
@@ -125,10 +145,13 @@ class LoopbackHost(_Gate):
 class OwnOrigin(_Gate):
     """Take requests of the service's own pages, and of programs."""
 
-    def refusal(self, headers: Headers, is_job: bool) -> Refusal | None:
+    def refusal(self, headers: Headers, scope: Scope, is_job: bool) -> Refusal | None:
         """Compare Origin with Host."""
         origin = headers.get("origin")
-        if origin is None or origin.partition("://")[2] == headers.get("host", ""):
+        host = headers.get("host", "")
+        if origin is None:
+            return None
+        if host and origin.partition("://")[2].lower() == host.lower():
             return None
         return Refusal(
             HTTPStatus.FORBIDDEN,
@@ -147,12 +170,15 @@ class BearerToken(_Gate):
 
     def __init__(self, app: ASGIApp, *, jobs: tuple[str, ...], token: str) -> None:
         super().__init__(app, jobs=jobs)
-        self._expected = f"Bearer {token}".encode()
+        self._expected = token.strip(" ").encode()
 
-    def refusal(self, headers: Headers, is_job: bool) -> Refusal | None:
-        """Look at Authorization."""
-        given = headers.get("authorization", "").encode("latin-1")
-        if not is_job or hmac.compare_digest(given, self._expected):
+    def refusal(self, headers: Headers, scope: Scope, is_job: bool) -> Refusal | None:
+        """Look at Authorization: the scheme in capitals or not, spaces, the token."""
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        is_token = hmac.compare_digest(
+            given.strip(" ").encode("latin-1"), self._expected
+        )
+        if not is_job or (scheme.lower() == "bearer" and is_token):
             return None
         return Refusal(
             HTTPStatus.UNAUTHORIZED,
@@ -191,18 +217,22 @@ class BodyLimit:
         """Pass the request on with a body that is limited."""
         if scope["type"] in ("http", "websocket"):
             if scope["path"].startswith(self._jobs):
-                receive = _limited(receive, self._max_job_bytes)
+                receive = limited(receive, self._max_job_bytes)
             elif not scope["path"].lower().startswith("/v1/"):
-                receive = _limited(receive, self._max_page_bytes)
+                receive = limited(receive, self._max_page_bytes)
         await self._app(scope, receive, send)
 
 
-def _limited(receive: Receive, max_bytes: int) -> Receive:
+def limited(receive: Receive, max_bytes: int) -> Receive:
+    """Return a `receive` that ends the reading of a body that is too large or too slow.
+
+    It then raises an HTTPException.
+    """
     deadline = asyncio.get_running_loop().time() + _SECONDS_FOR_A_BODY
     size = 0
     is_complete = False
 
-    async def limited() -> Message:
+    async def receive_limited() -> Message:
         nonlocal size, is_complete
         if is_complete:  # what comes now is the end of the connection
             return await receive()
@@ -223,4 +253,4 @@ def _limited(receive: Receive, max_bytes: int) -> Receive:
             )
         return message
 
-    return limited
+    return receive_limited

@@ -51,8 +51,8 @@ ROOMS: dict[str, tuple[list[str], list[str]]] = {
     ),
 }
 MOVED = {
-    "kerasnorm/tensorflow_kernels.py": "kerasnorm/backend/tensorflow.py",
-    "kerasnorm/tensorflow_replicas.py": "kerasnorm/backend/tensorflow.py",
+    "kerasnorm/tensorflow_kernels.py": "kerasnorm/backend/tensorflow/",
+    "kerasnorm/tensorflow_replicas.py": "kerasnorm/backend/tensorflow/replicas.py",
     "kerasnorm/layers/_kernels.py": "kerasnorm/backend/__init__.py",
     "kerasnorm/layers/_replicas.py": "kerasnorm/backend/__init__.py",
     "training/claim.py": "training/run/claim.py",
@@ -256,7 +256,7 @@ def found_again(row: dict[str, Any], mutants: list[Mutant]) -> Mutant | None:
         short = plain(row["function"]).rpartition(".")[2]
         return (
             plain(mutant.function).rpartition(".")[2] == short,
-            mutant.path in (row["path"], MOVED.get(row["path"])),
+            mutant.path.startswith((row["path"], MOVED.get(row["path"], row["path"]))),
             plain(mutant.function) == plain(row["function"]),
             mutant.room == row["room"],
             mutant.occurrence == row["occurrence"],

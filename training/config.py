@@ -6,21 +6,45 @@ the command line, the environment and a TOML file. A program fills it directly.
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+FOLDER = "folder:"  # before the path of a dataset
 LONGEST_NAME = 100  # of a run and its exported model
+
+# Before a name of TFDS, but not before a version.
+_NAMESPACE = re.compile(r"[\w-]+:(?!(\d+|\*)(\.(\d+|\*)){2}$)")
+# Neither control characters, nor line breaks of any kind, nor marks that turn the
+# direction of writing: a name stands in messages.
+_ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]*$"
 
 # Kept absolute, so that a run can be resumed from any working directory.
 Location = Annotated[Path, AfterValidator(lambda path: _absolute(path))]
 
 
 def _absolute_folder(dataset: str) -> str:
-    if not dataset.startswith("folder:"):
+    if not dataset.startswith(FOLDER):
         return dataset
-    return f"folder:{_absolute(Path(dataset.removeprefix('folder:')))}"
+    return f"{FOLDER}{_absolute(Path(dataset.removeprefix(FOLDER)))}"
+
+
+def is_elsewhere(dataset: str) -> bool:
+    """Return whether a name means a dataset of another host: huggingface:USER/NAME.
+
+    After the name of one of TFDS's own a colon precedes a version.
+    """
+    return not dataset.startswith(FOLDER) and bool(_NAMESPACE.match(dataset))
 
 
 def _absolute(path: Path) -> Path:
@@ -45,7 +69,7 @@ class TrainConfig(BaseModel):
         "fashion_mnist",
         min_length=1,
         max_length=1000,
-        pattern=r"^[^\x00-\x1f\x7f]*$",
+        pattern=_ONE_LINE,
         description="a TFDS image classification set (mnist, cifar10, "
         "emnist/letters) or folder:PATH, a folder of pictures by class: "
         "PATH/CLASS/*.png or PATH/SPLIT/CLASS/*.png",
@@ -178,6 +202,25 @@ class TrainConfig(BaseModel):
         description="a directory with the dataset's original archives; default: the "
         "repository's datasets/NAME, then /usr/share/datasets/NAME, then a download",
     )
+    download: bool = Field(
+        True,
+        description="let TFDS fetch a dataset that is not on this machine; "
+        "--no-download asks no other host",
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_no_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python counts true as 1; a number may come as text, but not as that."""
+        assert info.field_name is not None
+        annotation = cls.model_fields[info.field_name].annotation
+        takes = {annotation, *get_args(annotation)}
+        if isinstance(value, bool):
+            if takes & {int, float}:
+                raise PydanticCustomError("number", "Input should be a number")
+        elif isinstance(value, int | float) and bool in takes:
+            raise PydanticCustomError("bool", "Input should be true or false")
+        return value
 
     @model_validator(mode="after")
     def _preset_is_the_mlps(self) -> Self:
@@ -227,7 +270,7 @@ class TrainConfig(BaseModel):
         """Return the name given, or `<model>-<dataset>`."""
         if self.name:
             return self.name
-        dataset = self.dataset.removeprefix("folder:")
+        dataset = self.dataset.removeprefix(FOLDER)
         if dataset != self.dataset:
             dataset = Path(dataset).name
         return f"{self.model}-{re.sub(r'[^A-Za-z0-9._-]+', '-', dataset)}"

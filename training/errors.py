@@ -1,10 +1,33 @@
-"""The exception for what a user can put right, and errors in one line."""
+"""The exception for what a user can put right, and texts in one line."""
 
 import re
+import unicodedata
+
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories
 
 
 class UserError(Exception):
     """A wrong option, file or directory; the message is one clear line."""
+
+    def __str__(self) -> str:
+        """Return the message, in one line whatever names it quotes."""
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """Return a text without anything that moves or hides other text.
+
+    Line breaks of every kind, control characters, marks that turn the direction of
+    writing and halves of surrogate pairs are written out, as `\\u2028`. Tabs stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if c != "\t" and unicodedata.category(c) in _UNSEEN
+        else c
+        for c in text
+    )
 
 
 def first_line(error: Exception) -> str:

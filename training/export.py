@@ -15,11 +15,13 @@ from training.config import TrainConfig
 from training.data.pipeline import Data, resize
 from training.errors import UserError, first_line
 from training.run import files
+from training.run.atomic import sync, sync_tree
 
 _UNCERTAINTY = f"""
 `{files.MONTE_CARLO_SIGNATURE}`: `images` as above, `seed` and `samples`, int32, ():
 the prediction averaged over that many random dropout masks. The same seed and images
-give the same answer; no variable changes.
+give the same answer; no variable changes. The N of `--monte-carlo N` is the signature's
+default of `samples`, which TensorFlow Serving gives to gRPC requests without it.
 
 | output | type | meaning |
 |---|---|---|
@@ -65,7 +67,11 @@ def export(
         card = _model_card(data, config, metrics, folding, run)
         (staging / files.CARD).write_text(card, encoding="utf-8")
         files.write_card(staging, _card_data(data, config, metrics, run))
-        return _publish(staging, directory)
+        sync_tree(staging)
+        version = _publish(staging, directory)
+        sync(directory)
+        sync(config.export_dir)
+        return version
     except (OSError, tf.errors.OpError) as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise UserError(
@@ -92,8 +98,11 @@ def _write_saved_model(
             "classes": tf.argmax(logits, axis=-1),
         }
 
+    # A tensor as a Python default becomes the signature's, which servers apply.
+    default_samples = tf.constant(config.monte_carlo or 1)
+
     def monte_carlo(
-        images: tf.Tensor, seed: tf.Tensor, samples: tf.Tensor
+        images: tf.Tensor, seed: tf.Tensor, samples: tf.Tensor = default_samples
     ) -> dict[str, tf.Tensor]:
         return draw_masks(model, resized(images), seed, samples, from_logits=True)
 

@@ -16,8 +16,8 @@ from training.data.pipeline import SPLITS, Data, load
 from training.errors import UserError, first_line
 from training.export import export
 from training.fitting import compiled_model, fit
-from training.report import pictures
-from training.report.evaluation import finish
+from training.report.evaluation import draw, finish
+from training.report.tables import print_classes, print_metrics
 from training.run import files
 from training.run.atomic import check_writable
 from training.run.claim import check_claim, claim, run_id
@@ -97,7 +97,9 @@ def _assist(config: TrainConfig, team: Team, directory: Path | None) -> None:
 def _run(config: TrainConfig, team: Team, data: Data, directory: Path) -> Result:
     model = team.build(lambda: compiled_model(config, data))
     hint = _resume_command(directory)
-    print(f"{_description(config, data, model)}\nIf interrupted, go on with: {hint}")
+    print(_description(config, data, model))
+    print_classes(data)
+    print(f"If interrupted, go on with: {hint}", flush=True)
     say_when_interrupted(f"Interrupted. Go on with: {hint}")
     try:
         history = fit(model, config, team, data, directory)
@@ -111,9 +113,10 @@ def _run(config: TrainConfig, team: Team, data: Data, directory: Path) -> Result
                 images.batch(config.batch_size),
                 verbose=int(sys.stdout.isatty()),
             )
-        metrics = finish(model, data, config, history, directory)
+        metrics = finish(model, data, config, directory)
         check_claim(directory)
         path = export(model, data, config, metrics, run_id(directory))
+        _draw(model, data, config, history, directory)
         result = Result(
             directory=directory,
             export=path,
@@ -130,6 +133,21 @@ def _run(config: TrainConfig, team: Team, data: Data, directory: Path) -> Result
     with contextlib.suppress(UserError):
         team.barrier()
     return result
+
+
+def _draw(
+    model: keras.Model,
+    data: Data,
+    config: TrainConfig,
+    history: list[dict[str, float]],
+    directory: Path,
+) -> None:
+    """Draw the pictures. The model is exported, so the run does not fail with them."""
+    try:
+        draw(model, data, config, history, directory)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        print(f"The pictures could not be drawn: {reason}", flush=True)
 
 
 def _finished(directory: Path, config: TrainConfig) -> Result | None:
@@ -152,7 +170,7 @@ def _description(config: TrainConfig, data: Data, model: keras.Model) -> str:
 
 
 def _show(result: Result) -> None:
-    pictures.print_metrics(result.metrics)
+    print_metrics(result.metrics)
     print(
         f"{result.epochs} epochs in {result.training_seconds:.0f} s\n"
         f"run:    {_short(result.directory)}\n"

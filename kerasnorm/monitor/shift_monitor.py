@@ -8,8 +8,12 @@ from typing import Any
 import keras
 
 from kerasnorm import _validation
+from kerasnorm.layers.batch_norm import KBatchNorm
 from kerasnorm.monitor.observation import disagreement, find_layers, observe_run
 from kerasnorm.monitor.reports import CsvReport, Report, TensorBoardReport, draw
+
+OLD_SHARE = 0.05
+"""What is left of the statistics before `fit` above this share is named as a cause."""
 
 
 class ShiftMonitor(keras.callbacks.Callback):
@@ -195,11 +199,25 @@ class ShiftMonitor(keras.callbacks.Callback):
             f"Training and inference disagree in {len(apart)} of "
             f"{len(self._latest)} KBatchNorm layers at step {worst['step']}, most in "
             f"'{worst['layer']}': mean shift {worst['mean_shift']:.2f} standard "
-            f"deviations, variance ratio {worst['variance_ratio']:.2f}. "
-            "Call kerasnorm.recalibrate(model, data) before inference; in training "
-            "use a larger batch or another momentum (now "
-            f"{self._layers[worst['layer']].momentum}).",
+            f"deviations, variance ratio {worst['variance_ratio']:.2f}; `tolerance` is "
+            f"{self.tolerance:g}. {self._cause(self._layers[worst['layer']])} "
+            "kerasnorm.recalibrate(model, data) sets the statistics before inference.",
             stacklevel=2,
+        )
+
+    def _cause(self, layer: KBatchNorm) -> str:
+        """Say what is likely to hold the moving statistics back, and what helps."""
+        rest = layer.momentum**self.step
+        if layer.moving_average == "exponential" and rest > OLD_SHARE:
+            return (
+                f"At momentum {layer.momentum:g} the moving statistics still consist "
+                f"to {rest:.0%} of what they were before `fit`: train for more steps, "
+                'or use moving_average="debiased" or a smaller momentum.'
+            )
+        return (
+            "The batches are small or unlike the probe, dropout stands before the "
+            "layer, or its inputs still change fast: compare the data, use larger "
+            "batches or a smaller learning rate."
         )
 
 
@@ -207,7 +225,7 @@ def _check_frequency(frequency: Any) -> str | int:
     domain = "'epoch' or a positive integer, the steps between two records"
     is_integer = isinstance(frequency, Integral) and not isinstance(frequency, bool)
     if not is_integer and not isinstance(frequency, str):
-        raise TypeError(_validation.message("frequency", domain, frequency))
+        raise _validation.wrong_type("frequency", domain, frequency)
     if frequency != "epoch" and not (is_integer and frequency > 0):
         raise ValueError(_validation.message("frequency", domain, frequency))
     return int(frequency) if is_integer else frequency

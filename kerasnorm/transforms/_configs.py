@@ -1,7 +1,7 @@
 """Models as configurations: how to make one like another, with a change."""
 
 import inspect
-import tempfile
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +34,19 @@ def check_is_functional(model: Any) -> None:
             f"{type(model).__name__} {model.name!r}, a subclassed one, whose layers "
             "only its own code can replace."
         )
+    for inner in (model, *all_layers(model)):
+        if is_functional(inner):
+            _check_names_differ(inner)
+
+
+def _check_names_differ(model: keras.Model) -> None:
+    counts = Counter(layer.name for layer in model.layers)
+    ((name, count),) = counts.most_common(1) or [("", 0)]
+    if count > 1:
+        raise ValueError(
+            f"The layers of {model.name!r} must have different names, which its "
+            f"configuration tells them by. Received: {count} with the name {name!r}."
+        )
 
 
 def check_is_model(model: Any) -> None:
@@ -62,11 +75,13 @@ def remade(model: keras.Model, edit: Callable[[Config], Config]) -> keras.Model:
         ValueError: If a part of the model cannot be made of its configuration.
     """
     config = edit(keras.saving.serialize_keras_object(model))
-    objects = _own_objects(model)
+    objects = {**_own_objects(model), _NAMED: _Named}
     functions = _functions_of_lambdas(model)
 
     def prepare(entry: Config) -> Config:
         entry = {k: v for k, v in entry.items() if k != "compile_config"}
+        if "inbound_nodes" in entry:
+            return _named(entry)
         if entry["class_name"] == "__lambda__":
             # Made of its bytecode, it would lack the names of its module.
             for name, (code, function) in functions.items():
@@ -104,20 +119,33 @@ def replaced(entry: Config, layer: keras.layers.Layer) -> Config:
     return {**entry, **keras.saving.serialize_keras_object(layer)}
 
 
-def copy_state(theirs: keras.layers.Layer, ours: keras.layers.Layer) -> None:
-    """Copy what one layer has learnt into another of the same kind.
+class _Named:
+    """Makes a layer that has the name of its place in the graph.
 
-    A saved file holds that: a Normalization's statistics, a lookup's vocabulary.
+    A custom layer's own configuration may leave its name out.
     """
-    store: dict[str, Any] = {}
-    theirs.save_own_variables(store)
-    if store:
-        values = {k: keras.ops.convert_to_numpy(v) for k, v in store.items()}
-        ours.load_own_variables(values)
-    if hasattr(theirs, "save_assets"):
-        with tempfile.TemporaryDirectory() as directory:
-            theirs.save_assets(directory)
-            ours.load_assets(directory)
+
+    @staticmethod
+    def from_config(config: Config) -> Any:
+        layer = keras.saving.deserialize_keras_object(config["layer"])
+        layer.name = config["name"]
+        return layer
+
+
+_NAMED = "kerasnorm>_Named"
+
+
+def _named(entry: Config) -> Config:
+    """Return the entry of a layer in a graph so that it gets the name of the entry."""
+    place = {key: entry[key] for key in ("name", "inbound_nodes")}
+    layer = {key: value for key, value in entry.items() if key not in place}
+    return {
+        **place,
+        "module": None,
+        "class_name": "_Named",
+        "config": {"name": entry["name"], "layer": layer},
+        "registered_name": _NAMED,
+    }
 
 
 def _own_objects(model: keras.Model) -> dict[str, Any]:

@@ -44,6 +44,11 @@ class Graph:
         _map_call(call, note)
         return found
 
+    def input(self, call: Config) -> Reference:
+        """Return the first tensor that a call takes, or the one named `inputs`."""
+        by_name = call.get("kwargs", {}).get("inputs")
+        return self.inputs(call if by_name is None else by_name)[0]
+
     def consumers(self, name: str) -> list[str | None]:
         """Return the layers that take a layer's output; `None` for the model's own."""
         consumers: collections.Counter[str | None] = collections.Counter()
@@ -60,7 +65,7 @@ class Graph:
 
     def bypass(self, name: str) -> None:
         """Take a layer out: what took its output then takes its input."""
-        sources = [self.inputs(call)[0] for call in self.calls(name)]
+        sources = [self.input(call) for call in self.calls(name)]
         del self.entries[name]
 
         def source(reference: Reference) -> Reference:

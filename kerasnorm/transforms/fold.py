@@ -9,17 +9,15 @@ from keras import ops
 
 from kerasnorm import functional
 from kerasnorm._keras import all_layers
-from kerasnorm.layers.batch_norm import KBatchNorm
-from kerasnorm.layers.dropout import KDropout, KGaussianDropout, KSpatialDropout
 from kerasnorm.transforms._configs import (
     Config,
     check_is_functional,
-    copy_state,
     is_functional,
     remade,
     replaced,
 )
 from kerasnorm.transforms._graph import Graph
+from kerasnorm.transforms._layers import DROPOUTS, NORMALIZATIONS
 from kerasnorm.transforms._linear import (
     why_nothing_after,
     why_nothing_before,
@@ -27,19 +25,9 @@ from kerasnorm.transforms._linear import (
     with_output,
 )
 from kerasnorm.transforms._multiply_add import MultiplyAdd
+from kerasnorm.transforms._pairs import copy_state, paired_layers
 
-_NORMALIZATIONS = (KBatchNorm, keras.layers.BatchNormalization)
-_DROPOUTS = (
-    KDropout,
-    KSpatialDropout,
-    KGaussianDropout,
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-    keras.layers.GaussianDropout,
-    keras.layers.AlphaDropout,
-)
+_REMOVED = (*DROPOUTS, keras.layers.AlphaDropout)
 
 
 def fold(
@@ -87,9 +75,10 @@ def fold(
     ['Dense', 'ReLU']
     """
     check_is_functional(model)
-    if not model.built:
+    if not _has_graph(model):
         raise ValueError(
-            f"`model` must be built. Received: {model.name!r} without an input shape."
+            f"`model` must be built. Received: {model.name!r} without an input shape, "
+            "or a Sequential model of several inputs."
         )
     return _Folding(model, print_fn or (lambda line: None)).result()
 
@@ -117,9 +106,7 @@ class _Folding:
                 layer.set_weights(self._weights[layer.name])
                 continue
             source = self._sources[layer.name]
-            for theirs, ours in zip(
-                (source, *all_layers(source)), (layer, *all_layers(layer)), strict=True
-            ):
+            for theirs, ours in paired_layers(source, layer):
                 copy_state(theirs, ours)
         if isinstance(self._model, keras.Sequential) and len(new.layers) > 1:
             return keras.Sequential(new.layers, name=new.name)
@@ -128,14 +115,14 @@ class _Folding:
     def _fold(self, config: Config) -> Config:
         self._graph = Graph(config["config"])
         for name, layer in self._layers.items():
-            if is_functional(layer):
+            if is_functional(layer) and _has_graph(layer):
                 self._fold_model(name, layer)
-            elif type(layer) in _DROPOUTS:
+            elif type(layer) in _REMOVED:
                 self._fold_dropout(name, layer)
-            elif type(layer) not in _NORMALIZATIONS:
+            elif type(layer) not in NORMALIZATIONS:
                 self._report_what_stays_inside(layer)
         for name, layer in self._layers.items():
-            if type(layer) in _NORMALIZATIONS:
+            if type(layer) in NORMALIZATIONS:
                 self._fold_normalization(name, layer)
         return config
 
@@ -180,7 +167,7 @@ class _Folding:
         """Fold and return `None`, or return why not."""
         if not self._graph.is_called_once(name):
             return "it is used more than once"
-        previous, *_ = self._graph.inputs(self._graph.calls(name)[0])[0]
+        previous, *_ = self._graph.input(self._graph.calls(name)[0])
         layer = self._operations[previous]
         reason = self._why_not(why_nothing_after, name, axis, layer)
         if reason is None and len(self._graph.consumers(previous)) > 1:
@@ -242,9 +229,14 @@ class _Folding:
 
     def _report_what_stays_inside(self, layer: keras.layers.Layer) -> None:
         for inner in (layer, *all_layers(layer)):
-            if isinstance(inner, (*_NORMALIZATIONS, *_DROPOUTS)):
+            if isinstance(inner, (*NORMALIZATIONS, *_REMOVED)):
                 name = inner.path or inner.name
                 self._report(f"{name}: kept, since {_whose(inner, layer)}")
+
+
+def _has_graph(model: keras.Model) -> bool:
+    """Return whether a model knows its inputs; Sequential raises if it does not."""
+    return getattr(model, "inputs", None) is not None
 
 
 def _whose(inner: keras.layers.Layer, layer: keras.layers.Layer) -> str:

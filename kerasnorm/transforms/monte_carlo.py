@@ -40,6 +40,13 @@ class MonteCarloPrediction(NamedTuple):
     expected_entropy: np.ndarray | None
     mutual_information: np.ndarray | None
 
+    def __repr__(self) -> str:
+        shapes = (
+            f"{name}={None if value is None else f'<{value.dtype} {value.shape}>'}"
+            for name, value in self._asdict().items()
+        )
+        return f"MonteCarloPrediction({', '.join(shapes)})"
+
 
 def monte_carlo(
     model: keras.Model,

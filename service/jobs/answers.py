@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from service.jobs.store import Job, State
+from service.jobs.rows import Job, State
 from training.config import TrainConfig
 from training.run.files import (
     Metric,
@@ -14,6 +14,7 @@ from training.run.files import (
     Scores,
     epochs_finished,
     history,
+    last_progress,
     progress,
     result,
     validation,
@@ -37,8 +38,13 @@ class JobSummary(BaseModel):
 class JobDetail(JobSummary):
     """A job with all that is known about it."""
 
-    config: TrainConfig
+    config: TrainConfig | None = Field(
+        description="null if the row of the table cannot be read"
+    )
     progress: Progress | None
+    last_progress: float | None = Field(
+        description="when the trainer last got on; seconds since 1970"
+    )
     metrics: dict[str, Metric] | None = Field(
         description="of the last finished epoch; null where they are not finite"
     )
@@ -74,6 +80,12 @@ class Sweep(BaseModel):
     )
 
 
+class Cancelled(BaseModel):
+    """The jobs that were queued or running and are now cancelled or being cancelled."""
+
+    jobs: list[int]
+
+
 class Artifact(BaseModel):
     """A file of a run."""
 
@@ -91,8 +103,9 @@ def detail(job: Job) -> JobDetail:
     epochs = history(job.directory)
     return JobDetail(
         **_columns(job),
-        config=job.config,
+        config=job.config if job.is_readable else None,
         progress=progress(job.directory),
+        last_progress=last_progress(job.directory),
         metrics=epochs[-1] if epochs else None,
         result=result(job.directory),
         directory=job.directory,
@@ -105,7 +118,9 @@ def sweep(number: int, fields: list[str], jobs: list[Job]) -> Sweep:
         SweepRow(
             job=job.id,
             state=job.state,
-            values=job.config.model_dump(mode="json", include=set(fields)),
+            values=job.config.model_dump(mode="json", include=set(fields))
+            if job.is_readable
+            else {},
             epochs=epochs_finished(job.directory),
             validation=validation(job.directory),
         )

@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator, Callable
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
-from service.jobs.store import State, Store
+from service.jobs.files import open_below
+from service.jobs.rows import UNFINISHED
+from service.jobs.store import Store
+from training.errors import printable
 from training.run.files import LOG
 
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -34,11 +37,11 @@ async def follow(
         state, lines = await asyncio.to_thread(_read_on, store, job, place)
         for line in lines:
             place += len(line)
-            text = line.decode(errors="replace").rstrip("\r\n")
+            text = printable(line.decode(errors="replace").rstrip("\r\n"))
             yield format_sse_event(data_str=text, id=str(place))
         if lines:
             continue
-        if state not in (State.QUEUED, State.RUNNING):
+        if state not in UNFINISHED:
             yield format_sse_event(data_str=state, event="end")
             return
         if time.monotonic() > last_sign + _SECONDS_BETWEEN_SIGNS:
@@ -53,9 +56,9 @@ def _read_on(store: Store, number: int, place: int) -> tuple[str, list[bytes]]:
     if job is None:
         return "deleted", []
     # The state was read before the log, so that nothing is missed at the end.
-    is_open = job.state in (State.QUEUED, State.RUNNING)
+    is_open = job.state in UNFINISHED
     try:
-        with (job.directory / LOG).open("rb") as file:
+        with open_below(job.directory, LOG) as file:
             file.seek(place)
             text = file.read(_BYTES_AT_A_TIME)
     except OSError:

@@ -9,12 +9,11 @@ from filelock import FileLock, Timeout
 
 from service.jobs.paths import Roots
 from service.jobs.runner import Runner
-from service.jobs.store import Store
+from service.jobs.store import RUNS, Store
 from service.jobs.trainers import LocalTrainers, Trainers
 from training.errors import UserError
 from training.run.atomic import check_writable
 
-RUNS = "runs"
 _NUMBER = re.compile("[1-9][0-9]{,17}")  # of a job: the name of its directory
 
 
@@ -26,17 +25,22 @@ class QueueConfig:
         state_dir: Where jobs and runs are kept. One service at a time uses it.
         exports: Where jobs export their models to.
         data_roots: Where jobs may take data from.
+        allow_downloads: Whether trainers may fetch datasets from other hosts.
         slots: How many jobs run at a time.
         retries: How often in a row a trainer may die without finishing an epoch and
             still be started again.
+        stall_timeout: After how many seconds without progress a trainer is killed and
+            started again; 0 for never.
         trainers: Where trainers run.
     """
 
     state_dir: Path
     exports: Path
     data_roots: tuple[Path, ...] = ()
+    allow_downloads: bool = False
     slots: int = 1
     retries: int = 3
+    stall_timeout: float = 600.0
     trainers: Trainers = field(default_factory=LocalTrainers)
 
 
@@ -46,11 +50,15 @@ class Queue:
     Args:
         config: How jobs are run.
 
+    Attributes:
+        state_dir: Where all is kept.
+
     Raises:
         UserError: If the state directory cannot be used, or another service uses it.
     """
 
     def __init__(self, config: QueueConfig) -> None:
+        self.state_dir = config.state_dir
         check_writable(config.state_dir, "--state-dir")
         self._lock = FileLock(config.state_dir / ".lock", timeout=0)
         try:
@@ -73,9 +81,14 @@ class Queue:
             runs=config.state_dir / RUNS,
             exports=config.exports,
             data=config.data_roots,
+            downloads=config.allow_downloads,
         )
         self._runner = Runner(
-            self.store, config.trainers, slots=config.slots, retries=config.retries
+            self.store,
+            config.trainers,
+            slots=config.slots,
+            retries=config.retries,
+            stall_timeout=config.stall_timeout,
         )
 
     def start(self) -> None:

@@ -1,9 +1,17 @@
 """Where the jobs of a service may read and write."""
 
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.config import TrainConfig
+from pydantic import BaseModel
+
+from training.config import FOLDER, TrainConfig, is_elsewhere
+
+_LONGEST_PATH = 4095  # bytes, Linux's PATH_MAX
+_NAMES_A_FILE = re.compile(r"[/\\]|^[.~]|^\w+:")  # also as a URL
 
 
 class OutsideError(Exception):
@@ -26,13 +34,15 @@ class Roots:
     Args:
         runs: Where runs are kept: the field `run_dir`.
         exports: Where models are exported to: the field `export_dir`.
-        data: Where datasets may lie: `data_dir`, `archives`, and `folder:PATH` as
-            `dataset`.
+        data: Where all other paths must lie: `data_dir`, `archives`, `folder:PATH` as
+            `dataset`, and whatever option comes later.
+        downloads: Whether trainers may fetch datasets from other hosts.
     """
 
     runs: Path
     exports: Path
     data: tuple[Path, ...]
+    downloads: bool = False
 
     def confine(self, config: TrainConfig) -> TrainConfig:
         """Return a config with this service's directories for runs and exports.
@@ -48,16 +58,57 @@ class Roots:
                 raise OutsideError(
                     field, f"`{field}` must be {own[field]}, or left out."
                 )
-        _check("data_dir", config.data_dir, self.data)
-        _check("archives", config.archives, self.data)
-        if config.dataset.startswith("folder:"):
-            _check("dataset", Path(config.dataset.removeprefix("folder:")), self.data)
-        return config.model_copy(update=own)
+        for field, path in paths_in(config):
+            if field not in own:
+                _check(field, path, self.data)
+        if self.downloads:
+            return config.model_copy(update=own)
+        asked = "download" in config.model_fields_set and config.download
+        if asked or is_elsewhere(config.dataset):
+            raise OutsideError(
+                "download" if asked else "dataset",
+                "This service fetches no datasets from other hosts. "
+                "Its operator can allow it with --allow-downloads.",
+            )
+        return config.model_copy(update={**own, "download": False})
 
 
-def _check(field: str, path: Path | None, roots: tuple[Path, ...]) -> None:
-    if path is None:
-        return
+def paths_in(config: TrainConfig) -> Iterator[tuple[str, Path]]:
+    """Yield each path that a config names, with its field.
+
+    It goes by the values, so that no option can be forgotten. A text that could name a
+    file is taken for a path, but for the name of a dataset.
+    """
+    for field, value in config:
+        if field == "dataset":
+            if value.startswith(FOLDER):
+                yield field, Path(value.removeprefix(FOLDER))
+            continue
+        for part in _parts(value):
+            if isinstance(part, Path):
+                yield field, part
+            elif isinstance(part, str) and _NAMES_A_FILE.search(part):
+                yield field, Path(part)
+
+
+def _parts(value: object) -> Iterator[object]:
+    """Yield a value, or the values that it holds, however deep."""
+    if isinstance(value, BaseModel):
+        value = dict(value)
+    if isinstance(value, Mapping):
+        yield from _parts([*value.keys(), *value.values()])
+    elif isinstance(value, Collection) and not isinstance(value, str | bytes):
+        for part in value:
+            yield from _parts(part)
+    else:
+        yield value
+
+
+def _check(field: str, path: Path, roots: tuple[Path, ...]) -> None:
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise OutsideError(
+            field, f"`{field}` must be a path of at most {_LONGEST_PATH} bytes."
+        )
     if not any(_is_below(path, root) for root in roots):
         places = " or ".join(str(root) for root in roots) or "nowhere"
         raise OutsideError(

@@ -81,6 +81,11 @@ class RayTrainers:
             with _as_os_error():
                 self._client.stop_job(submission)
 
+    def kill(self, directory: Path) -> None:
+        """Stop the job and forget it: nobody has told it to be interrupted."""
+        self.stop(directory)
+        (directory / _SUBMISSION).unlink(missing_ok=True)
+
 
 def _submission(directory: Path) -> str | None:
     try:

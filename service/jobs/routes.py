@@ -21,11 +21,12 @@ from fastapi.sse import EventSourceResponse
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from service.jobs import answers
-from service.jobs.answers import Artifact, JobDetail, JobPage, Sweep
+from service.jobs.answers import Artifact, Cancelled, JobDetail, JobPage, Sweep
 from service.jobs.body import BODY_SCHEMA, as_http, values_of
-from service.jobs.files import file_below, file_response, files_below
+from service.jobs.files import file_response, files_below, open_below
 from service.jobs.following import follow
-from service.jobs.store import RESUMABLE, Job, State, Store
+from service.jobs.rows import Job, State
+from service.jobs.store import Store
 from service.jobs.submission import SubmissionError, configs_of
 from training.run.files import LOG, Metric, history
 
@@ -156,16 +157,22 @@ def get_logs(
     has ended; the last event is named `end` and holds its state. The id of an event is
     the place in the log where its line ends.
     """
-    if "text/event-stream" in accept:
+    if "text/event-stream" in accept.lower():
         return EventSourceResponse(
             follow(
                 _store(request), job.id, last_event_id, request.app.state.is_stopping
             )
         )
     try:
-        return file_response(job.directory / LOG)
+        return file_response(open_below(job.directory, LOG), LOG)
     except OSError:
         return PlainTextResponse("")
+
+
+@routes.post("/v1/jobs/cancel")
+def cancel_all(store: Stored) -> Cancelled:
+    """Cancel all jobs that are queued or running."""
+    return Cancelled(jobs=store.cancel_all())
 
 
 @routes.post("/v1/jobs/{job_id}/cancel", responses=_NOT_FOUND_OR_NOT_NOW)
@@ -173,7 +180,7 @@ def cancel(job: Found, store: Stored) -> JobDetail:
     """Take a job from the queue, or stop its trainer; what it has done stays."""
     if not store.cancel(job.id):
         raise HTTPException(
-            HTTPStatus.CONFLICT, f"Job {job.id} has ended: it has {job.state}."
+            HTTPStatus.CONFLICT, f"Job {job.id} has ended: it is {job.state}."
         )
     return answers.detail(store.get(job.id) or job)
 
@@ -181,7 +188,7 @@ def cancel(job: Found, store: Stored) -> JobDetail:
 @routes.post("/v1/jobs/{job_id}/resume", responses=_NOT_FOUND_OR_NOT_NOW)
 def resume(job: Found, store: Stored) -> JobDetail:
     """Queue a failed, cancelled or interrupted job again, from its checkpoint."""
-    if not store.requeue(job.id, RESUMABLE):
+    if not store.resume(job.id):
         raise HTTPException(
             HTTPStatus.CONFLICT,
             "Only a job that is failed, cancelled or interrupted can be resumed. "
@@ -193,10 +200,7 @@ def resume(job: Found, store: Stored) -> JobDetail:
 @routes.get("/v1/jobs/{job_id}/artifacts", responses=_NOT_FOUND)
 def list_artifacts(job: Found) -> list[Artifact]:
     """The files of the run."""
-    files = [
-        Artifact(path=path.relative_to(job.directory).as_posix(), size=size)
-        for path, size in files_below(job.directory)
-    ]
+    files = [Artifact(path=p, size=size) for p, size in files_below(job.directory)]
     return sorted(files, key=lambda file: file.path)
 
 
@@ -208,7 +212,7 @@ def list_artifacts(job: Found) -> list[Artifact]:
 def get_artifact(job: Found, path: str) -> Response:
     """A file of the run."""
     try:
-        return file_response(file_below(job.directory, path))
+        return file_response(open_below(job.directory, path), path)
     except OSError as error:
         raise HTTPException(
             HTTPStatus.NOT_FOUND, f"Job {job.id} has no file {path}."
@@ -236,3 +240,11 @@ def get_sweep(sweep_id: Number, store: Stored) -> Sweep:
     if fields is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no sweep {sweep_id}.")
     return answers.sweep(sweep_id, fields, store.of_sweep(sweep_id))
+
+
+@routes.post("/v1/sweeps/{sweep_id}/cancel", responses=_NOT_FOUND)
+def cancel_sweep(sweep_id: Number, store: Stored) -> Cancelled:
+    """Cancel the jobs of a sweep that are queued or running."""
+    if store.sweep_fields(sweep_id) is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no sweep {sweep_id}.")
+    return Cancelled(jobs=store.cancel_all(sweep_id))

@@ -1,20 +1,24 @@
 """The runner: takes jobs from the queue and sees each of them to its end."""
 
+import contextlib
 import functools
-import logging
 import signal
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
 
-from service.jobs.store import Job, State, Store
+from service.jobs.rows import Job, State
+from service.jobs.stalls import Stalls
+from service.jobs.store import Store
 from service.jobs.trainers import End, Trainers
+from service.log import log_error, log_refusal
 from training.run.files import LOG, epochs_finished, last_lines, result, write_config
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_AFTER_AN_ERROR = 5.0
 _SECONDS_TO_STOP = 30.0
+_LONGEST_WAIT = 100.0  # seconds before a start
 _LINES_OF_THE_LOG = 10
 _MISTAKE = 2  # train.py's exit status for what the user must put right
 # train.py's own; before it handles signals; if it did not end in time.
@@ -24,33 +28,43 @@ _INTERRUPTED = (
     -signal.SIGALRM,
 )
 
-_logger = logging.getLogger("uvicorn.error")
-
 
 class Runner:
     """Run jobs in a thread, as many at a time as there are slots.
 
-    The runner remembers nothing. At each look it reads the store and the trainers
-    anew, so it may be killed between any two lines and started again.
+    At each look it reads the store and the trainers anew. All that it remembers is how
+    long something has to wait. So it may be killed between any two lines and started
+    again.
 
     Args:
         store: The jobs.
         trainers: Where the jobs run.
         slots: How many jobs run at a time.
-        retries: How often in a row a trainer may die without finishing an epoch and
-            still be started again.
+        retries: How often in a row a trainer may die without finishing an epoch, or
+            not be started, and still be started again. Each time the wait is longer.
+        stall_timeout: The seconds without progress after which a trainer is killed; 0
+            for no limit.
     """
 
     def __init__(
-        self, store: Store, trainers: Trainers, *, slots: int, retries: int
+        self,
+        store: Store,
+        trainers: Trainers,
+        *,
+        slots: int,
+        retries: int,
+        stall_timeout: float,
     ) -> None:
         self._store = store
         self._trainers = trainers
         self._slots = slots
         self._retries = retries
+        self._stalls = Stalls(stall_timeout)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="runner")
         self._complaint = ""
+        self._died: dict[int, float] = {}  # when they are started again
+        self._not_started: dict[int, tuple[int, float]] = {}  # how often, until when
 
     def start(self) -> None:
         """Start the thread. It goes on with what an earlier service has left."""
@@ -66,11 +80,12 @@ class Runner:
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
         except (OSError, sqlite3.DatabaseError) as error:
             # The next service adopts those that are left.
-            _logger.error("Trainers may be left running: %s", error)
+            log_error("Trainers may be left running.", error)
 
     def _run(self) -> None:
-        self._try(self._store.requeue_interrupted)
+        is_requeued = False
         while not self._stopping.is_set():
+            is_requeued = is_requeued or self._try(self._store.requeue_interrupted)
             went_well = self._try(self._look)
             pause = _SECONDS_BETWEEN_LOOKS if went_well else _SECONDS_AFTER_AN_ERROR
             self._stopping.wait(pause)
@@ -80,9 +95,11 @@ class Runner:
         for job in self._store.running():
             self._try(functools.partial(self._look_after, job))
         free = self._slots - len(self._store.running())
+        now = time.monotonic()
+        waiting = [job for job, (_, until) in self._not_started.items() if now < until]
         started = [
-            self._try(functools.partial(self._start, job, attempts=1))
-            for job in self._store.next(max(free, 0))
+            self._try(functools.partial(self._start, job, job.attempts + 1))
+            for job in self._store.next(max(free, 0), waiting)
         ]
         if not all(started):
             self._stopping.wait(_SECONDS_AFTER_AN_ERROR)
@@ -98,7 +115,7 @@ class Runner:
         except Exception as error:
             complaint = f"{type(error).__name__}: {error}"
             if complaint != self._complaint:
-                _logger.error("A job cannot go on: %s", complaint)
+                log_error(f"A job cannot go on: {complaint}", error)
             self._complaint = complaint
             return False
         return True
@@ -106,36 +123,80 @@ class Runner:
     def _look_after(self, job: Job) -> None:
         end = self._trainers.end(job.directory)
         if end is None:
-            if job.cancelling:
+            if job.state is State.CANCELLING:
                 self._trainers.stop(job.directory)
+            elif self._stalls.has_stalled(job):
+                self._kill(job)
             return
+        self._stalls.forget(job)
         state, message = _state_after(job, end)
         if state is not State.RUNNING:
+            self._died.pop(job.id, None)
             self._store.end(job.id, state, message)
             return
         got_on = epochs_finished(job.directory) > job.epochs
         attempts = 1 if got_on else job.attempts + 1
         if attempts <= self._retries + 1:
-            self._start(job, attempts)
+            self._start_again(job, attempts)
             return
-        log = "\n".join(last_lines(job.directory, _LINES_OF_THE_LOG))
+        lines = "\n".join(last_lines(job.directory, _LINES_OF_THE_LOG))
         message = f"The trainer died {job.attempts} times without finishing an epoch."
-        self._store.end(job.id, State.FAILED, f"{message} Its last lines:\n{log}")
+        self._store.end(job.id, State.FAILED, f"{message} Its last lines:\n{lines}")
+
+    def _kill(self, job: Job) -> None:
+        """End a trainer that does nothing, so that it counts as one that died."""
+        said = f"The trainer made no progress for {self._stalls.timeout:g} s"
+        log_refusal(f"Job {job.id}: {said}; it is killed.")
+        _add_to_log(job, f"{said}; it is killed.")
+        self._trainers.kill(job.directory)
+        self._stalls.forget(job)
+
+    def _start_again(self, job: Job, attempts: int) -> None:
+        """Start a trainer that died, at once only if it had got on.
+
+        What has killed it may last, as a lack of memory does.
+        """
+        now = time.monotonic()
+        if job.id not in self._died:
+            wait = _wait_before(attempts)
+            self._died[job.id] = now + wait
+            said = "The trainer died; it is started again."
+            log_refusal(f"Job {job.id}: the trainer died; wait of {wait:g} s.")
+            if wait:
+                self._store.say(job, f"The trainer died; waits for {wait:g} s.")
+            _add_to_log(job, said)
+        if now >= self._died[job.id]:
+            del self._died[job.id]
+            self._start(job, attempts)
 
     def _start(self, job: Job, attempts: int) -> None:
         epochs = epochs_finished(job.directory)
         if not self._store.start(job, attempts=attempts, epochs=epochs):
             return
+        if not job.is_readable:
+            self._store.end(job.id, State.FAILED, job.message)
+            return
         try:
             job.directory.mkdir(parents=True, exist_ok=True)
             write_config(job.directory, job.config)
-            if job.state is State.RUNNING:
-                with (job.directory / LOG).open("a", encoding="utf-8") as log:
-                    log.write("The trainer died; it is started again.\n")
             self._trainers.start(job.directory)
-        except OSError as error:
-            self._store.requeue(job.id, [State.RUNNING], f"Waits, because: {error}.")
+        except Exception as error:
+            self._wait_or_fail(job, error)
             raise
+        self._not_started.pop(job.id, None)
+
+    def _wait_or_fail(self, job: Job, error: Exception) -> None:
+        """Leave the slot of a job that cannot be started to the others."""
+        times = self._not_started.pop(job.id, (0, 0.0))[0] + 1
+        reason = str(error) or type(error).__name__
+        if times > self._retries:
+            message = f"It could not be started {times} times; the last time: {reason}."
+            self._store.end(job.id, State.FAILED, message)
+            return
+        until = time.monotonic() + _wait_before(times + 1)
+        self._not_started[job.id] = times, until
+        message = f"Waits, because: {reason}."
+        self._store.requeue(job.id, [State.RUNNING], message, job.attempts)
 
     def _stop_trainers(self) -> bool:
         """Stop the trainers of running jobs; return whether any are left."""
@@ -158,7 +219,7 @@ def _state_after(job: Job, end: End) -> tuple[State, str]:
     """Return the state that a trainer's end leads to: RUNNING if it only died."""
     if result(job.directory):
         return State.SUCCEEDED, ""
-    if job.cancelling:
+    if job.state is State.CANCELLING:
         return State.CANCELLED, ""
     if end.status in _INTERRUPTED:
         return State.INTERRUPTED, "The trainer was told to stop."
@@ -166,3 +227,16 @@ def _state_after(job: Job, end: End) -> tuple[State, str]:
         lines = last_lines(job.directory, 1)
         return State.FAILED, lines[0] if lines else f"{job.directory} has been removed."
     return State.RUNNING, ""
+
+
+def _wait_before(attempt: int) -> float:
+    """Return the seconds to wait before an attempt: 0, 1, 10, 100, 100, ..."""
+    return 0.0 if attempt == 1 else min(10.0 ** (attempt - 2), _LONGEST_WAIT)
+
+
+def _add_to_log(job: Job, line: str) -> None:
+    with (
+        contextlib.suppress(OSError),  # a full disk; the service's log has it, too
+        (job.directory / LOG).open("a", encoding="utf-8") as log,
+    ):
+        log.write(f"{line}\n")

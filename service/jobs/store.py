@@ -1,78 +1,20 @@
 """The jobs and their states, in SQLite. They outlive any process."""
 
 import json
-import os
 import sqlite3
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from service.jobs.rows import RESUMABLE, WITH_TRAINER, Job, State, job_of
+from service.jobs.table import Table
+from service.log import log
 from training.config import TrainConfig
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS sweep (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    fields TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS job (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    sweep INTEGER REFERENCES sweep,
-    config TEXT NOT NULL,
-    state TEXT NOT NULL,
-    priority INTEGER NOT NULL,
-    cancelling INTEGER NOT NULL DEFAULT 0,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    epochs INTEGER NOT NULL DEFAULT 0,
-    message TEXT NOT NULL DEFAULT '',
-    submitted REAL NOT NULL,
-    started REAL,
-    ended REAL
-);
-CREATE INDEX IF NOT EXISTS queue ON job (state, priority DESC, id);
-CREATE INDEX IF NOT EXISTS sweeps ON job (sweep, id);
-"""
-
-
-class State(StrEnum):
-    """What has become of a job."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    INTERRUPTED = "interrupted"  # someone but the service told it to stop
-
-
-RESUMABLE = (State.FAILED, State.CANCELLED, State.INTERRUPTED)
-
-
-@dataclass(frozen=True)
-class Job:
-    """A row of the table of jobs; times are seconds since 1970."""
-
-    id: int
-    sweep: int | None
-    config: TrainConfig
-    state: State
-    priority: int
-    cancelling: bool
-    attempts: int  # starts since the last one that finished an epoch
-    epochs: int  # finished at the last start
-    message: str
-    submitted: float
-    started: float | None
-    ended: float | None
-
-    @property
-    def directory(self) -> Path:
-        """Return the directory of the run."""
-        return self.config.run_dir / str(self.id)
+RUNS = "runs"  # the directory beside the table with a directory for each job
+_OPTIONS = frozenset(TrainConfig.model_fields)
+MOST_JOBS = 100_000  # that are kept, whatever their state
 
 
 class Store:
@@ -84,27 +26,25 @@ class Store:
     Args:
         path: The database. A missing one is made.
 
+    A row that cannot be read is a job that says so, and keeps no other from being read.
+
+    Raises:
+        UserError: If the table is of a later version.
+
     Every method raises `sqlite3.DatabaseError` if the table cannot be used now.
     """
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
-        self._path = path
-        self._connection = sqlite3.connect(path, check_same_thread=False)
-        self._connection.row_factory = sqlite3.Row
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=FULL")
-        self._connection.executescript(_SCHEMA)
-        self._file = path.stat()
+        self._table = Table(path)
+        self._runs = path.parent / RUNS
 
     def close(self) -> None:
         """Close the database."""
-        with self._lock:
-            self._connection.close()
+        self._table.close()
 
     def count_on_from(self, number: int) -> None:
         """Give later jobs higher numbers than this one."""
-        with self._transaction() as connection:
+        with self._table.transaction() as connection:
             connection.execute(
                 "INSERT INTO sqlite_sequence (name, seq) SELECT 'job', 0 "
                 "WHERE NOT EXISTS (SELECT * FROM sqlite_sequence WHERE name = 'job')"
@@ -116,73 +56,88 @@ class Store:
 
     def add(self, config: TrainConfig, priority: int) -> Job:
         """Queue a job."""
-        with self._transaction() as connection:
-            return _insert(connection, config, priority, sweep=None)
+        with self._table.transaction() as connection:
+            _check_room(connection, 1)
+            job = self._insert(connection, config, priority, sweep=None)
+        log(f"Job {job.id} is submitted: {config.export_name}, priority {priority}.")
+        return job
 
     def add_sweep(
-        self, fields: Sequence[str], configs: Iterable[TrainConfig], priority: int
+        self, fields: Sequence[str], configs: Sequence[TrainConfig], priority: int
     ) -> tuple[int, list[Job]]:
-        """Queue the jobs of a sweep, all of them or none.
+        """Queue the jobs of a sweep, all or none.
 
         Args:
             fields: The names of the fields that differ.
-            configs: The jobs' options.
-            priority: The jobs' priority.
+            configs: The options of the jobs.
+            priority: Of each job.
 
         Returns:
             The number of the sweep, and its jobs.
         """
-        with self._transaction() as connection:
+        with self._table.transaction() as connection:
+            _check_room(connection, len(configs))
             sweep = _number_of(
                 connection.execute(
                     "INSERT INTO sweep (fields) VALUES (?)", [json.dumps(list(fields))]
                 )
             )
-            return sweep, [_insert(connection, c, priority, sweep) for c in configs]
+            jobs = [self._insert(connection, c, priority, sweep) for c in configs]
+        log(
+            f"Sweep {sweep} is submitted: jobs {jobs[0].id} to {jobs[-1].id}, "
+            f"priority {priority}."
+        )
+        return sweep, jobs
 
     def sweep_fields(self, sweep: int) -> list[str] | None:
         """Return the fields that differ in a sweep, or None if there is no sweep."""
-        rows = self._read("SELECT fields FROM sweep WHERE id = ?", [sweep])
-        return json.loads(rows[0]["fields"]) if rows else None
+        rows = self._table.read("SELECT fields FROM sweep WHERE id = ?", [sweep])
+        if not rows:
+            return None
+        try:
+            return [n for n in json.loads(rows[0]["fields"]) if n in _OPTIONS]
+        except (ValueError, TypeError, RecursionError):  # damaged
+            return []
 
     def get(self, job: int) -> Job | None:
         """Return a job by its number."""
-        rows = self._read("SELECT * FROM job WHERE id = ?", [job])
-        return _job(rows[0]) if rows else None
+        jobs = self._jobs("WHERE id = ?", [job])
+        return jobs[0] if jobs else None
 
     def of_sweep(self, sweep: int) -> list[Job]:
         """Return the jobs of a sweep."""
-        rows = self._read("SELECT * FROM job WHERE sweep = ? ORDER BY id", [sweep])
-        return [_job(row) for row in rows]
+        return self._jobs("WHERE sweep = ? ORDER BY id", [sweep])
 
     def page(self, state: State | None, limit: int, offset: int) -> list[Job]:
         """Return some of the jobs, the newest first."""
-        rows = self._read(
-            "SELECT * FROM job WHERE ? IS NULL OR state = ? "
-            "ORDER BY id DESC LIMIT ? OFFSET ?",
+        return self._jobs(
+            "WHERE ? IS NULL OR state = ? ORDER BY id DESC LIMIT ? OFFSET ?",
             [state, state, limit, offset],
         )
-        return [_job(row) for row in rows]
 
     def count(self, state: State | None) -> int:
         """Return the number of jobs, or of those in a state."""
-        return self._read(
+        return self._table.read(
             "SELECT count(*) FROM job WHERE ? IS NULL OR state = ?", [state, state]
         )[0][0]
 
     def running(self) -> list[Job]:
         """Return the jobs that have a trainer, or had one at the last look."""
-        rows = self._read("SELECT * FROM job WHERE state = 'running' ORDER BY id", [])
-        return [_job(row) for row in rows]
+        return self._jobs("WHERE state IN ('running', 'cancelling') ORDER BY id", [])
 
-    def next(self, number: int) -> list[Job]:
-        """Return the next jobs: by priority, then in the order of submission."""
-        rows = self._read(
-            "SELECT * FROM job WHERE state = 'queued' "
+    def next(self, number: int, but: Collection[int] = ()) -> list[Job]:
+        """Return the next jobs: by priority, then in the order of submission.
+
+        Args:
+            number: How many at most.
+            but: The numbers of jobs that wait.
+        """
+        marks = ", ".join("?" * len(but))
+        return self._jobs(
+            f"WHERE state = 'queued' AND id NOT IN ({marks}) "
             "ORDER BY priority DESC, id LIMIT ?",
-            [number],
+            [*but, number],
         )
-        return [_job(row) for row in rows]
 
     def start(self, job: Job, *, attempts: int, epochs: int) -> bool:
         """Mark a job as running, before its trainer is started.
@@ -194,116 +149,168 @@ class Store:
             **{"state": State.RUNNING, "message": ""},
             **{"attempts": attempts, "epochs": epochs},
         }
-        if job.state is State.QUEUED:
+        if job.state is State.QUEUED and not job.attempts:
             changes["started"] = time.time()
-        return self._update(job.id, changes, {"state": job.state, "cancelling": 0})
+        is_started = self._update(job.id, changes, [job.state])
+        if is_started:
+            log(f"Job {job.id} is started, attempt {attempts}.")
+        return is_started
 
     def end(self, job: int, state: State, message: str = "") -> None:
-        """Mark a running job as ended."""
+        """Mark a job that has a trainer as ended."""
         changes = {"state": state, "message": message, "ended": time.time()}
-        self._update(job, {**changes, "cancelling": 0}, {"state": State.RUNNING})
+        if self._update(job, changes, WITH_TRAINER):
+            reason = f": {message.partition(chr(10))[0]}" if message else "."
+            log(f"Job {job} has ended, {state}{reason}")
 
-    def requeue(self, job: int, states: Iterable[State], message: str = "") -> bool:
+    def requeue(
+        self,
+        job: int,
+        states: Collection[State],
+        message: str = "",
+        attempts: int = 0,
+    ) -> bool:
         """Put a job that is in one of the states back in its place in the queue.
 
-        A job that is being cancelled stays as it is.
+        Args:
+            job: Its number.
+            states: The states.
+            message: Why it is queued, where there is a reason.
+            attempts: Starts that count against the retries.
 
         Returns:
             Whether the job is queued now.
         """
-        changes = {"state": State.QUEUED, "message": message, "ended": None}
-        return any(
-            self._update(job, changes, {"state": state, "cancelling": 0})
-            for state in states
-        )
+        changes: dict[str, object] = {
+            **{"state": State.QUEUED, "message": message},
+            **{"ended": None, "attempts": attempts},
+        }
+        is_queued = self._update(job, changes, states)
+        if is_queued:
+            log(f"Job {job} is queued again. {message}".rstrip())
+        return is_queued
+
+    def resume(self, job: int) -> bool:
+        """Queue an ended job that has no result again; return whether it is one."""
+        return self.requeue(job, RESUMABLE)
+
+    def say(self, job: Job, message: str) -> None:
+        """Give a job a message; its state stays."""
+        self._update(job.id, {"message": message}, [job.state])
 
     def requeue_interrupted(self) -> None:
         """Put all interrupted jobs back in their places in the queue."""
-        with self._transaction() as connection:
-            connection.execute(
-                "UPDATE job SET state = 'queued', message = '', "
-                "ended = NULL WHERE state = 'interrupted'"
-            )
+        for job in self._jobs("WHERE state = 'interrupted'", []):
+            self.requeue(job.id, [State.INTERRUPTED])
 
     def cancel(self, job: int) -> bool:
         """Cancel a queued job, or ask for the end of a running one.
 
         Returns:
-            Whether it was queued or running.
+            Whether it was queued or has a trainer.
         """
-        cancelled = {"state": State.CANCELLED, "ended": time.time()}
-        return self._update(job, cancelled, {"state": State.QUEUED}) or self._update(
-            job, {"cancelling": 1}, {"state": State.RUNNING}
+        return bool(self._cancel("id = ?", [job])) or bool(
+            self._jobs("WHERE id = ? AND state = 'cancelling'", [job])
         )
+
+    def cancel_all(self, sweep: int | None = None) -> list[int]:
+        """Cancel all jobs, or those of a sweep, that are queued or running.
+
+        Returns:
+            Their numbers.
+        """
+        return self._cancel("(? IS NULL OR sweep = ?)", [sweep, sweep])
+
+    def _cancel(self, condition: str, values: Sequence[Any]) -> list[int]:
+        with self._table.transaction() as connection:
+            queued, running = (
+                [
+                    row["id"]
+                    for row in connection.execute(
+                        f"SELECT id FROM job WHERE state = ? AND {condition}",
+                        [state, *values],
+                    )
+                ]
+                for state in (State.QUEUED, State.RUNNING)
+            )
+            connection.execute(
+                "UPDATE job SET state = 'cancelled', message = '', ended = ? "
+                f"WHERE state = 'queued' AND {condition}",
+                [time.time(), *values],
+            )
+            connection.execute(
+                "UPDATE job SET state = 'cancelling' "
+                f"WHERE state = 'running' AND {condition}",
+                values,
+            )
+        for job in queued:
+            log(f"Job {job} has ended, cancelled.")
+        for job in running:
+            log(f"Job {job} is being cancelled.")
+        return sorted(queued + running)
 
     def delete(self, job: int) -> bool:
         """Forget a job if it has ended; return whether it had."""
-        with self._transaction() as connection:
+        found = self.get(job)
+        with self._table.transaction() as connection:
             cursor = connection.execute(
-                "DELETE FROM job WHERE id = ? AND state NOT IN ('queued', 'running')",
+                "DELETE FROM job WHERE id = ? "
+                "AND state NOT IN ('queued', 'running', 'cancelling')",
                 [job],
             )
-            return cursor.rowcount == 1
-
-    def _read(self, query: str, values: Sequence[Any]) -> list[sqlite3.Row]:
-        with self._lock:
-            self._check_file()
-            return self._connection.execute(query, values).fetchall()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._connection:
-            self._check_file()
-            yield self._connection
-
-    def _check_file(self) -> None:
-        """Raise if the file has been removed: SQLite would write where nobody looks."""
-        try:
-            is_there = os.path.samestat(self._path.stat(), self._file)
-        except OSError:
-            is_there = False
-        if not is_there:
-            raise sqlite3.OperationalError(
-                f"{self._path} has been removed; start the service again"
+            connection.execute(  # once its last job is gone
+                "DELETE FROM sweep WHERE id = ? "
+                "AND NOT EXISTS (SELECT * FROM job WHERE sweep = sweep.id)",
+                [found.sweep if found else None],
             )
+        if cursor.rowcount == 1:
+            log(f"Job {job} is deleted.")
+        return cursor.rowcount == 1
+
+    def _jobs(self, clause: str, values: Sequence[Any]) -> list[Job]:
+        rows = self._table.read(f"SELECT * FROM job {clause}", values)
+        return [job_of(row, self._runs) for row in rows]
 
     def _update(
-        self, job: int, changes: Mapping[str, Any], where: Mapping[str, Any]
+        self, job: int, changes: Mapping[str, Any], states: Collection[State]
     ) -> bool:
-        """Change a job if it is as `where` says; return whether it was."""
+        """Change a job if it is in one of the states; return whether it was."""
         settings = ", ".join(f"{name} = ?" for name in changes)
-        conditions = " AND ".join(f"{name} = ?" for name in ("id", *where))
-        with self._transaction() as connection:
+        marks = ", ".join("?" * len(states))
+        with self._table.transaction() as connection:
             cursor = connection.execute(
-                f"UPDATE job SET {settings} WHERE {conditions}",
-                [*changes.values(), job, *where.values()],
+                f"UPDATE job SET {settings} WHERE id = ? AND state IN ({marks})",
+                [*changes.values(), job, *states],
             )
             return cursor.rowcount == 1
 
-
-def _insert(
-    connection: sqlite3.Connection,
-    config: TrainConfig,
-    priority: int,
-    sweep: int | None,
-) -> Job:
-    job = _number_of(
-        connection.execute(
-            "INSERT INTO job (sweep, config, state, priority, submitted) "
-            "VALUES (?, ?, 'queued', ?, ?)",
-            [sweep, config.model_dump_json(), priority, time.time()],
+    def _insert(
+        self,
+        connection: sqlite3.Connection,
+        config: TrainConfig,
+        priority: int,
+        sweep: int | None,
+    ) -> Job:
+        job = _number_of(
+            connection.execute(
+                "INSERT INTO job (sweep, config, state, priority, submitted) "
+                "VALUES (?, ?, 'queued', ?, ?)",
+                [sweep, config.model_dump_json(), priority, time.time()],
+            )
         )
-    )
-    row = connection.execute("SELECT * FROM job WHERE id = ?", [job]).fetchone()
-    return _job(row)
+        row = connection.execute("SELECT * FROM job WHERE id = ?", [job]).fetchone()
+        return job_of(row, self._runs)
+
+
+def _check_room(connection: sqlite3.Connection, number: int) -> None:
+    """Raise if there would be too many jobs: each can be submitted in no time."""
+    (kept,) = connection.execute("SELECT count(*) FROM job").fetchone()
+    if kept + number > MOST_JOBS:
+        raise sqlite3.OperationalError(
+            f"it holds at most {MOST_JOBS:,} jobs; delete some that have ended"
+        )
 
 
 def _number_of(cursor: sqlite3.Cursor) -> int:
     assert cursor.lastrowid is not None  # after an INSERT
     return cursor.lastrowid
-
-
-def _job(row: sqlite3.Row) -> Job:
-    config = TrainConfig.model_validate_json(row["config"])
-    state, cancelling = State(row["state"]), bool(row["cancelling"])
-    return Job(**{**row, "config": config, "state": state, "cancelling": cancelling})

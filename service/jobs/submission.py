@@ -9,10 +9,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from service.jobs.paths import OutsideError, Roots
+from service.log import log_refusal
+from training.cli.settings import nearest
 from training.config import LONGEST_NAME, TrainConfig
-from training.errors import UserError
+from training.data.names import complaint_about_name
+from training.errors import UserError, printable
 
 _MOST_JOBS = 1000
+_LONGEST_LINE = 1000  # of the log
 
 Complaint = Mapping[str, Any]  # `type`, `loc`, `msg`, as pydantic's errors have them
 
@@ -27,7 +31,7 @@ class SubmissionError(UserError):
 
     def __init__(self, complaints: Sequence[Complaint]) -> None:
         super().__init__("; ".join(each["msg"] for each in complaints))
-        self.complaints = complaints
+        self.complaints = [{**c, "msg": printable(c["msg"])} for c in complaints]
 
 
 def refusal(message: str, *fields: str) -> SubmissionError:
@@ -49,6 +53,23 @@ def configs_of(
     Raises:
         SubmissionError: If an option or its value is not allowed.
     """
+    try:
+        return _configs_of(values, roots)
+    except SubmissionError as error:
+        log_refusal(f"A job is refused: {_named(error)}"[:_LONGEST_LINE])
+        raise
+
+
+def _named(error: SubmissionError) -> str:
+    """Return what is wrong with which option, in one line."""
+    return "; ".join(
+        ": ".join((*map(str, each["loc"]), each["msg"])) for each in error.complaints
+    )
+
+
+def _configs_of(
+    values: dict[str, Any], roots: Roots
+) -> tuple[list[str], list[TrainConfig]]:
     swept = [name for name, value in values.items() if isinstance(value, list)]
     for name in swept:
         if not values[name]:
@@ -69,14 +90,25 @@ def configs_of(
 
 def _config(values: dict[str, Any], roots: Roots) -> TrainConfig:
     try:
-        config = TrainConfig.model_validate(values)
+        config = roots.confine(TrainConfig.model_validate(values))
     except ValidationError as error:
         complaints = error.errors(include_url=False, include_context=False)
-        raise SubmissionError(complaints) from error
-    try:
-        return roots.confine(config)
+        raise SubmissionError(list(map(_in_words, complaints))) from error
     except OutsideError as error:
         raise refusal(str(error), error.field) from error
+    if unknown := complaint_about_name(config):
+        raise refusal(unknown, "dataset")
+    return config
+
+
+def _in_words(complaint: Complaint) -> Complaint:
+    """Return a complaint of pydantic's, with a hint about a name that is no option."""
+    if complaint["type"] != "extra_forbidden":
+        return complaint
+    name = str(complaint["loc"][-1])
+    hint = nearest(name, TrainConfig.model_fields, otherwise="")
+    said = f"`{name[:LONGEST_NAME]}` is not an option of train.py.{hint}"
+    return {**complaint, "msg": said}
 
 
 def _named_apart(configs: list[TrainConfig], swept: list[str]) -> list[TrainConfig]:

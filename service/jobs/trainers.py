@@ -20,6 +20,7 @@ from training.run.claim import INHERITED, LOCK, is_claimed
 from training.run.files import LOG
 
 _GRACE_SECONDS = 10.0
+_NICE, _NICEST = 10, 19
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,13 @@ class Trainers(Protocol):
             OSError: If it cannot be reached now.
         """
 
+    def kill(self, directory: Path) -> None:
+        """End a trainer that does nothing any more, so that it counts as one that died.
+
+        Raises:
+            OSError: If it cannot be reached now.
+        """
+
 
 class LocalTrainers:
     """Trainers on this machine. They outlive the service."""
@@ -70,9 +78,10 @@ class LocalTrainers:
         self._asked.pop(directory, None)
         lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_taken(lock):
+                return  # someone trains there
             with (directory / LOG).open("ab") as log:
-                self._children[directory] = subprocess.Popen(
+                child = subprocess.Popen(
                     command(directory),
                     cwd=REPOSITORY,
                     env=environment(os.environ) | {INHERITED: str(directory)},
@@ -82,10 +91,10 @@ class LocalTrainers:
                     start_new_session=True,
                     pass_fds=[lock],
                 )
-        except BlockingIOError:
-            pass  # someone trains there
         finally:
             os.close(lock)
+        self._children[directory] = child
+        _let_others_first(child.pid)
 
     def end(self, directory: Path) -> End | None:
         """Look at the child process, then for one that an earlier service started."""
@@ -105,6 +114,10 @@ class LocalTrainers:
             _signal(directory, signal.SIGTERM)
         elif time.monotonic() > self._asked[directory] + _GRACE_SECONDS:
             _signal(directory, signal.SIGKILL)
+
+    def kill(self, directory: Path) -> None:
+        """Send SIGKILL, which also ends a process that is stopped."""
+        _signal(directory, signal.SIGKILL)
 
 
 def processes(directory: Path) -> list[psutil.Process]:
@@ -131,6 +144,30 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
         for name, value in variables.items()
         if not name.startswith(ENVIRONMENT_PREFIX)
     }
+
+
+def _is_taken(lock: int) -> bool:
+    """Take a lock; return False if another process holds it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _let_others_first(process: int) -> None:
+    """Give a process that has just begun a low priority, which its threads inherit.
+
+    Predictions must not wait for a trainer.
+    """
+    with contextlib.suppress(psutil.Error, OSError):
+        trainer = psutil.Process(process)
+        trainer.nice(min(trainer.nice() + _NICE, _NICEST))
+        if hasattr(psutil, "IOPRIO_CLASS_IDLE"):
+            trainer.ionice(psutil.IOPRIO_CLASS_IDLE)
+    # Linux may share the processor out by sessions first, and the trainer has its own.
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{process}/autogroup").write_text(f"{_NICE}", encoding="ascii")
 
 
 def _signal(directory: Path, number: signal.Signals) -> None:

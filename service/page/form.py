@@ -7,7 +7,7 @@ import gradio as gr
 from service.jobs.submission import SubmissionError
 from training.config import TrainConfig
 
-_LEFT_OUT = ("run_dir", "export_dir")  # the service's own
+_LEFT_OUT = ("run_dir", "export_dir", "download")  # the service's own
 _IN_FRONT = ("model", "dataset", "epochs", "learning_rate")
 
 

@@ -6,8 +6,14 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
-from service.jobs.store import Job, State
-from training.run.files import epochs_finished, last_lines, progress, validation
+from service.jobs.rows import WITH_TRAINER, Job, State
+from training.run.files import (
+    epochs_finished,
+    last_lines,
+    last_progress,
+    progress,
+    validation,
+)
 
 _MOST_LINES = 200
 _HEADING = """<h3>Job {number}: {name} · {state}</h3>
@@ -22,10 +28,9 @@ def row(job: Job) -> tuple[Any, ...]:
     """Return the cells of a job's row in the table of jobs."""
     reached = validation(job.directory)
     accuracy = f"{reached.accuracy:.2%}" if reached else ""
-    submitted = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.submitted))
-    state = "cancelling" if job.cancelling else str(job.state)
+    submitted = _clock(job.submitted)
     epochs = f"{epochs_finished(job.directory)} of {job.config.epochs}"
-    return job.id, job.config.export_name, state, epochs, accuracy, submitted
+    return job.id, job.config.export_name, str(job.state), epochs, accuracy, submitted
 
 
 def heading(job: Job) -> str:
@@ -37,10 +42,12 @@ def heading(job: Job) -> str:
     elif come:
         share = (come.epoch - 1 + come.step / come.steps) / come.epochs
         words = f"epoch {come.epoch} of {come.epochs}, step {come.step} of {come.steps}"
+    if job.state in WITH_TRAINER and (moved := last_progress(job.directory)):
+        words += f"; last progress at {_clock(moved)}"
     return _HEADING.format(
         number=job.id,
         name=html.escape(job.config.export_name),
-        state="cancelling" if job.cancelling else job.state,
+        state=job.state,
         words=words,
         share=share,
         message=html.escape(job.message),
@@ -57,7 +64,11 @@ def times(job: Job | None, *names: str) -> Hashable:
     """Return a value that changes with the job and with these files of its run."""
     if job is None:
         return None
-    return job.id, job.state, job.cancelling, *(_time(job.directory / n) for n in names)
+    return job.id, job.state, job.message, *(_time(job.directory / n) for n in names)
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _time(path: Path) -> int:

@@ -8,7 +8,8 @@ import gradio as gr
 from PIL import Image
 
 from service.jobs.paths import Roots
-from service.jobs.store import RESUMABLE, Job, State, Store
+from service.jobs.rows import RESUMABLE, Job, State
+from service.jobs.store import Store
 from service.jobs.submission import SubmissionError, configs_of
 from service.page.compare import Comparison
 from service.page.curves import curves
@@ -19,8 +20,8 @@ from training.run import files
 _COLUMNS = ("job", "model", "state", "epoch", "validation accuracy", "submitted")
 _MOST_JOBS = 100
 _SECONDS_BETWEEN_LOOKS = 1.0
-_RUNNING = (State.QUEUED, State.RUNNING)
-_SHOWN_FILES = (files.PROGRESS, files.HISTORY, files.LOG)
+_CANCELLABLE = (State.QUEUED, State.RUNNING)
+_SHOWN_FILES = (files.PROGRESS, files.HISTORY, files.LOG, files.BEAT)
 
 Updates = dict[gr.blocks.Block, Any]
 
@@ -132,7 +133,7 @@ class JobsTab:
         return f"Job {number} has ended already."
 
     def _queue_again(self, number: int) -> str:
-        if self._store.requeue(number, RESUMABLE):
+        if self._store.resume(number):
             return f"Job {number} is queued again; it goes on from its checkpoint."
         return f"Job {number} cannot be resumed as it is."
 
@@ -164,7 +165,7 @@ class JobsTab:
     def _job(self, job: Job | None) -> Updates:
         if job is None:
             return {self._column: gr.Column(visible=False)}
-        can_be_cancelled = job.state in _RUNNING and not job.cancelling
+        can_be_cancelled = job.state in _CANCELLABLE
         return {
             self._column: gr.Column(visible=True),
             self._heading: heading(job),
@@ -189,7 +190,9 @@ class JobsTab:
             }
         card = finished.export / files.CARD
         pictures = [
-            (Image.open(p), p.stem) for p in sorted(job.directory.glob("*.png"))
+            (Image.open(p), p.stem)
+            for p in sorted(job.directory.glob("*.png"))
+            if not p.is_symlink()
         ]
         return {
             self._pictures: gr.Gallery(pictures, visible=True),

@@ -19,7 +19,8 @@ from training.run import files
 _IMAGES = 256
 _MOST_MODELS = 2  # that are kept in memory
 
-# Each mask that is drawn changes the random state of its layer.
+# Each mask that is drawn changes the random state of its layer. The lock is held by
+# whoever computes, and by nobody who waits for a dataset or a file.
 _lock = threading.Lock()
 
 
@@ -49,14 +50,14 @@ def normalizations(job: Job) -> list[Normalization]:
     Raises:
         UserError: If the run or its dataset is no longer there.
     """
+    model = _model(job)
+    layers = [layer for layer in model.layers if isinstance(layer, KBatchNorm)]
+    if not layers:
+        return []
+    images = _test_images(job)
+    ends = [end for layer in layers for end in (layer.input, layer.output)]
     with _lock:
-        model = _model(job)
-        layers = [layer for layer in model.layers if isinstance(layer, KBatchNorm)]
-        if not layers:
-            return []
-        ends = [end for layer in layers for end in (layer.input, layer.output)]
-        observed = keras.Model(model.inputs[0], ends)
-        values = observed(_test_images(job), training=False)
+        values = keras.Model(model.inputs[0], ends)(images, training=False)
     arrays = [keras.ops.convert_to_numpy(value).ravel() for value in values]
     return [
         Normalization(layer.name, before, after)
@@ -71,8 +72,9 @@ def thinned(job: Job) -> list[Units]:
         UserError: If the run is no longer there.
     """
     columns: list[Units] = []
+    model = _model(job)
     with _lock:
-        for layer in _model(job).layers:
+        for layer in model.layers:
             match layer:
                 case keras.layers.InputLayer():
                     number = int(np.prod(layer.output.shape[1:]))
@@ -110,4 +112,6 @@ def _images(config: str) -> np.ndarray:
 
 
 def _test_images(job: Job) -> np.ndarray:
-    return _images(job.config.model_dump_json())
+    # Whoever looks at the page has nothing fetched.
+    config = job.config.model_copy(update={"download": False})
+    return _images(config.model_dump_json())

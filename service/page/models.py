@@ -1,9 +1,13 @@
 """The models that the page asks for predictions."""
 
 import contextlib
-import functools
-from collections.abc import Iterator, Mapping
+import gc
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -32,6 +36,7 @@ class Models:
     def __init__(self, base: Path, servables: Servables) -> None:
         self._base = base
         self._servables = servables
+        self._kept = _Kept(_load, _MOST_MODELS)
 
     def names(self) -> list[str]:
         """Return the names of the models that have a version."""
@@ -86,7 +91,9 @@ class Models:
                 _, model = stack.enter_context(self._servables.use(name, version))
             except tf.errors.NotFoundError:
                 changed = (directory / files.GRAPH).stat().st_mtime_ns
-                model = _load(directory, self._base, changed)
+                model = stack.enter_context(
+                    self._kept.use(directory, self._base, changed)
+                )
             yield model
 
     def _directory(self, name: str, version: int) -> Path:
@@ -105,7 +112,66 @@ class Models:
         return {n: path for n, path in found.items() if (path / files.GRAPH).is_file()}
 
 
-@functools.lru_cache(maxsize=_MOST_MODELS)
+@dataclass
+class _Loaded:
+    """A model in memory, and how many use it now."""
+
+    model: SavedModel
+    users: int = 0
+
+
+class _Kept:
+    """The models that were used last. Others are closed as soon as nobody uses them.
+
+    Args:
+        load: Load the model of a key.
+        most: How many are kept.
+    """
+
+    def __init__(self, load: Callable[..., SavedModel], most: int) -> None:
+        self._load = load
+        self._most = most
+        self._models: OrderedDict[tuple[Any, ...], _Loaded] = OrderedDict()
+        self._lock = threading.Lock()
+        self._loading = threading.Lock()
+
+    @contextlib.contextmanager
+    def use(self, *key: Any) -> Iterator[SavedModel]:
+        """Give a model, loaded if need be, and keep it open meanwhile."""
+        loaded = self._taken(key)
+        if loaded is None:
+            with self._loading:  # nobody loads what another one is loading
+                loaded = self._taken(key) or self._added(key, self._load(*key))
+        try:
+            yield loaded.model
+        finally:
+            with self._lock:
+                loaded.users -= 1
+            self._close_old()
+
+    def _taken(self, key: tuple[Any, ...]) -> _Loaded | None:
+        with self._lock:
+            loaded = self._models.get(key)
+            if loaded is not None:
+                loaded.users += 1
+                self._models.move_to_end(key)
+            return loaded
+
+    def _added(self, key: tuple[Any, ...], model: SavedModel) -> _Loaded:
+        with self._lock:
+            self._models[key] = _Loaded(model, users=1)
+            return self._models[key]
+
+    def _close_old(self) -> None:
+        with self._lock:
+            old = [*self._models.items()][: -self._most]
+            closed = [self._models.pop(key) for key, each in old if not each.users]
+        for loaded in closed:
+            loaded.model.close()
+        if closed:
+            gc.collect()  # their graphs refer to themselves
+
+
 def _load(directory: Path, base: Path, changed: int) -> SavedModel:
     check_files(directory, base)
     return SavedModel(directory)

@@ -5,9 +5,12 @@ scripts.
 """
 
 import asyncio
-import hmac
+import os
+import secrets
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -15,11 +18,14 @@ from fastapi import FastAPI
 from starlette.routing import Mount
 
 from service.jobs.job_queue import Queue
+from service.page.folder import Folder
+from service.page.gates import Admission, OwnRoutes
 from service.page.inside import InsideTab
 from service.page.jobs import JobsTab
+from service.page.login import LoginFirst, login_route
 from service.page.models import Models
 from service.page.predictions import PredictionsTab
-from service.page.uploads import OwnRoutes, UploadsOnly
+from service.page.uploads import UploadsOnly, routes
 from service.serving.routes import Serving
 
 _CSS = """
@@ -36,7 +42,6 @@ _CSS = """
 _TITLE = """# kerasnorm
 Train image classifiers, try them, see what dropout and batch normalization do inside.
 """
-_LARGEST_FILE = "16mb"
 _SECONDS_IN_THE_CACHE = 3600
 _SECONDS_BETWEEN_LOOKS = 0.2
 
@@ -52,18 +57,18 @@ def mount(
         serving: The models.
         token: What the page asks for as a password, if anything.
     """
-
-    def is_token(user: str, password: str) -> bool:
-        return hmac.compare_digest(password.encode(), (token or "").encode())
-
+    # Gradio, too, puts the pictures that the page shows there.
+    folder = Folder(_place(queue))
+    os.environ["GRADIO_TEMP_DIR"] = str(folder.path)
+    blocks = _blocks(queue, serving, folder)
     gr.mount_gradio_app(
         app,
-        _blocks(queue, serving),
+        blocks,
         path="/",
-        auth=is_token if token else None,
+        # `login_route` stands before it.
+        auth=(lambda user, password: False) if token else None,
         auth_message="Any user name; the password is the service's token.",
         css=_CSS,
-        max_file_size=_LARGEST_FILE,
         footer_links=[],
         run_history=False,
         ssr_mode=False,
@@ -73,12 +78,26 @@ def mount(
     mounted = app.router.routes[-1]
     assert isinstance(mounted, Mount)
     page: Any = mounted.app
+    page.router.routes[:0] = routes(blocks)
+    # What is added last comes first.
+    page.add_middleware(Admission, admit=blocks.admit)
     page.add_middleware(OwnRoutes)
-    _end_with_the_server(app, page)
+    if token:
+        page.router.routes.insert(0, login_route(page, token))
+        page.add_middleware(LoginFirst, page=page)
+    _live_with_the_server(app, page, folder)
 
 
-def _blocks(queue: Queue | None, serving: Serving) -> gr.Blocks:
+def _place(queue: Queue | None) -> Path:
+    """Return where the page's folder lies: where nobody else puts anything."""
+    if queue is None:
+        return Path(tempfile.gettempdir(), f"kerasnorm-page-{secrets.token_hex(16)}")
+    return queue.state_dir / "page"
+
+
+def _blocks(queue: Queue | None, serving: Serving, folder: Folder) -> UploadsOnly:
     with UploadsOnly(
+        folder,
         title="kerasnorm",
         analytics_enabled=False,
         delete_cache=(_SECONDS_IN_THE_CACHE, _SECONDS_IN_THE_CACHE),
@@ -106,22 +125,26 @@ def _blocks(queue: Queue | None, serving: Serving) -> gr.Blocks:
     return blocks
 
 
-def _end_with_the_server(app: FastAPI, page: Any) -> None:
-    """End the connections that browsers hold open, so that a server stops at once."""
+def _live_with_the_server(app: FastAPI, page: Any, folder: Folder) -> None:
+    """Have the folder while the server runs, and let no browser keep it from ending."""
     lifespan = app.router.lifespan_context
 
     async def watch() -> None:
         while not app.state.is_stopping():
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
-        page.stop_event.set()
+        page.stop_event.set()  # which ends the connections that browsers hold open
 
     @asynccontextmanager
     async def watched(app: FastAPI) -> AsyncIterator[Any]:
-        async with lifespan(app) as state:
-            watcher = asyncio.create_task(watch())
-            try:
-                yield state
-            finally:
-                watcher.cancel()
+        folder.make()
+        try:
+            async with lifespan(app) as state:
+                watcher = asyncio.create_task(watch())
+                try:
+                    yield state
+                finally:
+                    watcher.cancel()
+        finally:
+            folder.remove()
 
     app.router.lifespan_context = watched

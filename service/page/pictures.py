@@ -1,23 +1,49 @@
 """Drawings and pictures in the form that a model takes."""
 
+import io
+import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
+from training.data.pictures import is_png_or_jpeg, read
 from training.errors import UserError
 
 _MNIST = 28  # pixels
 _MNIST_BOX = 20  # pixels that the longer side of a digit has
 _MODES = {1: "L", 3: "RGB"}
 _SHOWN = 224  # pixels
+_LARGEST = 1024  # pixels
 
 Shape = Sequence[int | None]
 
 
+def opened(path: Path) -> Image.Image:
+    """Open a picture file; of a PNG or a JPEG the pixels are those of training.
+
+    Raises:
+        UserError: If another kind of picture has more than 8 bits.
+        OSError, ValueError: If it cannot be decoded.
+    """
+    contents = path.read_bytes()
+    if is_png_or_jpeg(contents):
+        return Image.fromarray(read(contents))
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(contents)))
+    if picture.mode.startswith(("I", "F")):  # what Pillow would clip, not scale
+        raise UserError(
+            "A picture must have 8 bits a channel, or be a PNG. "
+            f"Received: Pillow's mode {picture.mode}."
+        )
+    return picture
+
+
 def ink_of_photograph(picture: Image.Image) -> np.ndarray:
     """Return the ink of a dark drawing on light paper, 0 to 255."""
-    lightness = np.asarray(_flat(picture).convert("L"), np.float64)
+    grey = _flat(picture).convert("L")
+    grey.thumbnail((_LARGEST, _LARGEST))  # more than any model takes of strokes
+    lightness = np.asarray(grey, np.float64)
     paper, darkest = np.percentile(lightness, 90), lightness.min()
     # A small difference from the paper is shading, not ink.
     ink = (0.8 * paper - lightness) / max(0.8 * paper - darkest, 1.0)
@@ -74,7 +100,9 @@ def fitted(picture: Image.Image, shape: Shape) -> np.ndarray:
 
 
 def shown(image: np.ndarray) -> np.ndarray:
-    """Return an image with pixels large enough to be seen."""
+    """Return an image with pixels large enough to be seen, and not many of them."""
+    step = math.ceil(max(image.shape) / _LARGEST)
+    image = image[::step, ::step]
     times = max(1, _SHOWN // max(image.shape))
     large = image.repeat(times, axis=0).repeat(times, axis=1)
     return large[..., 0] if large.shape[-1] == 1 else large

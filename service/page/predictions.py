@@ -1,17 +1,18 @@
 """The page's tab of predictions: draw a digit or drop an image."""
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from service.page.models import Models
 from service.page.pictures import (
     fitted,
     ink_of_photograph,
     like_mnist,
+    opened,
     shown,
 )
 from service.page.sketch import Sketch, ink
@@ -71,7 +72,7 @@ class PredictionsTab:
             self._sketch = Sketch()
         with gr.Tab("Image") as drop:
             self._picture = gr.Image(
-                type="pil",
+                type="filepath",  # Gradio's own decoding differs from training's
                 image_mode=None,
                 sources=["upload", "clipboard"],
                 height=340,
@@ -137,7 +138,7 @@ class PredictionsTab:
         self,
         source: str,
         drawing: str,
-        picture: Image.Image | None,
+        picture: str | None,
         is_paper: bool,
         name: str | None,
         version: int | None,
@@ -159,9 +160,9 @@ class PredictionsTab:
             elif picture is None:
                 image = None
             elif is_paper:
-                image = like_mnist(ink_of_photograph(picture), shape)
+                image = like_mnist(ink_of_photograph(opened(Path(picture))), shape)
             else:
-                image = fitted(picture, shape)
+                image = fitted(opened(Path(picture)), shape)
             if image is None:
                 return updates
             images = _batch(image, dtype)
@@ -197,6 +198,8 @@ class PredictionsTab:
 
 
 def _batch(image: np.ndarray, dtype: str) -> np.ndarray:
-    """Return one image, 0 to 255, as a batch; floats are scaled to 0 to 1."""
+    """Return one image, 0 to 255, as a batch in the range of the dtype; floats to 1."""
     images = image[np.newaxis].astype(dtype)
-    return images / images.dtype.type(255) if images.dtype.kind == "f" else images
+    if images.dtype.kind == "f":
+        return images / images.dtype.type(255)
+    return images * images.dtype.type(np.iinfo(images.dtype).max // 255)

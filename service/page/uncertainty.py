@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from training.report.names import drawable
+
 _CERTAIN, _NEARLY = 0.1, 0.4  # of the largest entropy there is
 _MOST_BARS = 20
 
@@ -42,6 +44,7 @@ def words(answer: Answer, samples: int) -> str:
 def spread(answer: Answer, classes: Sequence[str]) -> Figure:
     """Draw the mean and standard deviation of each probability over the masks."""
     mean, deviation = answer["mean"][0], np.sqrt(answer["variance"][0])
+    names = drawable(classes)
     likeliest = np.sort(np.argsort(-mean, kind="stable")[:_MOST_BARS])
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -55,8 +58,8 @@ def spread(answer: Answer, classes: Sequence[str]) -> Figure:
     )
     axes.set_xticks(
         range(len(likeliest)),
-        [classes[i] for i in likeliest],
-        rotation=0 if max(map(len, classes)) < 4 else 30,
+        [names[i] for i in likeliest],
+        rotation=0 if max(map(len, names)) < 4 else 30,
     )
     axes.set(ylabel="probability", ylim=(0, None))
     axes.set_title("Over dropout masks: mean ± standard deviation", fontsize=10)

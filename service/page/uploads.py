@@ -1,44 +1,70 @@
 """Let callers of the page name files that were uploaded to it, and nothing else.
 
-Gradio's events and routes take paths and URLs from anyone. Mounted in another
-application, Gradio copies any file that a caller names into its cache, gives out what
-is in the cache, and fetches URLs.
+Gradio's events take paths and URLs from anyone. Mounted in another application, Gradio
+copies any file that a caller names into its cache, and fetches URLs. Its own routes for
+uploads and files let callers choose names and leave behind what was not finished.
 """
 
-import re
+import asyncio
+import contextlib
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
 import gradio as gr
 from gradio.block_function import BlockFunction
 from gradio.state_holder import SessionState
-from gradio.utils import get_upload_folder, is_in_or_equal
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 
-# What the page asks for in a browser. After `file=`, a path begins with a slash and a
-# URL does not.
-_ROUTES = re.compile(
-    r"/(config|favicon\.ico|login|logout|manifest\.json|robots\.txt|theme\.css)?"
-    r"|/(assets|static)/.+"
-    r"|/gradio_api/(app_id|queue/(data|join)|upload|upload_progress)"
-    r"|/gradio_api/heartbeat/[^/]+"
-    r"|/gradio_api/file=/.+"
-)
+from service.page.folder import MEDIA_TYPES, Folder
+from training.errors import UserError
+
+_MOST_UPLOADS = 8  # at a time
+_MOST_SESSIONS = 64  # whose values and answers are kept
+_MOST_UNREAD = 16  # events of a session whose answers it has not read
+_MOST_WAITING = 64  # events of all sessions
+# Whatever a picture holds, it runs nothing.
+_HARMLESS = {
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 class UploadsOnly(gr.Blocks):
     """A page whose events take no files but those that were uploaded to it.
 
     Args:
+        folder: Where they are kept, with the pictures that the page shows.
         options: Those of `gr.Blocks`.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, folder: Folder, **options: Any) -> None:
         super().__init__(**options)
+        self.folder = folder
         # Gradio compares no path with its upload folder before this is set, and
         # `gr.mount_gradio_app` does not set it.
         self.has_launched = True
+        self.state_session_capacity = _MOST_SESSIONS
+        self.queue(max_size=_MOST_WAITING)
+
+    async def admit(self, session: str) -> bool:
+        """Return whether a session may have another event; the oldest make room.
+
+        Gradio keeps the name of each session, and answers until they are read.
+        """
+        queue = self._queue
+        sessions = queue.pending_event_ids_session
+        if len(sessions.get(session, ())) >= _MOST_UNREAD:
+            return False
+        sessions[session] = sessions.pop(session, set())  # the newest is the last
+        for oldest in list(sessions)[:-_MOST_SESSIONS]:
+            await queue.clean_events(session_hash=oldest)
+            sessions.pop(oldest, None)
+            queue.pending_messages_per_session.pop(oldest, None)
+        return True
 
     async def preprocess_data(
         self,
@@ -54,6 +80,30 @@ class UploadsOnly(gr.Blocks):
         """
         checked = [self._checked(value) for value in inputs]
         return await super().preprocess_data(block_fn, checked, state, explicit_call)
+
+    async def postprocess_data(
+        self, block_fn: BlockFunction, predictions: Any, state: SessionState | None
+    ) -> list[Any]:
+        """Return an event's outputs for the browser; older pictures make room."""
+        outputs = await super().postprocess_data(block_fn, predictions, state)
+        await self._make_room()
+        return outputs
+
+    async def keep(self, content: bytes) -> str:
+        """Keep an uploaded picture and return its name.
+
+        Raises:
+            UserError: If it is no picture that the page takes.
+        """
+        path = str(await asyncio.to_thread(self.folder.add, content))
+        self.upload_file_set.add(path)
+        await self._make_room()
+        return path
+
+    async def _make_room(self) -> None:
+        removed = await asyncio.to_thread(self.folder.trim)
+        for files in self.temp_file_sets:
+            files.difference_update(removed)
 
     def _checked(self, value: Any) -> Any:
         """Return a value without URLs, if all files in it were uploaded."""
@@ -73,32 +123,61 @@ class UploadsOnly(gr.Blocks):
         }
 
     def _is_upload(self, path: Any) -> bool:
-        # The upload folder may hold more than uploads, and a link may have taken the
-        # place of one.
+        # A link may have taken its place.
         return (
             isinstance(path, str)
             and path in self.upload_file_set
-            and is_in_or_equal(path, get_upload_folder())
+            and self.folder.find(path) is not None
         )
 
 
-class OwnRoutes:
-    """Open only those routes of Gradio that the page itself uses.
+def routes(blocks: UploadsOnly) -> list[Route]:
+    """Return the routes that take and give pictures, to stand before Gradio's."""
+    under_way = 0
 
-    Some of the others fetch URLs or start events in other ways.
+    @contextlib.contextmanager
+    def counted() -> Iterator[None]:
+        nonlocal under_way
+        if under_way >= _MOST_UPLOADS:
+            raise HTTPException(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"The page takes {_MOST_UPLOADS} uploads at a time. Try again.",
+                {"Retry-After": "1"},
+            )
+        under_way += 1
+        try:
+            yield
+        finally:
+            under_way -= 1
 
-    Args:
-        app: Gradio's application.
-    """
+    async def upload(request: Request) -> Response:
+        with counted():
+            async with request.form(max_files=1, max_fields=1) as form:
+                file = form.get("files")
+                if file is None or isinstance(file, str):
+                    return _refused("An upload must have one file, `files`.")
+                try:
+                    return JSONResponse([await blocks.keep(await file.read())])
+                except UserError as error:
+                    return _refused(str(error))
+                except OSError as error:
+                    message = f"The picture cannot be kept: {error.strerror}."
+                    return _refused(message, HTTPStatus.INSUFFICIENT_STORAGE)
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    async def file(request: Request) -> Response:
+        path = blocks.folder.find(request.path_params["path"])
+        if path is None:
+            return _refused("The page has no such picture.", HTTPStatus.NOT_FOUND)
+        media_type = MEDIA_TYPES[path.suffix]
+        return FileResponse(path, media_type=media_type, headers=_HARMLESS)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer that there is no such route."""
-        if scope["type"] != "http" or _ROUTES.fullmatch(scope["path"]):
-            await self._app(scope, receive, send)
-        else:
-            detail = f"The page has no such route. Received: {scope['path']!r}."
-            answer = JSONResponse({"detail": detail}, HTTPStatus.NOT_FOUND)
-            await answer(scope, receive, send)
+    return [
+        Route("/gradio_api/upload", upload, methods=["POST"]),
+        Route("/gradio_api/file={path:path}", file, methods=["GET"]),
+    ]
+
+
+def _refused(
+    message: str, status: HTTPStatus = HTTPStatus.UNPROCESSABLE_ENTITY
+) -> Response:
+    return PlainTextResponse(message, status)

@@ -1,10 +1,12 @@
 """Commands, links and tests that the pages name exist, and the site builds."""
 
 import importlib
+import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,6 +101,43 @@ def test_every_equation_is_in_the_table() -> None:
     }
     missing = {name for name in functions - helpers if f"`{name}`" not in table}
     assert not missing
+
+
+def test_the_page_of_the_api_is_the_docstrings() -> None:
+    text = (ROOT / "docs" / "api.md").read_text()
+    rows = re.findall(r"^\| \[(`.*?`)\]\((.*?)\) \| (.*) \|$", text, re.MULTILINE)
+    listed = {name for names, _, _ in rows for name in re.findall(r"`(\w+)`", names)}
+    assert listed == set(kerasnorm.__all__)
+    for names, source, sentence in rows:
+        name = re.findall(r"`(\w+)`", names)[0]
+        value = getattr(kerasnorm, name)
+        if callable(value):
+            code = (ROOT / "docs" / source).read_text(encoding="utf-8")
+            assert re.search(rf"^(class|def) {name}\(", code, re.MULTILINE)
+            assert sentence == first_sentence(value)
+            arguments = ", ".join(map(str, without_types(value)))
+            flat = " ".join(text.split()).replace("( ", "(")
+            assert f"{name}({arguments})" in flat, f"{name}({arguments})"
+    functions = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.MULTILINE))
+    expected = {
+        name: first_sentence(value)
+        for name, value in vars(kerasnorm.functional).items()
+        if getattr(value, "__module__", "") == "kerasnorm.functional"
+        and not name.startswith("_")
+    }
+    assert functions == expected
+
+
+def first_sentence(value: Any) -> str:
+    return " ".join((inspect.getdoc(value) or "").partition("\n\n")[0].split())
+
+
+def without_types(value: Any) -> list[str]:
+    """Return the arguments as a call writes them, `*` included."""
+    parameters = inspect.signature(value).parameters.values()
+    plain = [p.replace(annotation=inspect.Parameter.empty) for p in parameters]
+    signature = str(inspect.Signature(plain))[1:-1]
+    return signature.split(", ")
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,16 @@
 """The store: a stopped run goes on, and nothing is measured twice."""
 
+import dataclasses
 import json
 
 import pytest
 
 from experiments import r7_size_of_the_data as r7
 from experiments.lab import Lab
+from experiments.r2_steadier_inputs import R2
+from experiments.r3_high_rates import R3
+from experiments.r8_monte_carlo import R8
+from experiments.r9_gaussian import R9
 from training.errors import UserError
 
 
@@ -67,6 +72,40 @@ def test_a_store_refuses_another_configuration(tmp_path):
             lab.check({"batch_size": 60, "seeds": (1, 2)})
         with pytest.raises(UserError, match="another added"):
             lab.check({"batch_size": 100, "added": 2})
+
+
+def test_measurements_without_a_configuration_are_not_taken_for_todays(tmp_path):
+    with Lab("any", tmp_path, report=lambda line: None) as lab:
+        lab.once({"steps": 10}, lambda: {"x": 1})
+        with pytest.raises(UserError, match="measured with an unknown configuration"):
+            lab.check({"batch_size": 100})
+
+
+@pytest.mark.parametrize(
+    ("experiment", "needed", "config"),
+    [
+        (R2, "r1", R2.quick),
+        (R3, "r1", R3.quick.tuning),
+        (R8, "r5", R8.quick.nets),
+        (R9, "r5", R9.quick),
+    ],
+    ids=["r2", "r3", "r8", "r9"],
+)
+def test_measurements_of_another_experiment_must_have_todays_configuration(
+    tmp_path, data, monkeypatch, experiment, needed, config
+):
+    """Nothing in their keys tells of the batch size."""
+    old = dataclasses.replace(config, batch_size=7)
+    with Lab(needed, tmp_path) as lab:
+        lab.check(dataclasses.asdict(old))
+    monkeypatch.setattr(Lab, "with_seeds", lambda *arguments: [])
+    with (
+        Lab(experiment.name, tmp_path, report=lambda line: None) as lab,
+        pytest.raises(
+            UserError, match=f"{needed} was measured with another batch_size"
+        ),
+    ):
+        experiment.run(lab, experiment.quick)
 
 
 def test_tuning_takes_the_highest_score(tmp_path):

@@ -54,6 +54,36 @@ def test_an_optimizer_knows_the_variables_that_it_was_built_for():
     assert list(map(id, trained)) == list(map(id, variables))
 
 
+def test_an_optimizer_has_its_slots_in_lists_in_the_order_of_the_variables():
+    """`Optimizer._variables`, `_model_variables_moving_average`."""
+    optimizer = keras.optimizers.Nadam(use_ema=True)
+    variables = [keras.Variable([1.0, 2.0], name=name) for name in ("b", "a")]
+    optimizer.build(variables)
+    slots = _keras.slots(optimizer)
+    assert {id(s) for s in slots.values()} == {id(v) for v in optimizer.variables}
+    for variable in variables:
+        of_it = {
+            name: slot for (name, key), slot in slots.items() if key == id(variable)
+        }
+        assert len(of_it) == 3  # momentum, velocity, average
+        assert _keras.AVERAGES in of_it
+        assert all(f"/{variable.name}_" in slot.path for slot in of_it.values())
+
+
+def test_a_metric_keeps_its_function():
+    """`MeanMetricWrapper._fn`, `_fn_kwargs`."""
+    given = lambda true, predicted, factor: (true - predicted) * factor  # noqa: E731
+    metric = keras.metrics.MeanMetricWrapper(given, factor=2)
+    assert _keras.wrapped_function(metric) == (given, {"factor": 2})
+
+
+def test_a_variable_takes_another_path():
+    """`Variable._path`."""
+    variable = keras.Variable([1.0], name="kernel")
+    _keras.set_path(variable, "net/layer/kernel")
+    assert variable.path == "net/layer/kernel"
+
+
 def test_an_optimizer_knows_what_decays():
     """`Optimizer._use_weight_decay`."""
     optimizer = keras.optimizers.AdamW()

@@ -8,10 +8,17 @@ from pathlib import Path
 from service.jobs.job_queue import Queue, QueueConfig
 
 
-def main(root: Path, retries: int) -> None:
+def main(root: Path, retries: int, stall_timeout: float) -> None:
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-    queue = Queue(QueueConfig(root / "state", root / "models", retries=retries))
+    queue = Queue(
+        QueueConfig(
+            root / "state",
+            root / "models",
+            retries=retries,
+            stall_timeout=stall_timeout,
+        )
+    )
     queue.start()
     (root / "started").touch()
     stopped.wait()
@@ -19,4 +26,4 @@ def main(root: Path, retries: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))

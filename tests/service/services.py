@@ -183,9 +183,16 @@ class QueueProcess(_Process):
 
     store: Store
 
-    def __init__(self, root: Path, *, retries: int = 3, limit: str = "") -> None:
-        words = [sys.executable, "-m", "tests.service.queue_process"]
-        super().__init__(root, [*words, str(root), str(retries)], limit)
+    def __init__(
+        self,
+        root: Path,
+        *,
+        retries: int = 3,
+        stall_timeout: float = 0.0,
+        limit: str = "",
+    ) -> None:
+        words = [sys.executable, "-m", "tests.service.queue_process", str(root)]
+        super().__init__(root, [*words, str(retries), str(stall_timeout)], limit)
 
     def answers(self) -> bool:
         return (self.root / "started").exists()

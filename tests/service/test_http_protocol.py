@@ -1,5 +1,6 @@
 """Connections with limits to heads; and what they rely on in uvicorn."""
 
+import asyncio
 import inspect
 import json
 import socket
@@ -15,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from service.http_protocol import HttpProtocol
+from service.http_protocol import HttpProtocol, KeepAlive
 from tests.service.services import wait_until
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
@@ -39,7 +40,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 @pytest.fixture
 def connection() -> Iterator[socket.socket]:
     config = uvicorn.Config(
-        echo, port=0, http=HttpProtocol, lifespan="off", log_level="critical"
+        KeepAlive(echo), port=0, http=HttpProtocol, lifespan="off", log_level="critical"
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -61,7 +62,49 @@ def ask(connection: socket.socket, request: bytes) -> dict[str, Any]:
         answer += part
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200")
+    assert (b"connection: keep-alive" in head) == (b"Keep-Alive" in request)
     return json.loads(body)
+
+
+def test_http_1_0_keeps_a_connection_that_is_asked_for(
+    connection: socket.socket,
+) -> None:
+    head = REQUEST.replace(b"1.1", b"1.0") + b"Connection: Keep-Alive\r\n"
+    for _ in range(2):
+        assert ask(connection, head + b"\r\nbody")["body"] == "body"
+    # Nobody has asked this time.
+    assert ask(connection, REQUEST.replace(b"1.1", b"1.0") + b"\r\nbody")
+    assert connection.recv(1000) == b""
+
+
+@pytest.mark.parametrize(
+    ("asked", "length", "said"),
+    [
+        (b"keep-alive", True, b"keep-alive"),
+        (b"x, Keep-Alive", True, b"keep-alive"),
+        (b"keep-alive", False, b"close"),
+        (b"close", True, b"close"),
+        (b"", True, b"close"),
+    ],
+)
+def test_http_1_0_is_told_what_becomes_of_its_connection(
+    asked: bytes, length: bool, said: bytes
+) -> None:
+    """Kept only if the end of the answer can be seen from its length."""
+    sent: list[dict[str, Any]] = []
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", b"0")] if length else []
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    for version, expected in (("1.0", said), ("1.1", None)):
+        scope = {"type": "http", "http_version": version}
+        scope["headers"] = [(b"connection", asked)]
+        asyncio.run(KeepAlive(answer)(scope, None, send))
+        assert dict(sent.pop()["headers"]).get(b"connection") == expected
 
 
 def test_a_head_that_is_too_long_is_refused(connection: socket.socket) -> None:
@@ -118,8 +161,9 @@ def test_what_it_relies_on_in_uvicorn() -> None:
     ]
     config = uvicorn.Config(echo)
     base = HttpToolsProtocol(config, uvicorn.server.ServerState(), {}, _loop=object())
-    assert {"cycle", "loop", "transport"} <= vars(base).keys()
-    assert "more_body" in inspect.getsource(RequestResponseCycle)
+    assert {"cycle", "loop", "transport", "scope", "parser"} <= vars(base).keys()
+    for name in ("more_body", "keep_alive", "scope"):
+        assert f"self.{name} = " in inspect.getsource(RequestResponseCycle)
     own = vars(HttpProtocol).keys() - set(overridden) - vars(object).keys()
     for name in own - {"__annotations__", "__module__"}:
         assert not hasattr(base, name)

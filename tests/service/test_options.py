@@ -91,7 +91,7 @@ def test_the_environment_is_left_to_trainers(monkeypatch: pytest.MonkeyPatch) ->
         ("--max-queue 0", "`--max-queue` must be at least 1. Received: 0."),
         ("--max-body-bytes 0", "`--max-body-bytes` must be at least 1.* 0."),
         ("--executor k8s", "`--executor` must be 'local' or 'ray'. Received: k8s."),
-        ("--slot 2", "`--slot` is not an option. Did you mean --slots?"),
+        ("--slot 2", "`--slot` is not an option. Did you mean `--slots`?"),
         ("--state-dir", "argument --state-dir: expected one argument. See --help."),
         (
             "--batching-parameters-file x",

@@ -20,6 +20,15 @@ from service.serving.routes import Serving
         ({}, 200),
         ({"Host": "127.0.0.1:8501"}, 200),
         ({"Host": "[::1]:8501"}, 200),
+        ({"Host": "LOCALHOST"}, 200),
+        ({"Host": "LocalHost:8501"}, 200),
+        ({"Host": "localhost.:8501"}, 200),
+        ({"Host": "localhost:"}, 200),
+        ({"Host": "[::FFFF:127.0.0.1]:8501"}, 200),
+        ({"Host": "[::ffff:10.0.0.1]"}, 403),
+        ({"Host": "localhost..evil.example"}, 403),
+        ({"Host": ""}, 403),
+        ({"Host": "LOCALHOST:8501", "Origin": "http://localhost:8501"}, 200),
         ({"Host": "evil.example"}, 403),
         ({"Host": "localhost.evil.example"}, 403),
         ({"Host": "evil@localhost"}, 403),
@@ -59,8 +68,47 @@ def test_every_job_call_needs_the_token(settings: Settings) -> None:
             refused = client.request(method, path, headers=headers)
             assert refused.status_code == 401
             assert "long word" not in refused.text
-    right = {"Authorization": "Bearer long word"}
-    assert client.post("/v1/jobs", json={}, headers=right).status_code == 201
+    for scheme in ("Bearer", "bearer", "BEARER", "bEaReR ", "Bearer  "):
+        right = {"Authorization": f"{scheme} long word"}
+        assert client.post("/v1/jobs", json={}, headers=right).status_code == 201
+    for wrong in ("Basic long word", "long word", "Bearer", "Bearerlong word", ""):
+        answer = client.get("/v1/jobs", headers={"Authorization": wrong})
+        assert answer.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("version", "headers", "status"),
+    [
+        ("1.0", [], 200),
+        ("1.0", [(b"host", b"evil.example")], 403),
+        ("1.0", [(b"origin", b"null")], 403),
+        ("1.0", [(b"origin", b"http://evil.example")], 403),
+        ("1.1", [], 403),
+        ("1.1", [(b"host", b"localhost"), (b"host", b"evil.example")], 403),
+        ("1.1", [(b"host", b"localhost"), (b"origin", b"")], 403),
+    ],
+)
+def test_a_health_check_needs_no_host(
+    client: TestClient,
+    version: str,
+    headers: list[tuple[bytes, bytes]],
+    status: int,
+) -> None:
+    """HAProxy asks by HTTP/1.0 without Host; no browser does."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        **{"type": "http", "method": "GET", "path": "/v1/jobs", "headers": headers},
+        **{"query_string": b"", "http_version": version, "server": ("localhost", 80)},
+    }
+    asyncio.run(client.app(scope, receive, send))
+    assert sent[0]["status"] == status
 
 
 def test_a_body_that_is_too_large_is_refused(client: TestClient) -> None:

@@ -1,9 +1,12 @@
 """One run with nearly every option, shared by the tests of training."""
 
+import os
 import warnings
 from pathlib import Path
 
 import pytest
+
+from tests.training.runs import Disk
 
 # Eight steps an epoch. The learning rate is so high that no epoch is better than the
 # first, and early stopping ends the run after the fifth.
@@ -21,6 +24,16 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("curves", "confusion", "mistakes", "certainty"):
         function = f"training.report.pictures.draw_{name}"
         monkeypatch.setattr(function, lambda *arguments: None)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """Take down what is written through to the disk and what is renamed."""
+    disk = Disk()
+    monkeypatch.setattr(os, "fsync", disk.fsync)
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, disk.renaming(getattr(os, name)))
+    return disk
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,27 @@ Start = Callable[..., "subprocess.Popen[str]"]
 RunToEnd = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+class Disk:
+    """What has been written through to the disk and renamed, in order."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Path]] = []
+
+    def fsync(self, descriptor: int) -> None:
+        """Note the path of a descriptor; nothing is written through."""
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        self.events.append(("sync", path))
+
+    def renaming(self, rename: Callable[..., None]) -> Callable[..., None]:
+        """Return a function that renames and notes the old path."""
+
+        def noted(source: Path, *rest: Path, **options: int) -> None:
+            self.events.append(("rename", Path(source)))
+            rename(source, *rest, **options)
+
+        return noted
+
+
 def history(run: Path) -> list[dict[str, str]]:
     """Return the rows of history.csv as they are written, without the seconds."""
     rows = list(csv.DictReader((run / files.HISTORY).read_text().splitlines()))

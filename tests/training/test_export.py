@@ -19,6 +19,7 @@ from PIL import Image
 import kerasnorm
 import models
 from tests.conftest import Run
+from tests.training.runs import Disk
 from training.cli.command_line import load as load_config
 from training.config import TrainConfig
 from training.data.pipeline import Data, load, resize
@@ -291,6 +292,20 @@ def test_an_unwritable_directory_is_named(
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"could not be exported to .*file/below"):
         write(small, tmp_path / "file" / "below")
+
+
+def test_a_version_gets_its_number_when_all_of_it_is_on_the_disk(
+    small: tuple[keras.Model, Data], tmp_path: Path, disk: Disk
+) -> None:
+    version = write(small, tmp_path)
+    staging = version.with_name(".incomplete-first")
+    renamed = disk.events.index(("rename", staging))
+    synced = {path for kind, path in disk.events[:renamed] if kind == "sync"}
+    names = {path.relative_to(version) for path in version.rglob("*")}
+    assert len(names) > 5
+    assert {staging, *(staging / name for name in names)} <= synced
+    after = disk.events[renamed + 1 :]
+    assert {("sync", version.parent), ("sync", tmp_path)} <= set(after)
 
 
 @pytest.mark.parametrize("room", [1000, 300_000])

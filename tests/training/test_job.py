@@ -165,6 +165,41 @@ def test_a_missing_export_is_made_elsewhere_and_its_failure_loses_nothing(
     assert "Epoch" not in capsys.readouterr().out
 
 
+def test_a_run_that_cannot_draw_its_pictures_has_its_export_and_ends(
+    few_pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, version = tmp_path / "runs" / "any", tmp_path / "exports" / "any" / "1"
+
+    def die(*arguments: object) -> None:
+        assert (version / files.GRAPH).exists()  # the export comes first
+        raise ending
+
+    monkeypatch.setattr(job, "draw", die)
+    options = {"model": "mlp", "epochs": 1, "image_size": 8, "monte_carlo": 2}
+    places = {"run_dir": tmp_path / "runs", "export_dir": tmp_path / "exports"}
+    dataset = f"folder:{few_pictures}"
+    config = TrainConfig(name="any", dataset=dataset, **options, **places)
+    ending: BaseException = SystemExit("killed")
+    with pytest.raises(SystemExit):
+        job.train(config)
+    assert files.result(run) is None
+    ending = MemoryError("31 GB\nof pictures")
+    result = job.resume(run, config)
+    assert result is not None
+    assert result == files.result(run)
+    assert result.export == version
+    assert [path.name for path in version.parent.iterdir()] == ["1"]
+    shown = capsys.readouterr().out
+    assert "\nThe pictures could not be drawn: MemoryError: 31 GB\n" in shown
+    # What it has read, before it trains.
+    before, _, _ = shown.partition("Epoch 1/1")
+    assert "10 classes  train  validation  test" in before
+    assert re.search(r"^class0 +\d+ +\d+ +\d+$", before, re.MULTILINE)
+
+
 CONTRADICTIONS = [
     ("--epochs 7", "`--epochs` contradicts the run in .*copy, which has 8. .* 7."),
     ("--no-norm", "`--norm` contradicts the run"),

@@ -23,7 +23,9 @@ from training.run import files
 ENVIRONMENT_PREFIX = "KERASNORM_"
 TOKEN = f"{ENVIRONMENT_PREFIX}TOKEN"  # no option: it must not end up in a config
 # A resumed run may have other directories and devices: they do not change its results.
-_MOVABLE = {"data_dir", "archives", "export_dir", "distribute", "replicas"}
+_MOVABLE = {
+    *("data_dir", "archives", "download", "export_dir", "distribute", "replicas"),
+}
 
 
 class _TomlFile(PydanticBaseSettingsSource):

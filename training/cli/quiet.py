@@ -1,11 +1,15 @@
 """Start TensorFlow without its messages."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from absl import logging
+import absl.logging
+
+# The function that knows TensorFlow 1's and 2's models alike is called deprecated.
+_ADVICE = "load (from tensorflow.python.saved_model.loader_impl) is deprecated"
 
 
 def start_tensorflow() -> None:
@@ -18,7 +22,12 @@ def start_tensorflow() -> None:
 
         tf.config.list_physical_devices()  # prints what it finds
     # TFDS warns of what it then repairs itself, TensorFlow of how models are loaded.
-    logging.set_verbosity(logging.ERROR)
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    logging.getLogger("tensorflow").addFilter(_is_no_advice)
+
+
+def _is_no_advice(record: logging.LogRecord) -> bool:
+    return _ADVICE not in record.getMessage()
 
 
 @contextlib.contextmanager

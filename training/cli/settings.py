@@ -124,10 +124,10 @@ def describe(error: ValidationError, fields: Iterable[str]) -> str:
     return f"`{option(field)}` {expected}. Received: {first['input']}."
 
 
-def nearest(name: str, fields: Iterable[str]) -> str:
+def nearest(name: str, fields: Iterable[str], otherwise: str = " See --help.") -> str:
     """Return what to do about a name that is no field, as the end of a message."""
     matches = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
-    return f" Did you mean `{matches[0]}`?" if matches else " See --help."
+    return f" Did you mean `{matches[0]}`?" if matches else otherwise
 
 
 def _group(options: type[BaseSettings], field: str) -> str | None:
@@ -142,7 +142,5 @@ def _describe_parser_error(message: str, options: type[BaseSettings]) -> str:
     if not message.startswith(prefix):
         return f"{message}. See --help."
     given = message.removeprefix(prefix).split()[0]
-    name = given.split("=")[0].lstrip("-").replace("-", "_")
-    matches = difflib.get_close_matches(name, options.model_fields, 1, cutoff=0.5)
-    hint = f"Did you mean {option(matches[0])}?" if matches else "See --help."
-    return f"`{given}` is not an option. {hint}"
+    known = [option(field) for field in options.model_fields]
+    return f"`{given}` is not an option.{nearest(given.split('=')[0], known)}"

@@ -10,7 +10,7 @@ from httpx_sse import ServerSentEvent, connect_sse
 
 from training.cli.command_line import TOKEN
 from training.config import TrainConfig
-from training.errors import UserError
+from training.errors import UserError, printable
 
 _SECONDS_TO_ANSWER = 30
 SECONDS_BETWEEN_TRIES = 1.0
@@ -61,7 +61,7 @@ def _submit(client: httpx.Client, url: str, config: TrainConfig) -> bool:
         ) from error
     print(f"Submitted. Ctrl-C leaves it running; to stop it: curl -X POST {job}/cancel")
     state = _follow(client, job)
-    print(f"The job: {state}.")
+    print(f"The job: {printable(state)}.")
     return state == "succeeded"
 
 
@@ -77,7 +77,8 @@ def _follow(client: httpx.Client, job: str) -> str:
                     return event.data
                 # httpx-sse also gives an event for a comment, the sign of life.
                 if event.id != last:
-                    print(event.data, flush=True)
+                    lines = map(printable, event.data.split("\n"))
+                    print(*lines, sep="\n", flush=True)
                     last = event.id
         except httpx.HTTPError as error:
             if is_reached:  # until now; it may be starting again

@@ -76,18 +76,24 @@ class Team:
         self.all_equal(0)
 
     def all_equal(self, number: int) -> bool:
-        """Wait for all workers; return whether they all gave the same number."""
+        """Wait for all workers; return on each whether all gave the same number."""
 
-        def own() -> tf.Tensor:
-            return sum_over_replicas(tf.constant(number, "float64"), _ANY_TIME)
+        def values() -> tf.Tensor:
+            """Return the numbers of all replicas; each adds its own to zeros."""
+            replica = tf.distribute.get_replica_context()
+            place = tf.one_hot(
+                replica.replica_id_in_sync_group,
+                replica.num_replicas_in_sync,
+                dtype="float64",
+            )
+            return sum_over_replicas(number * place, _ANY_TIME)
 
         @tf.function(autograph=False)
-        def add() -> tf.Tensor:
-            return self.run(own)
+        def gather() -> tf.Tensor:
+            return self.run(values)
 
         with one_line_where_a_worker_is_lost():
-            total = float(add())
-        return total == number * self._strategy.num_replicas_in_sync
+            return len(set(gather().numpy())) == 1
 
     def chief_first(self, prepare: Callable[[], T]) -> T:
         """Call a function, on the chief before the other workers."""

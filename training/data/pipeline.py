@@ -1,13 +1,14 @@
 """Make reproducible `tf.data` pipelines of (images, labels)."""
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from training.config import TrainConfig
+from training.data.source import Source
 from training.data.sources import open_source
 from training.errors import UserError
 
@@ -34,12 +35,19 @@ class Data:
     sizes: dict[str, int]
     notes: tuple[str, ...]
     splits: dict[str, tf.data.Dataset] = field(repr=False)
+    # The number of images by split and class, for splits where it is known.
+    counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def scale(self) -> float:
         """Return the factor that maps integer images to [0, 1]; 1 for other images."""
         dtype = np.dtype(self.dtype)
         return 1.0 / np.iinfo(dtype).max if dtype.kind == "u" else 1.0
+
+    @property
+    def bytes_of_an_image(self) -> int:
+        """Return the size of a decoded image in memory."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def epochs(
         self, first: int, last: int, batch_size: int, seed: int
@@ -74,7 +82,7 @@ class Data:
         return self.splits[split].batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
     def _shuffle_window(self) -> int:
-        return min(self.sizes["train"], _MEMORY_BYTES // _bytes(self.shape, self.dtype))
+        return min(self.sizes["train"], _MEMORY_BYTES // self.bytes_of_an_image)
 
 
 def resize(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
@@ -92,27 +100,33 @@ def load(config: TrainConfig) -> Data:
         UserError: If the dataset is not available or does not fit the other options.
     """
     source = open_source(config)
-    info = source.builder.info
-    image, label = (info.features[key] for key in info.supervised_keys)
-    shape = _model_shape(image.shape, config)
-    dtype = tf.as_dtype(image.tf_dtype).name
-    splits, sizes, notes = _split(source.builder, config.validation_split)
+    shape, dtype = _model_shape(source.shape, config), source.dtype
+    parts, notes = _parts(source, config.validation_split)
+    splits = {name: part.read(source) for name, part in parts.items()}
+    sizes = {name: part.size for name, part in parts.items()}
     if config.image_size:
         splits = {name: _resized(split, shape[:2]) for name, split in splits.items()}
-    if sum(sizes.values()) * _bytes(shape, dtype) <= _MEMORY_BYTES:
-        splits = {name: split.cache() for name, split in splits.items()}
-    return Data(
+    data = Data(
         name=source.name,
         version=source.version,
         checksums=source.checksums,
-        labels=tuple(label.names),
+        labels=source.labels,
         shape=shape,
         served_shape=(None, None, shape[2]) if config.image_size else shape,
         dtype=dtype,
         sizes=sizes,
         notes=notes,
         splits=splits,
+        counts={
+            name: part.counts(source)
+            for name, part in parts.items()
+            if part.split in source.order
+        },
     )
+    if sum(sizes.values()) * data.bytes_of_an_image > _MEMORY_BYTES:
+        return data
+    cached = {name: split.cache() for name, split in splits.items()}
+    return dataclasses.replace(data, splits=cached)
 
 
 def _model_shape(
@@ -131,41 +145,49 @@ def _model_shape(
     return height, width, channels
 
 
-def _split(
-    builder: tfds.core.DatasetBuilder, fraction: float
-) -> tuple[dict[str, tf.data.Dataset], dict[str, int], tuple[str, ...]]:
+@dataclass(frozen=True)
+class _Part:
+    """Some images of a split of the source, those from `start` on."""
+
+    split: str
+    start: int
+    size: int
+
+    def read(self, source: Source) -> tf.data.Dataset:
+        """Return the images, in the order of the source."""
+        return source.read(self.split).skip(self.start).take(self.size)
+
+    def counts(self, source: Source) -> tuple[int, ...]:
+        """Return the number of images of each class."""
+        labels = source.order[self.split][self.start : self.start + self.size]
+        return tuple(np.bincount(labels, minlength=len(source.labels)).tolist())
+
+
+def _parts(source: Source, fraction: float) -> tuple[dict[str, _Part], tuple[str, ...]]:
     """Return train, validation and test; split off from train what is missing."""
-    available = {name: info.num_examples for name, info in builder.info.splits.items()}
-    train_name = "train" if "train" in available else next(iter(available))
-    if train_name != "train" and len(available) > 1:
+    sizes = source.sizes
+    train_name = "train" if "train" in sizes else next(iter(sizes))
+    if train_name != "train" and len(sizes) > 1:
         raise UserError(
-            "The dataset must have a split named train. "
-            f"Received: {', '.join(available)}."
+            f"The dataset must have a split named train. Received: {', '.join(sizes)}."
         )
-    rest, size = _read(builder, train_name), available[train_name]
-    splits, sizes, notes = {}, {}, []
-    part = max(1, round(size * fraction))
+    start, parts, notes = 0, {}, []
+    size = max(1, round(sizes[train_name] * fraction))
     for name, aliases in _SPLIT_NAMES.items():
-        own = next((a for a in aliases if a in available and a != train_name), None)
+        own = next((a for a in aliases if a in sizes and a != train_name), None)
         if own is not None:
-            splits[name], sizes[name] = _read(builder, own), available[own]
+            parts[name] = _Part(own, 0, sizes[own])
             continue
-        splits[name], sizes[name] = rest.take(part), part
-        rest, size = rest.skip(part), size - part
-        notes.append(f"{name}: {part} images split off from {train_name}")
-    if size < 1:
+        parts[name] = _Part(train_name, start, size)
+        start += size
+        notes.append(f"{name}: {size} images split off from {train_name}")
+    if start >= sizes[train_name]:
         raise UserError(
-            f"{builder.name} has too few images for training, validation and test: "
-            f"{available[train_name]} in {train_name}."
+            f"{source.name} has too few images for training, validation and test: "
+            f"{sizes[train_name]} in {train_name}."
         )
-    splits["train"], sizes["train"] = rest, size
-    return splits, sizes, tuple(notes)
-
-
-def _read(builder: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
-    # `load` caches, after it has resized. The order of the files is fixed.
-    options = tfds.ReadConfig(try_autocache=False)
-    return builder.as_dataset(split=split, as_supervised=True, read_config=options)
+    parts["train"] = _Part(train_name, start, sizes[train_name] - start)
+    return parts, tuple(notes)
 
 
 def _resized(split: tf.data.Dataset, size: tuple[int, int]) -> tf.data.Dataset:
@@ -173,7 +195,3 @@ def _resized(split: tf.data.Dataset, size: tuple[int, int]) -> tf.data.Dataset:
         lambda image, label: (resize(image, size), label),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
-
-
-def _bytes(shape: tuple[int, int, int], dtype: str) -> int:
-    return math.prod(shape) * np.dtype(dtype).itemsize

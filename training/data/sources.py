@@ -1,39 +1,28 @@
 """Find a dataset and make it ready to read."""
 
-import atexit
 import contextlib
 import difflib
-import hashlib
 import io
-import shutil
 import tempfile
 import urllib.parse
-from dataclasses import dataclass
 from pathlib import Path
 
 import requests
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from filelock import FileLock
-from PIL import Image
 
-from training.config import TrainConfig
+from training.config import TrainConfig, is_elsewhere
 from training.data import archives
+from training.data.folders import open_folder
+from training.data.pictures import decode_stored
+from training.data.source import Source
 from training.errors import UserError, first_line
 from training.run.atomic import check_writable
 
 LOCK = ".lock"  # beside a dataset's versions; who holds it may prepare the dataset
 
 _NETWORK_TIMEOUT_SECONDS = 10
-
-
-@dataclass(frozen=True)
-class Source:
-    """A dataset that is ready to read, and what a model card says about it."""
-
-    builder: tfds.core.DatasetBuilder
-    name: str
-    version: str
-    checksums: dict[str, str]  # SHA-256 by the archive's name
 
 
 def open_source(config: TrainConfig) -> Source:
@@ -44,22 +33,66 @@ def open_source(config: TrainConfig) -> Source:
             set, or if it is not available.
     """
     if config.dataset.startswith("folder:"):
-        return _open_folder(Path(config.dataset.removeprefix("folder:")))
+        return open_folder(Path(config.dataset.removeprefix("folder:")))
     return _open_tfds(config)
 
 
 def _open_tfds(config: TrainConfig) -> Source:
+    if is_elsewhere(config.dataset) and not config.download:
+        raise UserError(
+            "`--dataset` must be on this machine, since `--no-download` asks no other "
+            f"host. Received: {config.dataset}."
+        )
     builder = _builder(config)
     _check_image_classification(builder, config.dataset)
-    checksums = {
-        info.filename: info.checksum
-        for info in builder.url_infos.values()
-        if info.filename
-    }
+    checksums = _checksums(builder)
     if not builder.is_prepared():
         _prepare(builder, config, checksums)
         builder = _builder(config)  # reads what this or another process has prepared
-    return Source(builder, config.dataset, str(builder.version), checksums)
+    image, label = (builder.info.features[key] for key in builder.info.supervised_keys)
+    return Source(
+        name=config.dataset,
+        version=str(builder.version),
+        checksums=checksums,
+        labels=tuple(label.names),
+        shape=image.shape,
+        dtype=tf.as_dtype(image.tf_dtype).name,
+        sizes={name: info.num_examples for name, info in builder.info.splits.items()},
+        read=lambda split: _read(builder, split),
+    )
+
+
+def _read(builder: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
+    key, _ = builder.info.supervised_keys
+    image = builder.info.features[key]
+    dtype = tf.as_dtype(image.tf_dtype)
+    is_decoded = not dtype.is_integer  # TFDS keeps floats in a form of its own
+    examples = builder.as_dataset(
+        split=split,
+        as_supervised=True,
+        # The pipeline caches, after it has resized. The order of the files is fixed.
+        read_config=tfds.ReadConfig(try_autocache=False),
+        decoders=None if is_decoded else {key: tfds.decode.SkipDecoding()},
+    )
+    if is_decoded:
+        return examples
+
+    def decoded(contents: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        pixels = decode_stored(contents, image.shape[-1] or 0, dtype)
+        return tf.ensure_shape(pixels, image.shape), label
+
+    return examples.map(decoded, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _checksums(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
+    """Return the SHA-256 of a dataset's archives by their names, where TFDS has it."""
+    # Where `--dataset` names a prepared version, TFDS's builder knows its files alone.
+    infos = getattr(builder, "url_infos", None)
+    if infos is None:
+        with contextlib.suppress(tfds.core.DatasetNotFoundError, ImportError):
+            infos = tfds.builder_cls(builder.name).url_infos
+    found = (infos or {}).values()
+    return {info.filename: info.checksum for info in found if info.filename}
 
 
 def _builder(config: TrainConfig) -> tfds.core.DatasetBuilder:
@@ -127,12 +160,14 @@ def _prepare(
         directory = archives.find(
             builder.name, checksums, config.archives, Path(workspace)
         )
-        if directory is None:
+        if not config.download:
+            _check_complete(builder, config, directory)
+        elif directory is None:
             _check_network(builder, config)
         origin = directory or "a download"
         print(f"Preparing {config.dataset} from {origin}, once ...", flush=True)
         try:
-            _download_and_prepare(builder, directory)
+            _download_and_prepare(builder, directory, config.download)
         except tfds.download.download_manager.NonMatchingChecksumError as error:
             names = archives.corrupt(directory, checksums) if directory else []
             raise UserError(
@@ -145,8 +180,23 @@ def _prepare(
             raise _unavailable(builder, config, error) from error
 
 
+def _check_complete(
+    builder: tfds.core.DatasetBuilder, config: TrainConfig, directory: Path | None
+) -> None:
+    """Check that TFDS finds all that it would download in a directory."""
+    names = {info.filename for info in builder.url_infos.values()}
+    if directory is None or not all(
+        name and (directory / name).is_file() for name in names
+    ):
+        raise UserError(
+            f"{config.dataset} is not on this machine, and `--no-download` asks no "
+            "other host. Give all its original archives with --archives DIR, or "
+            "prepared data with --data-dir DIR."
+        )
+
+
 def _download_and_prepare(
-    builder: tfds.core.DatasetBuilder, directory: Path | None
+    builder: tfds.core.DatasetBuilder, directory: Path | None, download: bool
 ) -> None:
     """Let TFDS prepare a dataset from given archives or from a download.
 
@@ -158,7 +208,10 @@ def _download_and_prepare(
     check_writable(place, "--data-dir")
     with tempfile.TemporaryDirectory(dir=place, prefix=".preparing-") as extracted:
         download_config = tfds.download.DownloadConfig(
-            manual_dir=directory, extract_dir=extracted
+            manual_dir=directory,
+            extract_dir=extracted,
+            # It refuses URLs that TFDS has not on record, before it asks for them.
+            force_checksums_validation=not download,
         )
         # TFDS announces a download of unknown size even if there is none.
         with FileLock(place / LOCK), contextlib.redirect_stdout(io.StringIO()):
@@ -172,7 +225,7 @@ def _check_network(builder: tfds.core.DatasetBuilder, config: TrainConfig) -> No
     error: requests.RequestException | None = None
     for host in {
         urllib.parse.urljoin(url, "/")
-        for url in builder.url_infos
+        for url in builder.url_infos or ()
         if url.startswith("http")
     }:
         try:
@@ -202,57 +255,3 @@ def _unavailable(
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)[:200].rstrip('.')}"
-
-
-def _open_folder(root: Path) -> Source:
-    """Open pictures by class: ROOT/CLASS/* or ROOT/SPLIT/CLASS/*."""
-    if not root.is_dir():
-        raise UserError(
-            f"`--dataset` folder:PATH must name a directory. Received: {root}."
-        )
-    top = root
-    if not any(_directories(folder) for folder in _directories(root)):
-        # ImageFolder needs the folder of a split above the classes.
-        top = Path(tempfile.mkdtemp())
-        (top / "train").symlink_to(root)
-        atexit.register(shutil.rmtree, top)
-    pictures = [
-        path
-        for path in sorted(top.glob("*/*/*"))
-        if path.suffix.lower() in (".jpg", ".jpeg", ".png")
-    ]
-    if not pictures:
-        raise UserError(
-            "`--dataset` folder:PATH must hold PATH/CLASS/* or PATH/SPLIT/CLASS/* "
-            f"with .png, .jpg or .jpeg pictures. Received: {root}."
-        )
-    shape, digest = _inspect(pictures)
-    return Source(
-        tfds.folder_dataset.ImageFolder(str(top), shape=shape),
-        f"folder:{root}",
-        f"{len(pictures)} pictures",
-        {"all pictures": digest},
-    )
-
-
-def _directories(root: Path) -> list[Path]:
-    return [path for path in root.iterdir() if path.is_dir()]
-
-
-def _inspect(pictures: list[Path]) -> tuple[tuple[int | None, ...], str]:
-    """Return the shape of the pictures, None where they differ, and a digest."""
-    sizes, modes, digest = set(), set(), hashlib.sha256()
-    for path in pictures:
-        try:
-            with Image.open(path) as image:
-                image.load()
-                sizes.add((image.height, image.width))
-                modes.add(image.mode)
-        except (OSError, SyntaxError) as error:
-            raise UserError(
-                f"{path.resolve()} is not a readable picture. Repair or remove it."
-            ) from error
-        digest.update("/".join(path.parts[-3:]).encode() + b"\0" + path.read_bytes())
-    height, width = sizes.pop() if len(sizes) == 1 else (None, None)
-    channels = 1 if modes <= {"1", "L"} else 3
-    return (height, width, channels), digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Evaluate every split after training, and save the model and its pictures."""
+"""Evaluate every split after training, save the model and draw its pictures."""
 
 import sys
 from pathlib import Path
@@ -12,42 +12,51 @@ from training.config import TrainConfig
 from training.data.pipeline import SPLITS, Data
 from training.report import pictures
 from training.run import files
+from training.run.atomic import sync
 
 MOST_IMAGES = 10_000
 """The largest number of test images that are predicted with random masks."""
 
+_BYTES_AT_A_TIME = 2**28  # of these images
+
 
 def finish(
+    model: keras.Model, data: Data, config: TrainConfig, directory: Path
+) -> files.Metrics:
+    """Write model.keras and evaluate in inference mode.
+
+    Returns:
+        Loss and accuracy by split.
+    """
+    model.save(directory / files.MODEL)
+    sync(directory / files.MODEL)
+    scores = {
+        split: model.evaluate(
+            data.batches(split, config.batch_size), return_dict=True, verbose=0
+        )
+        for split in SPLITS
+    }
+    return files.Metrics.model_validate(scores)
+
+
+def draw(
     model: keras.Model,
     data: Data,
     config: TrainConfig,
     history: list[dict[str, float]],
     directory: Path,
-) -> files.Metrics:
-    """Evaluate in inference mode; write model.keras and the pictures.
-
-    Returns:
-        Loss and accuracy by split.
-    """
-    batch_size = config.batch_size
-    model.save(directory / files.MODEL)
-    scores = {
-        split: model.evaluate(
-            data.batches(split, batch_size), return_dict=True, verbose=0
-        )
-        for split in SPLITS
-    }
-    test = data.batches("test", batch_size)
+) -> None:
+    """Draw the pictures of a run. Few images are in memory at a time."""
+    pictures.draw_curves(history, directory / files.CURVES_PICTURE)
+    test = data.batches("test", config.batch_size)
     logits = model.predict(test, verbose=0)
     probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
     true = np.concatenate([labels for _, labels in test.as_numpy_iterator()])
     worst = pictures.worst_mistakes(true, probabilities)
-    images = pick(test, worst)
     counts = pictures.confusion_matrix(true, probabilities.argmax(1), len(data.labels))
-    pictures.draw_curves(history, directory / files.CURVES_PICTURE)
     pictures.draw_confusion(counts, data.labels, directory / files.CONFUSION_PICTURE)
     pictures.draw_mistakes(
-        images,
+        pick(test, worst),
         true[worst],
         probabilities[worst],
         data.labels,
@@ -55,32 +64,47 @@ def finish(
     )
     if config.monte_carlo:
         path = directory / files.CERTAINTY_PICTURE
-        _show_certainty(model, data, config, config.monte_carlo, path)
-    return files.Metrics.model_validate(scores)
+        _draw_certainty(model, data, config, config.monte_carlo, path)
 
 
-def _show_certainty(
+def _draw_certainty(
     model: keras.Model, data: Data, config: TrainConfig, samples: int, path: Path
 ) -> None:
-    examples = data.splits["test"].take(MOST_IMAGES).as_numpy_iterator()
-    images, true = (np.stack(values) for values in zip(*examples, strict=True))
-    print(f"Predicting {len(images):,} test images with {samples} masks each")
-    prediction = kerasnorm.monte_carlo(
-        model,
-        images,
-        samples=samples,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        from_logits=True,
-        verbose=int(sys.stdout.isatty()),
-    )
+    number = min(MOST_IMAGES, data.sizes["test"])
+    print(f"Predicting {number:,} test images with {samples} masks each")
+    parts = data.splits["test"].take(number).batch(_at_a_time(data, config))
+    labels, means, entropies = [], [], []
+    for index, (images, true) in enumerate(parts.as_numpy_iterator()):
+        prediction = kerasnorm.monte_carlo(
+            model,
+            images,
+            samples=samples,
+            seed=config.seed + index,
+            batch_size=config.batch_size,
+            from_logits=True,
+            verbose=int(sys.stdout.isatty()),
+        )
+        assert prediction.predictive_entropy is not None  # probabilities have one
+        labels.append(true)
+        means.append(prediction.mean)
+        entropies.append(prediction.predictive_entropy)
+    entropy = np.concatenate(entropies)
+    ends = np.concatenate(pictures.most_and_least_certain(entropy))
+    images = dict(zip(ends.tolist(), pick(parts, ends), strict=True))
     pictures.draw_certainty(
         images,
-        true,
-        prediction,
+        np.concatenate(labels),
+        np.concatenate(means),
+        entropy,
         data.labels,
         path,
     )
+
+
+def _at_a_time(data: Data, config: TrainConfig) -> int:
+    """Return how many images are predicted by one call, in whole batches."""
+    batches = _BYTES_AT_A_TIME // (data.bytes_of_an_image * config.batch_size)
+    return config.batch_size * max(1, batches)
 
 
 def pick(batches: tf.data.Dataset, indices: np.ndarray) -> list[np.ndarray]:
@@ -92,6 +116,6 @@ def pick(batches: tf.data.Dataset, indices: np.ndarray) -> list[np.ndarray]:
     start = 0
     for images, _ in batches.as_numpy_iterator():
         here = indices[(indices >= start) & (indices < start + len(images))]
-        found |= {int(i): images[i - start] for i in here}
+        found |= {int(i): images[i - start].copy() for i in here}
         start += len(images)
     return [found[int(i)] for i in indices]

@@ -10,6 +10,7 @@ from training.data.pipeline import Data
 from training.run import files
 
 _IMAGES = 256
+_BYTES = 2**26  # of these images; of large ones there are fewer, but a whole batch
 _RECORDS = 50
 
 
@@ -25,7 +26,9 @@ def make_monitor(
     """
     if not config.monitor:
         return None
-    examples = data.splits["validation"].take(_IMAGES).as_numpy_iterator()
+    affordable = max(config.batch_size, _BYTES // data.bytes_of_an_image)
+    number = min(_IMAGES, affordable)
+    examples = data.splits["validation"].take(number).as_numpy_iterator()
     probe = np.stack([image for image, _ in examples])
     every = max(1, steps * config.epochs // _RECORDS)
     return kerasnorm.ShiftMonitor(probe, frequency=every)

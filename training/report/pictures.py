@@ -1,4 +1,4 @@
-"""Show what a run has reached: a table and pictures."""
+"""Draw what a run has reached."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,26 +6,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from rich.console import Console
-from rich.table import Table
 
-from kerasnorm import MonteCarloPrediction
-from training.run.files import Metrics
+from training.report.names import drawable, explained
 
 _DPI = 150
 _MOST_LABELS_WITH_COUNTS = 20
 _MISTAKE_COLUMNS, _MISTAKE_ROWS = 6, 4
 _CERTAINTY_BINS, _CERTAINTY_IMAGES = 10, 8
-
-
-def print_metrics(metrics: Metrics) -> None:
-    """Print loss and accuracy by split."""
-    table = Table("split", title=None)
-    table.add_column("loss", justify="right")
-    table.add_column("accuracy", justify="right")
-    for split, scores in metrics:
-        table.add_row(split, f"{scores.loss:.4f}", f"{scores.accuracy:.2%}")
-    Console().print(table)
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
@@ -56,11 +43,12 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str], path: Path) -> Non
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     inches = min(3 + 0.6 * size, 16)
     figure = Figure(figsize=(inches + 0.8, inches), layout="constrained")
+    names = drawable(labels)
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     font_size = 9 if size <= 40 else 5
-    axes.set_xticks(range(size), labels, rotation=90, fontsize=font_size)
-    axes.set_yticks(range(size), labels, fontsize=font_size)
+    axes.set_xticks(range(size), names, rotation=90, fontsize=font_size)
+    axes.set_yticks(range(size), names, fontsize=font_size)
     axes.set(xlabel="predicted class", ylabel="true class")
     if size <= _MOST_LABELS_WITH_COUNTS:
         for (row, column), count in np.ndenumerate(counts):
@@ -76,7 +64,8 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str], path: Path) -> Non
                     fontsize=font_size,
                 )
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    figure.suptitle(f"Test images: {np.trace(counts):,} of {counts.sum():,} right")
+    title = f"Test images: {np.trace(counts):,} of {counts.sum():,} right"
+    figure.suptitle(explained(title, names))
     figure.savefig(path, dpi=_DPI)
 
 
@@ -96,6 +85,7 @@ def draw_mistakes(
     path: Path,
 ) -> None:
     """Draw the images of `worst_mistakes` with their true and predicted labels."""
+    names = drawable(labels)
     figure = Figure(
         figsize=(2 * _MISTAKE_COLUMNS, 2.5 * _MISTAKE_ROWS), layout="constrained"
     )
@@ -106,31 +96,45 @@ def draw_mistakes(
         axes.imshow(image.squeeze(), cmap="gray")
         predicted = p.argmax()
         axes.set_title(
-            f"true: {labels[label]}\n"
-            f"predicted: {labels[predicted]}, {p[predicted]:.0%}",
+            f"true: {names[label]}\npredicted: {names[predicted]}, {p[predicted]:.0%}",
             fontsize=8,
         )
-    figure.suptitle("The most confident mistakes on the test images")
+    title = "The most confident mistakes on the test images"
+    figure.suptitle(explained(title, names))
     figure.savefig(path, dpi=_DPI)
 
 
+def most_and_least_certain(entropy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the images at both ends, the outermost first."""
+    order = np.argsort(entropy, kind="stable")
+    return order[:_CERTAINTY_IMAGES], order[::-1][:_CERTAINTY_IMAGES]
+
+
 def draw_certainty(
-    images: np.ndarray,
+    images: Mapping[int, np.ndarray],
     true: np.ndarray,
-    prediction: MonteCarloPrediction,
+    probabilities: np.ndarray,
+    entropy: np.ndarray,
     labels: Sequence[str],
     path: Path,
 ) -> None:
     """Draw the error rate by certainty, and the least and the most certain images.
 
-    The lower the entropy of the prediction averaged over dropout masks, the more
-    certain it is.
+    Args:
+        images: Those that `most_and_least_certain` names, by their index.
+        true: The class of each test image.
+        probabilities: Of each class, averaged over dropout masks.
+        entropy: Of these probabilities. The lower, the more certain.
+        labels: The names of the classes.
+        path: Where to.
     """
-    probabilities, entropy = prediction.mean, prediction.predictive_entropy
-    assert entropy is not None  # probabilities have one
+    names = drawable(labels)
     order = np.argsort(entropy, kind="stable")
     wrong = probabilities.argmax(axis=1) != true
-    rates = [part.mean() for part in np.array_split(wrong[order], _CERTAINTY_BINS)]
+    rates = [
+        part.mean() if part.size else 0.0
+        for part in np.array_split(wrong[order], _CERTAINTY_BINS)
+    ]
     figure = Figure(figsize=(1.7 * _CERTAINTY_IMAGES, 8), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.5], squeeze=False).flat
     axes = top.subplots()
@@ -140,23 +144,24 @@ def draw_certainty(
     axes.set(
         xlabel="tenth of the test images, from the most to the least certain",
         ylabel="error rate [%]",
-        title="Error rate by the entropy of the prediction over dropout masks",
+        title=explained(
+            "Error rate by the entropy of the prediction over dropout masks", names
+        ),
     )
     axes.grid(axis="y", alpha=0.3)
-    rows = (
-        ("least certain", order[::-1][:_CERTAINTY_IMAGES]),
-        ("most certain", order[:_CERTAINTY_IMAGES]),
-    )
+    most, least = most_and_least_certain(entropy)
     for (title, chosen), grid in zip(
-        rows, bottom.subfigures(2, 1, squeeze=False).flat, strict=True
+        (("least certain", least), ("most certain", most)),
+        bottom.subfigures(2, 1, squeeze=False).flat,
+        strict=True,
     ):
         grid.suptitle(title)
         for axes, i in zip(grid.subplots(1, _CERTAINTY_IMAGES), chosen, strict=False):
             axes.axis("off")
-            axes.imshow(images[i].squeeze(), cmap="gray")
+            axes.imshow(images[int(i)].squeeze(), cmap="gray")
             predicted = probabilities[i].argmax()
             axes.set_title(
-                f"true: {labels[true[i]]}\n{labels[predicted]}, "
+                f"true: {names[true[i]]}\n{names[predicted]}, "
                 f"{probabilities[i, predicted]:.0%}\n{entropy[i]:.2f} nats",
                 fontsize=8,
             )

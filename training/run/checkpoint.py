@@ -13,6 +13,7 @@ import tensorflow as tf
 import kerasnorm
 from training.errors import UserError, first_line
 from training.run import files
+from training.run.atomic import sync_tree
 from training.run.claim import check_claim
 
 # Keras's own `BackupAndRestore` saves neither the history nor the state of
@@ -148,6 +149,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._state.take_from_callbacks()
         try:
             self._manager.save(checkpoint_number=epoch + 1)
+            sync_tree(self._directory / files.CHECKPOINTS)
             self._write_history()
         except (tf.errors.OpError, OSError) as error:
             raise UserError(

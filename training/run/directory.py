@@ -4,7 +4,7 @@ from pathlib import Path
 
 from training.config import TrainConfig
 from training.run import files
-from training.run.atomic import check_writable
+from training.run.atomic import check_writable, sync
 
 
 def create(config: TrainConfig) -> Path:
@@ -19,6 +19,7 @@ def create(config: TrainConfig) -> Path:
     check_writable(config.run_dir, "--run-dir")
     directory = _new(config)
     files.write_config(directory, config)
+    sync(config.run_dir)
     return directory
 
 

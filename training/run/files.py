@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, PositiveInt, WithJsonSchema
 
 from training.config import TrainConfig
+from training.errors import printable
 from training.run.atomic import write_atomically
 
 # In a run's directory.
@@ -24,6 +26,7 @@ HISTORY = "history.csv"  # a row of metrics for each finished epoch
 MONITOR = "monitor.csv"  # a row for each record of the ShiftMonitor
 RESULT = "result.json"  # a Result, written last
 LOG = "log.txt"  # what the trainers of a service print
+BEAT = ".beat"  # empty; its time is that of the last progress
 TENSORBOARD = "logs"
 CHECKPOINTS = "checkpoints"
 MODEL = "model.keras"
@@ -144,7 +147,7 @@ def write_card(version: Path, card: ModelCard) -> None:
 def progress(directory: Path) -> Progress | None:
     """Return how far training has come, or None before it has begun."""
     try:
-        return Progress.model_validate_json((directory / PROGRESS).read_bytes())
+        return Progress.model_validate_json(_read(directory / PROGRESS))
     except (OSError, *_DAMAGED):
         return None
 
@@ -152,7 +155,7 @@ def progress(directory: Path) -> Progress | None:
 def history(directory: Path) -> list[dict[str, float]]:
     """Return the metrics of each finished epoch."""
     try:
-        text = (directory / HISTORY).read_text(encoding="utf-8")
+        text = _read(directory / HISTORY).decode()
         rows = csv.DictReader(text.splitlines())
         return [{name: float(value) for name, value in row.items()} for row in rows]
     except (OSError, *_DAMAGED):
@@ -168,7 +171,7 @@ def result(directory: Path) -> Result | None:
     """Return what a finished run has reached, or None while its export is missing."""
     try:
         # Not with pydantic's parser: train.py writes NaN.
-        values = json.loads((directory / RESULT).read_text(encoding="utf-8"))
+        values = json.loads(_read(directory / RESULT))
         found = Result.model_validate(values)
         return found if found.export.is_dir() else None
     except (OSError, *_DAMAGED):
@@ -187,13 +190,23 @@ def validation(directory: Path) -> Scores | None:
 
 
 def last_lines(directory: Path, number: int) -> list[str]:
-    """Return the last lines of the log."""
+    """Return the last lines of the log, each without what moves or hides text."""
     try:
-        with (directory / LOG).open("rb") as log:
-            log.seek(max(0, log.seek(0, 2) - _END_OF_THE_LOG))
-            return log.read().decode(errors="replace").splitlines()[-number:]
+        end = _read(directory / LOG, last=_END_OF_THE_LOG)
     except OSError:
         return []
+    text = end.decode(errors="replace")
+    # `str.splitlines` would also split where a name holds U+2028.
+    lines = text.removesuffix("\n").split("\n") if text else []
+    return [printable(line.rstrip("\r")) for line in lines[-number:]]
+
+
+def last_progress(directory: Path) -> float | None:
+    """Return when the run last got on, in seconds since 1970, or None before that."""
+    try:
+        return (directory / BEAT).stat().st_mtime
+    except OSError:
+        return None
 
 
 def model_card(version: Path) -> ModelCard | None:
@@ -206,6 +219,15 @@ def model_card(version: Path) -> ModelCard | None:
         return _read_markdown((version / CARD).read_text(encoding="utf-8"))
     except (OSError, *_DAMAGED):
         return None
+
+
+def _read(path: Path, last: int | None = None) -> bytes:
+    """Return a file of a run, or its last bytes. A link or a pipe is no file of it."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        if last is not None:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - last))
+        return file.read()
 
 
 def _read_markdown(card: str) -> ModelCard:

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 
 from training.run import files
+from training.run.heartbeat import beat, count_steps_alone
 
 _SECONDS_BETWEEN_WRITES = 1.0
 
@@ -33,6 +34,15 @@ class ReportProgress(keras.callbacks.Callback):
         """Remember the epoch."""
         self._epoch = epoch + 1
 
+    def on_train_batch_begin(
+        self, batch: int, logs: dict[str, float] | None = None
+    ) -> None:
+        """Let only steps count, but for the first and the last one of an epoch.
+
+        The first one of all is compiled, and so is the last one if it is smaller.
+        """
+        count_steps_alone(0 < batch < self._steps - 1)
+
     def on_train_batch_end(
         self, batch: int, logs: dict[str, float] | None = None
     ) -> None:
@@ -43,12 +53,14 @@ class ReportProgress(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Write the end in any case."""
+        count_steps_alone(False)
         self._write(self._steps)
 
     def _write(self, step: int) -> None:
         progress = files.Progress(
             epoch=self._epoch, epochs=self._epochs, step=step, steps=self._steps
         )
+        beat(self._directory)
         # The run does not need this file, so a full disk must not end it here.
         with contextlib.suppress(OSError):
             files.write_progress(self._directory, progress)

@@ -28,19 +28,18 @@ def moments_around_mean(x: Tensor, count: Tensor, total: Sum) -> tuple[Tensor, .
     rest = x - shift
     mean = total(rest) / divisor
     mean_square = total(tf.square(rest)) / divisor
-    return rest, shift, mean, tf.maximum(mean_square - tf.square(mean), 0)
+    # Infinity less a finite number is infinite, and not NaN.
+    square = tf.minimum(tf.square(mean), mean.dtype.max)
+    return rest, shift, mean, tf.maximum(mean_square - square, 0)
 
 
-def moments_around_sample(x: Tensor, count: Tensor, total: Sum) -> tuple[Tensor, ...]:
-    """Return what `moments_around_mean` returns, with the first row as the shift.
+def times(values: Tensor, factor: Tensor) -> Tensor:
+    """Multiply; what is infinite or NaN is 0 where the factor is.
 
-    It reads x once less. Under XLA that outweighs the second subtraction.
+    A variance that is too large for the dtype makes the factor 0, and other sums of
+    that size infinite.
     """
-    shift = total(x[:1])
-    rest = x - shift
-    mean = total(rest) / tf.maximum(count, 1)
-    deviation = tf.math.squared_difference(rest, mean)
-    return rest, shift, mean, total(deviation) / tf.maximum(count, 1)
+    return tf.math.multiply_no_nan(values, factor)
 
 
 def normalize_rest(
@@ -53,7 +52,7 @@ def normalize_rest(
 ) -> Tensor:
     """Normalize, scale and shift in one multiply-add: BN, Alg. 1, lines 3 and 4."""
     factor = gamma * tf.math.rsqrt(variance + epsilon)
-    return rest * factor + (beta - mean * factor)
+    return times(rest, factor) + (beta - times(mean, factor))
 
 
 def gradients(
@@ -76,13 +75,13 @@ def gradients(
     """
     factor = tf.math.rsqrt(variance + epsilon)
     dbeta = total(dy)
-    dgamma = (total(dy * rest) - mean * dbeta) * factor
+    dgamma = times(total(dy * rest) - mean * dbeta, factor)
     divisor = tf.maximum(count, 1)
     slope = dgamma * factor / divisor
-    through_moments = rest * slope + (dbeta / divisor - mean * slope)
+    through_moments = times(rest, slope) + (dbeta / divisor - times(mean, slope))
     if mask is not None:
         through_moments = tf.where(mask, through_moments, 0)
-    return (dy - through_moments) * (gamma * factor), dgamma, dbeta
+    return times(dy - through_moments, gamma * factor), dgamma, dbeta
 
 
 def sum_rows(values: Tensor) -> Tensor:

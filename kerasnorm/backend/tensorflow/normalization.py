@@ -6,26 +6,25 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from kerasnorm import functional
+from kerasnorm.backend.tensorflow.chunks import chunk_gradients, normalize_chunks
 from kerasnorm.backend.tensorflow.composed import (
     gradients,
     moments_around_mean,
-    moments_around_sample,
     normalize_rest,
     sum_rows,
-)
-from kerasnorm.backend.tensorflow.fused import (
-    fused_backward,
-    fused_forward,
-    is_under_xla,
 )
 from kerasnorm.backend.tensorflow.typed import cond, custom_gradient
 from kerasnorm.functional import Moments, Tensor
 
 SMALL = 100_000
-"""Up to this many elements composed operations beat the start of the fused kernel."""
+"""Up to this many elements composed operations beat the start of a compiled function.
+"""
+
+FEW = 4096
+"""Up to this many rows are added one after another."""
 
 UNKNOWN_BATCH = 64
-"""The size that a batch of unknown size counts with in the comparison with `SMALL`."""
+"""A batch of unknown size is not expected to be smaller."""
 
 Results = tuple[Tensor, Tensor, Tensor]
 """The outputs, the mean and the variance."""
@@ -43,29 +42,33 @@ def normalize_batch(
 ) -> tuple[Tensor, Moments]:
     """Apply `functional.normalize_batch`, its backward pass collected: BN, section 3.
 
-    TensorFlow's fused kernel takes x as (samples, features). Composed operations run
-    instead for few elements, under a mask, and under XLA, whose form of the fused
-    kernel has a one-pass variance.
+    x is seen as (samples, features). Few samples are normalized by composed operations,
+    many by compiled functions. Under a mask and in float64 there are composed
+    operations for any axes.
     """
-    wide = functional.widen(x)
+    dtype = functional.widened(x.dtype)
     kept = [size for axis, size in enumerate(x.shape) if axis not in axes]
-    gamma = tf.ones(kept, wide.dtype) if gamma is None else tf.cast(gamma, wide.dtype)
-    beta = tf.zeros(kept, wide.dtype) if beta is None else tf.cast(beta, wide.dtype)
-    count = functional.count_samples(wide, axes, mask)
-    if mask is None and wide.dtype == tf.float32:
+    gamma = tf.ones(kept, dtype) if gamma is None else tf.cast(gamma, dtype)
+    beta = tf.zeros(kept, dtype) if beta is None else tf.cast(beta, dtype)
+    count = functional.count_samples(x, axes, mask)
+    if mask is None and dtype == "float32":
         order = (*axes, *(a for a in range(len(x.shape)) if a not in axes))
-        features_last = _transpose(wide, order)
+        features_last = _transpose(x, order)
         rows = tf.reshape(features_last, (-1, gamma.shape.num_elements()))
-        normalize_rows = _normalize_rows if _is_small(x) else _normalize_many_rows
-        y, mean, variance = normalize_rows(
-            rows, tf.reshape(gamma, [-1]), tf.reshape(beta, [-1]), epsilon, count
+        y, mean, variance = _normalize_rows(
+            rows,
+            tf.reshape(gamma, [-1]),
+            tf.reshape(beta, [-1]),
+            epsilon,
+            count,
+            _are_few(x, gamma.shape.num_elements()),
         )
         y = tf.reshape(y, tf.shape(features_last))
         y = _transpose(y, tuple(order.index(a) for a in range(len(order))))
     else:
         keepdims = [1 if a in axes else size for a, size in enumerate(x.shape)]
         y, mean, variance = _normalize_axes(
-            wide,
+            functional.widen(x),
             axes,
             tf.reshape(gamma, keepdims),
             tf.reshape(beta, keepdims),
@@ -94,73 +97,123 @@ def normalize_with(
     before it.
     """
     wide = functional.widen(x)
-    mean, variance, gamma, beta = (
-        None if v is None else tf.cast(v, wide.dtype)
-        for v in (mean, variance, gamma, beta)
-    )
-    if axes == (0, 1, 2) and len(x.shape) == 4 and wide.dtype == tf.float32:
-        y, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=wide,
-            scale=tf.ones_like(mean) if gamma is None else gamma,
-            offset=tf.zeros_like(mean) if beta is None else beta,
-            mean=mean,
-            variance=variance,
-            epsilon=epsilon,
-            is_training=False,
-        )
-        return tf.cast(y, x.dtype)
-    factor = tf.math.rsqrt(variance + epsilon)
-    if gamma is not None:
-        factor *= gamma
-    shift = -mean * factor if beta is None else beta - mean * factor
+    mean, variance = (tf.cast(v, wide.dtype) for v in (mean, variance))
+    gamma = tf.ones_like(mean) if gamma is None else tf.cast(gamma, wide.dtype)
+    beta = tf.zeros_like(mean) if beta is None else tf.cast(beta, wide.dtype)
+    is_image = axes == (0, 1, 2) and len(x.shape) == 4 and wide.dtype == tf.float32
     keepdims = [1 if a in axes else size for a, size in enumerate(x.shape)]
-    y = wide * tf.reshape(factor, keepdims) + tf.reshape(shift, keepdims)
-    return tf.cast(y, x.dtype)
+    # LiteRT takes vectors into the layer behind, but not what is reshaped to (1, n).
+    is_last = axes == tuple(range(len(axes)))
+
+    def align(values: Tensor) -> Tensor:
+        return values if is_last else tf.reshape(values, keepdims)
+
+    @custom_gradient
+    def normalize(x: Tensor, *parameters: Tensor) -> tuple[Tensor, Backward]:
+        mean, variance, gamma, beta = parameters
+        if is_image:
+            y, *_ = tf.raw_ops.FusedBatchNormV3(
+                x=x,
+                scale=gamma,
+                offset=beta,
+                mean=mean,
+                variance=variance,
+                epsilon=epsilon,
+                is_training=False,
+            )
+        else:
+            factor = gamma * tf.math.rsqrt(variance + epsilon)
+            y = x * align(factor) + align(beta - mean * factor)
+
+        def backward(dy: Tensor) -> tuple[Tensor, ...]:
+            inverse = tf.math.rsqrt(variance + epsilon)
+            dbeta = functional.total(dy, axes)
+            dgamma = functional.total(dy * (x - align(mean)), axes) * inverse
+            dmean = -gamma * inverse * dbeta
+            dvariance = -0.5 * gamma * tf.square(inverse) * dgamma
+            return dy * align(gamma * inverse), dmean, dvariance, dgamma, dbeta
+
+        return y, backward
+
+    return tf.cast(normalize(wide, mean, variance, gamma, beta), x.dtype)
 
 
 def _normalize_rows(
-    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, count: Tensor
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    epsilon: float,
+    count: Tensor,
+    are_few: bool | Tensor,
 ) -> Results:
-    """Normalize few (samples, features) by composed operations."""
-
-    @custom_gradient
-    def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Results, Backward]:
-        rest, shift, mean, variance = moments_around_mean(x, count, sum_rows)
-        y = normalize_rest(rest, mean, variance, gamma, beta, epsilon)
-
-        def backward(dy: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
-            return gradients(dy, rest, mean, variance, gamma, epsilon, count, sum_rows)
-
-        return (y, shift + mean, variance), backward
-
-    return normalize(x, gamma, beta)
-
-
-def _normalize_many_rows(
-    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, count: Tensor
-) -> Results:
-    """Normalize many (samples, features) by the fused kernel, but not under XLA."""
+    """Normalize (samples, features)."""
+    if are_few is not False:
+        x = functional.widen(x)
 
     @custom_gradient
     def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Results, Backward]:
         def composed() -> tuple[Tensor, ...]:
-            rest, *moments = moments_around_sample(x, count, sum_rows)
+            rest, *moments = moments_around_mean(x, count, sum_rows)
             _, mean, variance = moments
             y = normalize_rest(rest, mean, variance, gamma, beta, epsilon)
-            # What the fused kernel saves.
-            return y, *moments, rest, mean, variance, tf.zeros([0])
+            return y, *moments, rest
 
-        def fused() -> tuple[Tensor, ...]:
-            return fused_forward(x, gamma, beta, epsilon, count)
+        def chunks() -> tuple[Tensor, ...]:
+            return *normalize_chunks(x, gamma, beta, epsilon), x
 
-        y, shift, mean, variance, *saved = cond(is_under_xla(), composed, fused)
+        y, *moments, saved = cond(are_few, composed, chunks)
+        shift, mean, variance = moments
 
         def backward(dy: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
-            return fused_backward(dy, gamma, epsilon, saved)
+            return cond(
+                are_few,
+                lambda: gradients(
+                    dy, saved, mean, variance, gamma, epsilon, count, sum_rows
+                ),
+                lambda: _chunk_gradients(dy, saved, moments, gamma, epsilon, count),
+            )
 
         return (y, shift + mean, variance), backward
 
     return normalize(x, gamma, beta)
+
+
+def _chunk_gradients(
+    dy: Tensor,
+    x: Tensor,
+    moments: list[Tensor],
+    gamma: Tensor,
+    epsilon: float,
+    count: Tensor,
+) -> tuple[Tensor, ...]:
+    """Return `chunk_gradients`, which composed operations differentiate again."""
+
+    def compose(dy: Tensor, x: Tensor, gamma: Tensor) -> tuple[Tensor, ...]:
+        dtype, dy, x = x.dtype, functional.widen(dy), functional.widen(x)
+
+        def total(values: Tensor) -> Tensor:
+            return functional.total(values, (0,))
+
+        rest, _, mean, variance = moments_around_mean(x, count, total)
+        dx, *others = gradients(dy, rest, mean, variance, gamma, epsilon, count, total)
+        return tf.cast(dx, dtype), *others
+
+    @custom_gradient
+    def first(
+        dy: Tensor, x: Tensor, gamma: Tensor
+    ) -> tuple[tuple[Tensor, ...], Backward]:
+        def second(*upstream: Tensor) -> tuple[Tensor, ...]:
+            with tf.GradientTape() as tape:
+                tape.watch([dy, x, gamma])
+                outputs = compose(dy, x, gamma)
+            found: tuple[Tensor, ...] = tuple(
+                tape.gradient(outputs, [dy, x, gamma], list(upstream))
+            )
+            return found
+
+        return chunk_gradients(dy, x, *moments, gamma, epsilon), second
+
+    return first(dy, x, gamma)
 
 
 def _normalize_axes(
@@ -175,7 +228,7 @@ def _normalize_axes(
     """Normalize over any axes, masked or not; all but `x` broadcast to it."""
 
     def total(values: Tensor) -> Tensor:
-        return tf.reduce_sum(values, axes, keepdims=True)
+        return tf.reshape(functional.total(values, axes), gamma.shape)
 
     def total_of_valid(values: Tensor) -> Tensor:
         return total(values if mask is None else tf.where(mask, values, 0))
@@ -199,9 +252,10 @@ def _transpose(x: Tensor, order: tuple[int, ...]) -> Tensor:
     return x if order == tuple(range(len(order))) else tf.transpose(x, order)
 
 
-def _is_small(x: Tensor) -> bool:
-    batch, *sizes = x.shape
-    if None in sizes:
-        return False
-    samples = UNKNOWN_BATCH if batch is None else batch
-    return bool(samples * math.prod(sizes) <= SMALL)
+def _are_few(x: Tensor, features: int) -> bool | Tensor:
+    """Return whether x has few samples; a tensor, if that is seen when it runs."""
+    most = min(FEW, SMALL // max(features, 1))
+    size = math.prod(UNKNOWN_BATCH if size is None else size for size in x.shape)
+    if x.shape.is_fully_defined() or size > most * features:
+        return size <= most * features
+    return tf.size(x) <= most * features

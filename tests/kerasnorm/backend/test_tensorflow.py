@@ -11,7 +11,6 @@ from keras import ops
 from kerasnorm import KBatchNorm, KDropout, functional
 from kerasnorm.backend import tensorflow as kernels
 from kerasnorm.backend.tensorflow import noise, normalization
-from kerasnorm.backend.tensorflow.fused import is_under_xla
 from tests import oracle
 from tests.kerasnorm import probes
 from tests.kerasnorm.inputs import random_mask, uneven
@@ -28,14 +27,6 @@ LAYOUTS = pytest.mark.parametrize(
         ((150, 5, 4), (1, 2), (0,)),
     ],
 )
-
-
-def test_xla_alone_is_told_by_the_index_of_the_device():
-    """`DeviceIndex` is the length of its list under XLA, and less elsewhere."""
-    assert is_under_xla() is False
-    for mode in ("graph", "xla"):
-        told = bool(in_mode(is_under_xla, mode)())
-        assert told is (mode == "xla"), "TensorFlow changed DeviceIndex."
 
 
 @pytest.fixture(autouse=True)

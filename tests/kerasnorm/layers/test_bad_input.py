@@ -184,6 +184,37 @@ def test_axes_that_do_not_fit_the_inputs(axis, shape, message):
         KBatchNorm(axis)(keras.Input(shape[1:]))
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: KDropout("0.5"), r"Received: rate='0\.5'\. Its type is str\. `rate`"),
+        (lambda: KDropout(0.5, seed="1"), r"seed='1'\. Its type is str\.$"),
+        (lambda: KBatchNorm("1"), r"axis='1'\. Its type is str\.$"),
+        (lambda: KBatchNorm(momentum="0.9"), r"Its type is str\."),
+        (lambda: KBatchNorm(virtual_batch_size=2.0), r"Its type is float\.$"),
+        (lambda: KDropout(np.zeros(99)), r"rate=<ndarray of shape \(99,\)>\. Its type"),
+        (
+            lambda: KDropout([0] * 999),
+            r"rate=\[0, 0, .*\.\.\.\. Its type is list",
+        ),
+        (
+            lambda: KBatchNorm(3).build((4, 5, 3)),
+            r"`axis` must be between -3 and 2 for inputs of shape \(4, 5, 3\)\. ",
+        ),
+        (
+            lambda: KBatchNorm((1, -2)).build((4, 5, 3)),
+            r"`axis` must be different axes of inputs of shape \(4, 5, 3\)\. ",
+        ),
+    ],
+)
+def test_a_message_says_what_is_wrong_in_one_line(make, message):
+    with pytest.raises((TypeError, ValueError), match=message) as caught:
+        make()
+    text = str(caught.value)
+    assert "\n" not in text
+    assert len(text) < 400
+
+
 @pytest.mark.parametrize("mask_shape", [(5,), (4, 4), (3, 5), (4, 5, 2), (4, 5, 3, 1)])
 def test_masks_that_do_not_fit_the_inputs(mask_shape):
     layer = KBatchNorm()

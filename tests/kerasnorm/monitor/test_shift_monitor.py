@@ -305,8 +305,22 @@ def test_one_warning_where_the_moving_statistics_lag():
     assert "1 of 2 KBatchNorm layers at step 10, most in 'bad'" in text
     assert f"mean shift {monitor.history[1]['mean_shift']:.2f}" in text
     assert f"variance ratio {monitor.history[1]['variance_ratio']:.2f}" in text
-    for advice in ("kerasnorm.recalibrate", "larger batch", "momentum (now 0.99)"):
+    assert "`tolerance` is 0.5" in text
+    # 0.99 ** 10 = 0.904
+    assert "At momentum 0.99 the moving statistics still consist to 90% of" in text
+    for advice in ("kerasnorm.recalibrate", 'moving_average="debiased"'):
         assert advice in text
+
+
+@pytest.mark.parametrize(
+    ("momentum", "cause"), [(0.99, "At momentum"), (0.3, "The batches are small")]
+)
+def test_the_warning_names_the_cause(momentum, cause):
+    """0.3 ** 10 is nothing: there the probe is of other data."""
+    x = uneven((80, 4))
+    model = keras.Sequential([keras.Input((4,)), norm(momentum=momentum)])
+    with pytest.warns(UserWarning, match=cause):
+        fit(model, x, ShiftMonitor(x + 9.0))
 
 
 def test_no_warning_after_what_the_warning_asks_for():

@@ -107,6 +107,15 @@ def test_a_seed_gives_the_same_masks_and_no_variable_changes():
     assert not any(layer.monte_carlo for layer in noise)
 
 
+def test_a_prediction_is_printed_as_its_shapes():
+    model = keras.Sequential([keras.Input((3,)), KDropout(0.5), layers.Dense(2)])
+    prediction = kerasnorm.monte_carlo(model, np.ones((4, 3), "float32"), samples=2)
+    assert repr(prediction) == (
+        "MonteCarloPrediction(mean=<float32 (4, 2)>, variance=<float32 (4, 2)>, "
+        "predictive_entropy=None, expected_entropy=None, mutual_information=None)"
+    )
+
+
 def test_every_sample_layer_and_batch_has_masks_of_its_own():
     model = keras.Sequential([keras.Input((1000,)), KDropout(0.5, seed=1)])
     x = np.ones((8, 1000), "float32")

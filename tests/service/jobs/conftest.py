@@ -37,8 +37,8 @@ def begin(tmp_path: Path) -> Iterator[Callable[..., QueueProcess]]:
     """Start queues on one directory; what still runs at the end is killed."""
     queues: list[QueueProcess] = []
 
-    def start(retries: int = 3, limit: str = "") -> QueueProcess:
-        queues.append(QueueProcess(tmp_path, retries=retries, limit=limit))
+    def start(**options: Any) -> QueueProcess:
+        queues.append(QueueProcess(tmp_path, **options))
         return queues[-1].start()
 
     yield start

@@ -10,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import Settings
+from training.run.files import last_lines
 
 
 @pytest.fixture
@@ -21,6 +22,10 @@ def artifacts(client: TestClient, settings: Settings) -> Iterator[TestClient]:
     (run / "logs" / "events").write_bytes(b"\0\1")
     (run / ".pid").write_text("1")
     (run / "out").symlink_to("/etc/hostname")
+    (run / "twice").symlink_to("history.csv")
+    (run / "state").symlink_to(settings.jobs.state_dir)
+    (run / "again").symlink_to(run / "logs")
+    (run / os.fsdecode(b"\xff.txt")).write_text("no text is its name")
     os.mkfifo(run / "pipe")
     (settings.jobs.state_dir / "secret").write_text("secret")
     # Held open here, so that nobody who opens it has to wait.
@@ -31,9 +36,10 @@ def artifacts(client: TestClient, settings: Settings) -> Iterator[TestClient]:
 
 def test_artifacts_are_listed_and_given_out(artifacts: TestClient) -> None:
     listed = artifacts.get("/v1/jobs/1/artifacts").json()
-    assert {"path": "history.csv", "size": 24} in listed
-    assert {"path": "logs/events", "size": 2} in listed
-    assert ".pid" not in {file["path"] for file in listed}
+    assert listed == [
+        {"path": "history.csv", "size": 24},
+        {"path": "logs/events", "size": 2},
+    ]
     assert artifacts.get("/v1/jobs/1/artifacts/logs/events").content == b"\0\1"
     assert artifacts.get("/v1/jobs/1/metrics").json() == [
         {"epoch": 1, "loss": 0.5},
@@ -54,6 +60,8 @@ def test_artifacts_are_listed_and_given_out(artifacts: TestClient) -> None:
             "%2e%2e/secret",
         ),
         *("/etc/hostname", "%2fetc%2fhostname", "out", "a%00b", "x" * 5000, ""),
+        *("twice", "state/secret", "again/events", "logs//events", "logs/", "%ff.txt"),
+        *("%ed%a0%80", "%2e/history.csv", "logs/%2e/events", "history.csv/x"),
     ],
 )
 def test_nothing_but_files_of_the_run_is_given_out(
@@ -97,6 +105,29 @@ def test_files_may_go_while_they_are_listed(
         finally:
             ended.set()
         going.result()
+
+
+@pytest.mark.parametrize("name", ["log.txt", "history.csv", "progress.json"])
+def test_a_link_is_no_file_of_the_run(
+    artifacts: TestClient, settings: Settings, name: str
+) -> None:
+    """Whoever has put it there: neither the log nor what the service reads itself."""
+    run = settings.jobs.state_dir / "runs" / "1"
+    (run / name).unlink(missing_ok=True)
+    text = "epoch,loss\n9,9\n" if name == "history.csv" else "secret"
+    if name == "progress.json":
+        text = '{"epoch": 9, "epochs": 9, "step": 9, "steps": 9}'
+    (settings.jobs.state_dir / "target").write_text(text)
+    (run / name).symlink_to(settings.jobs.state_dir / "target")
+    assert artifacts.get("/v1/jobs/1/logs").text == ""
+    if name != "progress.json":
+        assert last_lines(run, 5) == []
+    job = artifacts.get("/v1/jobs/1").json()
+    assert job["progress"] is None
+    assert (job["metrics"] is None) == (name == "history.csv")
+    artifacts.post("/v1/jobs/1/cancel")
+    events = artifacts.get("/v1/jobs/1/logs", headers={"Accept": "TEXT/event-stream"})
+    assert events.text == "event: end\ndata: cancelled\n\n"
 
 
 def test_a_log_that_cannot_be_read_is_empty(

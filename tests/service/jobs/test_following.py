@@ -57,6 +57,16 @@ def test_lines_of_any_kind_are_events_with_their_place(table: Store, job: Job) -
     assert len(events(table, job, place=99)) == 1
 
 
+def test_a_name_in_the_log_forges_no_line(table: Store, job: Job) -> None:
+    text = "a\u2028error: b\x85c\x1b[2Jd\u202ee\tf\n"
+    (job.directory / LOG).write_text(text, encoding="utf-8")
+    table.end(job.id, State.FAILED)
+    first, _ = events(table, job)
+    place = len(text.encode())
+    said = r"a\u2028error: b\x85c\x1b[2Jd\u202ee" + "\tf"
+    assert set(first.split("\n")) == {f"data: {said}", f"id: {place}"}
+
+
 def test_a_line_is_not_given_before_it_is_whole(table: Store, job: Job) -> None:
     """While the job runs: the rest may come at any moment."""
     (job.directory / LOG).write_bytes(b"whole\nbeg")

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import sqlite3
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from service.app import Settings
-from service.jobs import runner
+from service.jobs import runner, stalls
 from service.jobs.job_queue import Queue
 from service.jobs.store import RESUMABLE, Job, State
 from service.jobs.trainers import End
 from tests.service.services import wait_until
 from training.config import TrainConfig
-from training.run.files import LOG
+from training.run.files import BEAT, LOG
 
 DIED = (-signal.SIGKILL, -signal.SIGSEGV, 1, None)
 
@@ -35,6 +37,9 @@ class Trainers:
     def stop(self, directory: Path) -> None:
         raise AssertionError
 
+    def kill(self, directory: Path) -> None:
+        raise AssertionError
+
 
 class Manual:
     """Trainers that run until they are told how they have ended."""
@@ -43,6 +48,7 @@ class Manual:
         self.running: dict[Path, End | None] = {}
         self.starts = 0
         self.stopped: list[Path] = []
+        self.killed: list[Path] = []
 
     def start(self, directory: Path) -> None:
         self.running[directory] = None
@@ -55,11 +61,16 @@ class Manual:
         self.stopped.append(directory)
         self.running[directory] = End(128 + signal.SIGTERM)
 
+    def kill(self, directory: Path) -> None:
+        self.killed.append(directory)
+        self.running[directory] = End(-signal.SIGKILL)
+
 
 @pytest.fixture(autouse=True)
 def _in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "_SECONDS_AFTER_AN_ERROR", 0.01)
     monkeypatch.setattr(runner, "_SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(runner, "_LONGEST_WAIT", 0.02)
 
 
 def add(queue: Queue, priority: int = 0) -> Job:
@@ -150,6 +161,148 @@ def test_a_job_that_cannot_be_started_keeps_no_other_from_its_slot(
     (other,) = queue.store.page(State.FAILED, 9, 0)
     queue.stop()
     assert other.id == 2
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("no room"), BlockingIOError(11, "no process"), ValueError("odd")]
+)
+def test_a_job_that_cannot_be_started_waits_and_then_fails(
+    settings: Settings, error: Exception
+) -> None:
+    """With the only slot: the others run meanwhile, and its tries have an end."""
+    tries: list[int] = []
+
+    def starting(job: int) -> None:
+        tries.append(job)
+        if job <= 2:
+            raise error
+
+    config = replace(settings.jobs, retries=2, trainers=Trainers(starting))
+    queue = Queue(config)
+    jobs = [add(queue, priority) for priority in (9, 8, 0, 0)]
+    queue.start()
+    wait_until(lambda: queue.store.count(State.FAILED) == 4)
+    messages = [message(queue, job) for job in jobs]
+    queue.stop()
+    assert (tries.count(1), tries.count(2)) == (3, 3)
+    assert (tries.count(3), tries.count(4)) == (1, 1)
+    said = f"It could not be started 3 times; the last time: {error}."
+    assert messages[:2] == [said, said]
+
+
+def test_each_wait_is_longer_than_the_one_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()
+    waits = [runner._wait_before(attempt) for attempt in range(1, 7)]
+    assert waits == [0, 1, 10, 100, 100, 100]
+
+
+def test_a_trainer_that_dies_at_once_is_not_started_again_at_once(
+    queue: Queue, trainers: Manual, running: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has killed it may last. One that had got on is started at once."""
+    monkeypatch.setattr(runner, "_LONGEST_WAIT", 1e9)
+    monkeypatch.setattr(runner, "_wait_before", lambda attempt: (attempt - 1) * 1e9)
+    trainers.running[running.directory] = End(-signal.SIGKILL)
+    wait_until(lambda: message(queue, running).startswith("The trainer died; waits"))
+    assert (trainers.starts, state(queue, running)) == (1, State.RUNNING)
+    write_history(running, 1)
+    wait_until(lambda: trainers.starts == 1)
+    assert queue.store.cancel(running.id)  # while it waits
+    wait_until(lambda: state(queue, running) is State.CANCELLED)
+    trainers.running.clear()
+    assert queue.store.resume(running.id)
+    wait_until(lambda: running.directory in trainers.running)
+    write_history(running, 2)
+    trainers.running[running.directory] = End(-signal.SIGKILL)
+    wait_until(lambda: trainers.starts == 3)
+
+
+def test_a_row_that_cannot_be_read_keeps_no_other_from_running(
+    settings: Settings,
+) -> None:
+    started: list[int] = []
+    queue = Queue(replace(settings.jobs, trainers=Trainers(started.append)))
+    for priority in (0, 9, 0, 0):
+        add(queue, priority)
+    with sqlite3.connect(settings.jobs.state_dir / "jobs.sqlite") as table:
+        table.execute("UPDATE job SET config = '{\"colour\": 1}' WHERE id = 2")
+        table.execute("UPDATE job SET state = 'paused' WHERE id = 3")
+    queue.start()
+    wait_until(lambda: queue.store.count(State.FAILED) == 3)
+    queue.stop()
+    assert started == [1, 4]
+
+
+def test_a_trainer_that_makes_no_progress_is_killed_and_started_again(
+    settings: Settings, trainers: Manual, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that died; one that makes some is left alone."""
+    monkeypatch.setattr(stalls, "_LONGEST_STEP", 1.0)
+    config = replace(settings.jobs, trainers=trainers, slots=2, stall_timeout=0.3)
+    queue = Queue(config)
+    jobs = [add(queue), add(queue)]
+    queue.start()
+    try:
+        wait_until(lambda: len(trainers.running) == 2)
+        still, lively = (job.directory for job in jobs)
+
+        def beat_until_killed() -> bool:
+            (lively / BEAT).touch()
+            return still in trainers.killed
+
+        wait_until(beat_until_killed)
+        wait_until(lambda: trainers.starts == 3)
+        assert lively not in trainers.killed
+        assert state(queue, jobs[0]) is State.RUNNING
+        assert (still / LOG).read_text() == (
+            "The trainer made no progress for 0.3 s; it is killed.\n"
+            "The trainer died; it is started again.\n"
+        )
+    finally:
+        queue.stop()
+
+
+def test_interrupted_jobs_are_tried_until_the_table_takes_them(
+    settings: Settings, trainers: Manual, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue(replace(settings.jobs, trainers=trainers))
+    job = add(queue)
+    queue.store.start(job, attempts=1, epochs=0)
+    queue.store.end(job.id, State.INTERRUPTED)
+    requeue, tries = queue.store.requeue_interrupted, []
+
+    def busy() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise sqlite3.OperationalError("database is locked")
+        requeue()
+
+    monkeypatch.setattr(queue.store, "requeue_interrupted", busy)
+    queue.start()
+    wait_until(lambda: state(queue, job) is State.RUNNING)
+    assert len(tries) == 3
+    queue.stop()
+
+
+def test_an_error_that_nobody_expected_is_logged_with_its_traceback(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    def starting(job: int) -> None:
+        raise ArithmeticError("a surprise\u2028error: x")
+
+    queue = Queue(replace(settings.jobs, retries=0, trainers=Trainers(starting)))
+    add(queue)
+    queue.start()
+    wait_until(lambda: queue.store.count(State.FAILED))
+    queue.stop()
+    (record,) = (each for each in caplog.records if each.levelname == "ERROR")
+    assert record.getMessage() == (
+        r"A job cannot go on: ArithmeticError: a surprise\u2028error: x"
+    )
+    assert record.exc_info is not None
+    assert "starting" in traceback.format_tb(record.exc_info[2])[-1]
 
 
 def test_a_trainer_finds_the_options_of_its_job(running: Job) -> None:

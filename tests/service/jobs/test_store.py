@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+import service.jobs.store
 from service.app import Settings, create_app
 from service.jobs.job_queue import QueueConfig
 from service.jobs.store import State, Store
@@ -16,6 +17,7 @@ from service.serving.config import ServingConfig
 from service.serving.routes import Serving
 from tests.service.conftest import URL
 from training.config import TrainConfig
+from training.errors import UserError
 
 EARLIER = Path(__file__).parent / "earlier"
 
@@ -44,15 +46,13 @@ def test_a_job_keeps_its_place_in_the_queue(store: Store) -> None:
     (running,) = store.running()
     assert running.message == ""
     assert store.cancel(1)
+    assert store.cancel(1)  # it is on its way
     assert not store.requeue(1, [State.RUNNING])
     store.end(1, State.CANCELLED, "Enough.")
     store.end(1, State.SUCCEEDED)  # it has ended already
     found = store.get(1)
     assert found
-    assert (found.state, found.message, found.cancelling) == (
-        *(State.CANCELLED, "Enough."),
-        False,
-    )
+    assert (found.state, found.message) == (State.CANCELLED, "Enough.")
     assert not store.cancel(1)
 
 
@@ -121,8 +121,9 @@ def test_a_full_disk_is_said(
 ) -> None:
     """SQLite is told how many pages it may have, as a full disk would tell it."""
     client.post("/v1/jobs", json={})
-    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
-    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    connection = store._table._connection
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages}")
     statuses = {client.post("/v1/jobs", json={}).status_code for _ in range(50)}
     assert statuses == {201, 507}
     answer = client.post("/v1/jobs", json={})
@@ -148,7 +149,11 @@ def test_a_table_that_is_removed_takes_no_jobs(
 
 
 def test_a_table_of_an_earlier_version_is_answered_as_it_was(tmp_path: Path) -> None:
-    """That of commit 3485bfc, with jobs in every state, and its answers."""
+    """That of commit 3485bfc, with jobs in every state, and its answers.
+
+    But for a job that is being cancelled, which was shown as running, and the time of
+    the last progress, which was not known.
+    """
     (tmp_path / "state").mkdir()
     table = sqlite3.connect(tmp_path / "state" / "jobs.sqlite")
     table.executescript((EARLIER / "jobs.sql").read_text(encoding="utf-8"))
@@ -158,13 +163,121 @@ def test_a_table_of_an_earlier_version_is_answered_as_it_was(tmp_path: Path) -> 
     client = TestClient(create_app(settings, Serving(settings.serving)), base_url=URL)
     answers = json.loads((EARLIER / "answers.json").read_text(encoding="utf-8"))
     order = answers.pop("next")
+    for answer in answers.values():
+        for job in answer.get("jobs", [answer]):
+            if "directory" in job:
+                job["last_progress"] = None
+            if job["id"] == 13:
+                assert job["state"] == "running"
+                job["state"] = "cancelling"
     states = {job["state"] for job in answers["/v1/jobs"]["jobs"]}
+    states.add(State.RUNNING)
     assert states == set(State)
     for path, answer in answers.items():
         assert client.get(path).json() == answer
     store = client.app.state.queue.store
     assert [job.id for job in store.next(9)] == order
     assert client.post("/v1/jobs", json={}).json()["id"] == 16
+
+
+def rewrite(settings: Settings, statement: str, *values: object) -> None:
+    with sqlite3.connect(settings.jobs.state_dir / "jobs.sqlite") as database:
+        database.execute(statement, values)
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("config", '{"colour": "red"}', "`colour` is not an option."),
+        ("config", '{"epochs": "many"}', "`--epochs` must be a valid integer"),
+        ("config", b'{"seed": 1, "name": "a\xff"}', "`--name` must match pattern"),
+        ("config", "{", "Invalid JSON"),
+        ("config", b"\x00\xff", "Invalid JSON"),
+        ("config", 7, "Input should be an object."),
+        ("state", "paused", "`state` is 'paused'."),
+        ("state", b"\xff", "`state` is '\N{REPLACEMENT CHARACTER}'."),
+        ("priority", "high", "`priority` is 'high'."),
+        ("attempts", "x", "`attempts` is 'x'."),
+        ("message", b"\xff", ""),
+        ("submitted", "yesterday", "`submitted` is 'yesterday'."),
+        ("submitted", float("inf"), "`submitted` is 'inf'."),
+        ("sweep", "first", "`sweep` is 'first'."),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_shown_as_such(
+    client: TestClient,
+    store: Store,
+    settings: Settings,
+    column: str,
+    value: object,
+    said: str,
+) -> None:
+    """One of another version, or with a damaged byte: the others are as they were."""
+    client.post("/v1/jobs", json={"seed": [1, 2]})
+    client.post("/v1/jobs", json={})
+    others = client.get("/v1/jobs").json()["jobs"]
+    new = "CAST(? AS TEXT)" if isinstance(value, bytes) else "?"
+    rewrite(settings, f"UPDATE job SET {column} = {new} WHERE id = 2", value)
+    jobs = client.get("/v1/jobs").json()["jobs"]
+    assert [job["id"] for job in jobs] == [3, 2, 1]
+    assert [jobs[0], jobs[2]] == [others[0], others[2]]
+    assert said in jobs[1]["message"]
+    if said:
+        assert jobs[1]["message"].startswith("The row of this job cannot be read: ")
+        assert jobs[1]["message"].isprintable()
+    detail = client.get("/v1/jobs/2").json()
+    assert (detail["config"] is None) == bool(said)
+    assert detail["directory"] == str(settings.jobs.state_dir / "runs" / "2")
+    for path in ("/v1/jobs/2/logs", "/v1/jobs/2/artifacts", "/v1/sweeps/1"):
+        assert client.get(path).status_code == 200
+    assert client.post("/v1/jobs/cancel").status_code == 200
+    assert client.delete("/v1/jobs/2").status_code == 204
+
+
+def test_a_damaged_sweep_has_no_fields(client: TestClient, settings: Settings) -> None:
+    client.post("/v1/jobs", json={"seed": [1, 2]})
+    for fields in ("{", "7", '[["seed"]]', '["seed", "colour"]'):
+        rewrite(settings, "UPDATE sweep SET fields = ?", fields)
+        sweep = client.get("/v1/sweeps/1").json()
+        assert sweep["fields"] == (["seed"] if "colour" in fields else [])
+        assert len(sweep["rows"]) == 2
+
+
+@pytest.mark.parametrize("version", [2, 2**31 - 1, -1])
+def test_a_table_of_a_later_version_is_refused_in_one_line(
+    settings: Settings, version: int
+) -> None:
+    settings.jobs.state_dir.mkdir()
+    rewrite(settings, f"PRAGMA user_version = {version}")
+    with pytest.raises(UserError, match=f"a table of version {version}; ") as caught:
+        create_app(settings, Serving(settings.serving))
+    assert str(caught.value).startswith("`--state-dir` must hold the jobs of this")
+    rewrite(settings, "CREATE TABLE nothing_was_made (x)")
+
+
+def test_the_table_says_its_version(store: Store, settings: Settings) -> None:
+    with sqlite3.connect(settings.jobs.state_dir / "jobs.sqlite") as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+def test_a_table_holds_so_many_jobs(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of whatever state: to submit and to cancel costs nothing."""
+    monkeypatch.setattr(service.jobs.store, "MOST_JOBS", 3)
+    assert client.post("/v1/jobs", json={"seed": [1, 2]}).status_code == 201
+    client.post("/v1/jobs/cancel")
+    answer = client.post("/v1/jobs", json={"seed": [1, 2]})
+    assert answer.status_code == 507
+    assert "at most 3 jobs; delete some" in answer.json()["detail"]
+    assert client.get("/v1/sweeps/2").status_code == 404
+    assert client.post("/v1/jobs", json={}).status_code == 201
+    assert client.post("/v1/jobs", json={}).status_code == 507
+    assert client.delete("/v1/jobs/1").status_code == 204
+    assert client.get("/v1/sweeps/1").status_code == 200
+    assert client.delete("/v1/jobs/2").status_code == 204
+    assert client.get("/v1/sweeps/1").status_code == 404  # its last job is gone
 
 
 def test_a_table_that_is_closed_is_not_used(tmp_path: Path) -> None:

@@ -1,16 +1,19 @@
 """The processes that train."""
 
+import errno
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from service.jobs import trainers
 from service.jobs.trainers import End, LocalTrainers, command, environment, processes
 from tests.conftest import REPOSITORY
 from tests.service.services import wait_until
+from training.run.claim import is_claimed
 from training.run.files import LOG
 
 
@@ -97,6 +100,54 @@ def test_another_service_adopts_a_trainer(
     process.kill()
     assert end_of(second, tmp_path) == End(None)
     assert first.end(tmp_path) == End(-signal.SIGKILL)  # it alone knows
+
+
+def test_a_trainer_that_is_stopped_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_instead(monkeypatch, STUBBORN)
+    local = LocalTrainers()
+    local.start(tmp_path)
+    wait_until((tmp_path / "ready").exists)
+    (process,) = processes(tmp_path)
+    process.suspend()
+    local.kill(tmp_path)
+    assert end_of(local, tmp_path) == End(-signal.SIGKILL)
+
+
+def test_a_process_that_cannot_be_made_is_no_trainer_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of fork has the number of a lock that is taken."""
+
+    def fork(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", fork)
+    local = LocalTrainers()
+    with pytest.raises(BlockingIOError):
+        local.start(tmp_path)
+    assert not is_claimed(tmp_path)
+    assert local.end(tmp_path) == End(None)
+
+
+def test_trainers_leave_the_processor_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_instead(monkeypatch, STUBBORN)
+    local = LocalTrainers()
+    local.start(tmp_path)
+    (process,) = processes(tmp_path)
+    try:
+        assert process.nice() == min(psutil.Process().nice() + 10, 19)
+        assert process.ionice().ioclass == psutil.IOPRIO_CLASS_IDLE
+        # Each session has a share of its own, whatever the priorities in it.
+        group = Path(f"/proc/{process.pid}/autogroup")
+        if group.exists():
+            assert group.read_text().endswith("nice 10\n")
+    finally:
+        process.kill()
+        end_of(local, tmp_path)
 
 
 def test_trainers_do_not_inherit_options_and_token() -> None:

@@ -147,6 +147,7 @@ def test_a_job_of_the_form_has_its_options(
             **{"learning_rate": float(rate), "name": name},
             **{"run_dir": service.root / "state" / "runs"},
             export_dir=service.root / "models",
+            download=False,
         )
 
 
@@ -237,6 +238,15 @@ def test_a_dropped_image_is_what_the_model_sees(
     page.get_by_role("tab", name="Try").click()
     choose(page, "#model", NAMES[1])
     page.get_by_role("tab", name="Image").click()
+    head = b"\x89PNG\r\n\x1a\n" + bytes.fromhex(  # 30,000 x 30,000 pixels
+        "0000000d4948445200007530000075300806000000"
+        + "6627f8ba"
+        + "00000009"
+        + "49444154"
+    )
+    large = {"name": "a.png", "mimeType": "image/png", "buffer": head}
+    page.set_input_files("#picture input[type=file]", large)
+    page.get_by_text("A picture must have at most 30,000,000 pixels").wait_for()
     path = sorted(few_pictures.rglob("*.png"))[7]
     pixels = np.asarray(Image.open(path))
     page.set_input_files("#picture input[type=file]", path)
@@ -451,3 +461,4 @@ def test_an_open_page_does_not_keep_the_service_from_stopping(
     service.stop()
     page.close()
     assert service.process.returncode == 0
+    assert not (service.root / "state" / "page").exists()

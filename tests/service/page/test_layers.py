@@ -1,5 +1,8 @@
 """The inside of a run's model: its normalizations and its masks."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -79,6 +82,43 @@ def test_masks_are_drawn_anew_at_the_rate(run: Job) -> None:
     assert others is not None
     assert 600 < kept.sum() < 800  # of 1000 at rate 0.3: 7 standard deviations
     assert (kept != others).any()
+
+
+def test_masks_are_drawn_while_a_dataset_is_being_prepared(
+    run: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, ready = threading.Event(), threading.Event()
+
+    def slow(config: TrainConfig) -> object:
+        asked.set()
+        assert ready.wait(300)
+        return load(config)
+
+    monkeypatch.setattr("service.page.layers.load", slow)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(normalizations, run)
+        assert asked.wait(300)
+        try:
+            assert len(pool.submit(thinned, run).result(timeout=60)) == 4
+        finally:
+            ready.set()
+        assert len(waiting.result(300)) == 1
+
+
+def test_whoever_looks_has_no_dataset_fetched(
+    run: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def none(config: TrainConfig) -> object:
+        asked.append(config)
+        raise UserError("It is not here.")
+
+    monkeypatch.setattr("service.page.layers.load", none)
+    allowed = run.config.model_copy(update={"download": True, "seed": 1})
+    with pytest.raises(UserError, match="It is not here"):
+        normalizations(replace(run, config=allowed))
+    assert [config.download for config in asked] == [False]
 
 
 def test_a_run_that_is_gone(run: Job) -> None:

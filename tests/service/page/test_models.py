@@ -1,7 +1,10 @@
 """The models that the page asks, served or not."""
 
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -11,6 +14,7 @@ import tensorflow as tf
 pytest.importorskip("simdjson", reason="pip install --group serve")
 
 from service.page.models import Models
+from service.serving.saved_model import SavedModel
 from service.serving.servables import Servables
 from tests.service.serving.served import save_scale
 from training.config import TrainConfig
@@ -89,3 +93,55 @@ def test_what_lies_elsewhere_is_not_loaded(tmp_path: Path) -> None:
 def test_no_other_directory_is_read(exports: Path, name: str, version: int) -> None:
     with pytest.raises(UserError, match="There is no version"):
         Models(exports, Servables(exports)).input(name, version)
+
+
+class Counted(SavedModel):
+    """A model that tells which are open, and that is closed once and when unused."""
+
+    opened: ClassVar[list[Path]] = []
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.running = 0
+        self.opened.append(directory)
+        super().__init__(directory)
+
+    def run(self, *arguments: Any) -> dict[str, np.ndarray]:
+        self.running += 1
+        assert self.directory in self.opened
+        try:
+            return super().run(*arguments)
+        finally:
+            self.running -= 1
+
+    def close(self) -> None:
+        assert not self.running
+        self.opened.remove(self.directory)
+        super().close()
+
+
+def test_models_that_are_not_served_are_closed_when_others_are_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from service.page import models as room
+
+    monkeypatch.setattr(room, "SavedModel", Counted)
+    monkeypatch.setattr(room, "_MOST_MODELS", 1)
+    for name in "ab":
+        save_scale(tmp_path / name / "1", ord(name))
+    models = Models(tmp_path, Servables(tmp_path))
+
+    def ask(name: str) -> None:
+        x = {"x": np.ones(1, "float32")}
+        assert models.predict(name, 1, "", x)["y"] == [ord(name)]
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ask, "ababab"))
+    ask("a")
+    ask("b")
+    assert [path.parent.name for path in Counted.opened] == ["b"]
+    # A version that was written anew is loaded anew, and the old one is closed.
+    (graph,) = tmp_path.glob("b/1/saved_model.pb")
+    os.utime(graph, ns=(1, 1))
+    ask("b")
+    assert len(Counted.opened) == 1

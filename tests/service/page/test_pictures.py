@@ -1,13 +1,23 @@
 """Drawings and pictures in the form that a model takes."""
 
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from service.page.pictures import Shape, fitted, ink_of_photograph, like_mnist, shown
+from service.page.pictures import (
+    Shape,
+    fitted,
+    ink_of_photograph,
+    like_mnist,
+    opened,
+    shown,
+)
 from tests.conftest import REPOSITORY
+from tests.training.data.cases import CASES, COLOUR
+from tests.training.data.folders import saved
 from training.errors import UserError
 
 MNIST = REPOSITORY.parent / "shared" / "data" / "mnist"
@@ -95,3 +105,27 @@ def test_a_picture_of_the_models_size_goes_as_it_is() -> None:
 def test_what_is_transparent_is_white() -> None:
     clear = Image.new("RGBA", (28, 28), (0, 0, 0, 0))
     assert (fitted(clear, (28, 28, 1)) == 255).all()
+
+
+def test_an_uploaded_picture_has_the_pixels_of_training(tmp_path: Path) -> None:
+    path = tmp_path / "picture"
+    for name, (contents, expected) in CASES.items():
+        path.write_bytes(contents)
+        seen = fitted(opened(path), (None, None, 3))
+        np.testing.assert_array_equal(seen, expected, err_msg=name)
+        if "grey" in name and "transparent" not in name:
+            seen = fitted(opened(path), (*expected.shape[:2], 1))
+            np.testing.assert_array_equal(seen, expected[..., :1], err_msg=name)
+
+
+def test_other_uploads_are_opened_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(saved(Image.fromarray(COLOUR), "WEBP", lossless=True))
+    np.testing.assert_array_equal(fitted(opened(path), (None, None, 3)), COLOUR)
+    deep = np.arange(120, dtype=np.uint16).reshape(12, 10)
+    path.write_bytes(saved(Image.fromarray(deep), "TIFF"))
+    with pytest.raises(UserError, match=r"8 bits a channel, .* mode I;16\."):
+        opened(path)
+    path.write_bytes(CASES["colour"][0][:60])
+    with pytest.raises((ValueError, OSError)):
+        opened(path)

@@ -14,7 +14,10 @@ import os
 import re
 import shutil
 import socket
+import struct
 import sys
+import tempfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +42,8 @@ pytestmark = pytest.mark.skipif(
     reason="needs Gradio: make serve",
 )
 
+UPLOAD = "/gradio_api/upload"
+JOIN = "/gradio_api/queue/join"
 META = {"_type": "gradio.FileData"}
 URLS = ("http://elsewhere.example/a.png", "https://127.0.0.1:9/a.png")
 NETWORK = {
@@ -82,13 +87,15 @@ class Page:
     Attributes:
         client: Speaks to the page.
         routes: Those of Gradio, as OpenAPI describes them.
-        uploads: Gradio's folder of uploads, which is its cache, too.
+        blocks: What is on it.
+        uploads: Its folder of uploads, which is Gradio's cache, too.
         secret: A picture outside of it.
         watch: Sees what the page does.
     """
 
     client: TestClient
     routes: dict[str, Any]
+    blocks: Any
     uploads: Path
     secret: Path
     watch: Watch
@@ -102,21 +109,28 @@ class Page:
         components = self.client.get("/config").json()["components"]
         return {component["id"]: component for component in components}
 
-    def upload(self, picture: bytes) -> str:
+    def upload(self, picture: bytes, name: str = "picture.png") -> str:
         """Where the page has stored a picture."""
-        files = {"files": ("picture.png", picture)}
-        answer = self.client.post("/gradio_api/upload", files=files)
+        answer = self.client.post(UPLOAD, files={"files": (name, picture)})
         assert answer.status_code == 200, answer.text
         return answer.json()[0]
 
+    def kept(self) -> dict[Path, bytes]:
+        """The files in the folder, and their contents."""
+        files = [p for p in self.uploads.rglob("*") if p.is_file()]
+        return {path: path.read_bytes() for path in files if not path.is_symlink()}
+
     def call(self, *bodies: dict[str, Any]) -> list[Any]:
         """What comes of events of one session, in their order."""
-        answers = [
-            self.client.post("/gradio_api/queue/join", json=body) for body in bodies
-        ]
-        events = [answer.json()["event_id"] for answer in answers]
-        results = self.results(bodies[0]["session_hash"])
-        return [results[event] for event in events]
+        outputs = []
+        for start in range(0, len(bodies), 10):  # a session may have so many at a time
+            events = [
+                self.client.post(JOIN, json=body).json()["event_id"]
+                for body in bodies[start : start + 10]
+            ]
+            results = self.results(bodies[0]["session_hash"])
+            outputs += [results[event] for event in events]
+        return outputs
 
     def results(self, session: str) -> dict[str, Any]:
         """What comes of a session's events, by their names."""
@@ -140,10 +154,9 @@ class Page:
         assert not self.watch.contacted
         assert self.secret not in [path.resolve() for path in self.watch.opened]
         content = self.secret.read_bytes()
-        files = [path for path in self.uploads.rglob("*") if not path.is_symlink()]
-        assert content not in [path.read_bytes() for path in files if path.is_file()]
-        root = re.escape(str(self.secret.parent.parent))
-        for path in set(re.findall(rf"{root}[^\s\"'\\,]*", "\n".join(answers))):
+        assert content not in self.kept().values()
+        root = f"{re.escape(str(self.secret.parent.parent))}|{self.uploads}"
+        for path in set(re.findall(rf"(?:{root})[^\s\"'\\,]*", "\n".join(answers))):
             answer = self.client.get(f"/gradio_api/file={path}")
             assert content not in answer.content, path
 
@@ -162,12 +175,16 @@ def page(
     settings = Settings(serving.config, jobs if request.param == "with jobs" else None)
     app = create_app(settings, serving)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(root / "uploads"))
+        patch.setenv("GRADIO_TEMP_DIR", "")
+        patch.setattr(tempfile, "tempdir", str(root))
         asyncio.run(mounted(app, serving))
-        routes = app.router.routes[-1].app.openapi()["paths"]
+        uploads = Path(os.environ["GRADIO_TEMP_DIR"])
+        page = app.router.routes[-1].app
         local = TestClient(app, "http://localhost", raise_server_exceptions=False)
         with local as client:
-            yield Page(client, routes, root / "uploads", secret, Watch())
+            routes = page.openapi()["paths"]
+            yield Page(client, routes, page.get_blocks(), uploads, secret, Watch())
+        assert not uploads.exists()
 
 
 async def mounted(app: FastAPI, serving: Serving) -> None:
@@ -254,7 +271,7 @@ def test_events_take_nothing_that_was_not_uploaded(
     inputs = 0
     for function in page.functions:
         own = [values[number] for number in function["inputs"]] or [None]
-        call = {"fn_index": function["id"], "session_hash": f"of {function['id']}"}
+        call = {"fn_index": function["id"], "session_hash": f"of-{function['id']}"}
         named = [next(paths) for _ in own]
         inputs += len(own)
         calls = [
@@ -277,7 +294,7 @@ def test_events_take_nothing_that_was_not_uploaded(
 def test_no_url_beside_an_upload_is_followed(page: Page) -> None:
     upload = page.upload(png(np.zeros((28, 28))))
     for function in page.functions:
-        call = {"fn_index": function["id"], "session_hash": f"url {function['id']}"}
+        call = {"fn_index": function["id"], "session_hash": f"url-{function['id']}"}
         calls = [
             call | {"data": [value] * max(len(function["inputs"]), 1)}
             for url in URLS
@@ -298,7 +315,7 @@ def test_no_route_takes_what_was_not_uploaded(page: Page, outside: list[str]) ->
     assert "/gradio_api/queue/join" in posted
     value = {"path": str(page.secret), "meta": META}
     for function in page.functions:
-        session = f"posted {function['id']}"
+        session = f"posted-{function['id']}"
         body = {
             "data": [value] * max(len(function["inputs"]), 1),
             **{"fn_index": function["id"], "session_hash": session},
@@ -374,3 +391,169 @@ def test_an_uploaded_picture_is_what_the_model_sees(page: Page) -> None:
         "0": pytest.approx(pixels.mean() / 255),
         "1": pytest.approx(1 - pixels.mean() / 255),
     }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../../x.png", "/etc/x.png", "..\\x.png", "%2e%2e%2fx.png", "a/../../b.png"),
+        *("x.svg", "x.html", "x.png.html", ".htaccess", "C:\\x.png", "con", ".", ".."),
+        *("\u202egnp.html", "\u4e2d\u6587.png", "x" * 300, "x\x00.html", "-rf", "a\nb"),
+    ],
+)
+def test_no_upload_chooses_its_name_or_how_it_is_shown(page: Page, name: str) -> None:
+    content = png(np.zeros((2, 2))) + b"<script>alert(1)</script>"
+    before = set(page.kept())
+    path = page.upload(content, name)
+    assert set(page.kept()) - before == {Path(path)}
+    assert re.fullmatch(r"[0-9a-f]{32}/picture\.png", path[len(f"{page.uploads}/") :])
+    for headers in ({}, {"Range": "bytes=0-99"}, {"Accept": "text/html"}):
+        answer = page.client.get(f"/gradio_api/file={path}", headers=headers)
+        assert answer.headers["content-type"] == "image/png"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["content-security-policy"].startswith("sandbox;")
+    assert answer.content == content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"\0" * 1000, b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%PDF-1.7"),
+        *(b"<!doctype html><script>alert(1)</script>", b"PK\3\4", b"\x89PNG\r\n\x1a\n"),
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
+    ],
+)
+def test_what_is_no_picture_is_not_kept(page: Page, content: bytes) -> None:
+    before = page.kept()
+    for name in ("picture.png", "picture.svg", "picture.html"):
+        answer = page.client.post(UPLOAD, files={"files": (name, content)})
+        assert answer.status_code == 422
+        assert answer.text.startswith("A picture must be a readable PNG, ")
+    assert page.kept() == before
+
+
+def head_of_png(width: int, height: int) -> bytes:
+    """A PNG of this size without its pixels."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    length, end = struct.pack(">I", 13), struct.pack(">I", zlib.crc32(chunk))
+    return b"\x89PNG\r\n\x1a\n" + length + chunk + end + struct.pack(">I", 9) + b"IDAT"
+
+
+@pytest.mark.parametrize(
+    "size", [(30_000, 30_000), (6_000, 5_001), (2**31 - 1, 1), (2**31 - 1, 2**31 - 1)]
+)
+def test_a_picture_that_would_grow_is_refused_by_its_head(
+    page: Page, size: tuple[int, int]
+) -> None:
+    before = page.kept()
+    files = {"files": ("picture.png", head_of_png(*size))}
+    answer = page.client.post(UPLOAD, files=files)
+    assert answer.status_code == 422
+    assert answer.text.startswith("A picture must have at most 30,000,000 pixels. ")
+    assert "\n" not in answer.text
+    assert page.kept() == before
+
+
+def test_only_the_newest_pictures_are_kept(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from service.page import folder
+
+    sizes = [len(png(np.full((28, 28), n))) for n in range(9)]
+    for bound, value in (("MOST_FILES", 3), ("MOST_BYTES", sum(sizes[-3:]))):
+        with monkeypatch.context() as patch:
+            patch.setattr(folder, bound, value)
+            paths = [page.upload(png(np.full((28, 28), n))) for n in range(9)]
+            assert {str(path) for path in page.kept()} == set(paths[-3:])
+            assert page.blocks.upload_file_set == set(paths[-3:])
+            assert len(list(page.uploads.iterdir())) == 3
+            answers = [page.client.get(f"/gradio_api/file={path}") for path in paths]
+            assert [a.status_code for a in answers] == [404] * 6 + [200] * 3
+
+
+def test_an_upload_is_one_file_and_what_breaks_off_leaves_nothing(page: Page) -> None:
+    before = page.kept()
+    picture = png(np.zeros((28, 28)))
+    for files in ([], [("file", picture)], [("files", picture)] * 2):
+        assert page.client.post(UPLOAD, files=files).status_code in (400, 422)
+    text = page.client.post(UPLOAD, data={"files": "/etc/hostname"})
+    assert text.status_code == 422
+    beginning = b"--x\r\nContent-Disposition: form-data; name=files; filename=a\r\n\r\n"
+    messages = [
+        {"type": "http.request", "body": beginning + picture, "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    asyncio.run(ask(page, UPLOAD, messages))
+    assert page.kept() == before
+
+
+def test_uploads_under_way_are_few(page: Page) -> None:
+    async def crowd() -> list[int]:
+        """The answers to nine uploads of which eight do not go on."""
+        waiting = [asyncio.create_task(ask(page, UPLOAD, [])) for _ in range(8)]
+        await asyncio.sleep(0.1)
+        status = await ask(page, UPLOAD, [])
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        return [status, *(task.done() for task in waiting)]
+
+    assert asyncio.run(crowd()) == [503] + [True] * 8
+    page.upload(png(np.zeros((28, 28))))
+
+
+async def ask(page: Page, path: str, messages: list[dict[str, Any]]) -> int:
+    """The status of the answer to a form whose body comes in these messages."""
+    statuses = [0]
+
+    async def receive() -> dict[str, Any]:
+        if not messages:
+            await asyncio.Event().wait()
+        return messages.pop(0)
+
+    async def send(message: dict[str, Any]) -> None:
+        statuses.append(message.get("status", statuses[-1]))
+
+    form = b"multipart/form-data; boundary=x"
+    headers = [(b"host", b"localhost"), (b"content-type", form)]
+    scope = {
+        **{"type": "http", "method": "POST", "path": path, "headers": headers},
+        **{"query_string": b"", "http_version": "1.1", "server": ("localhost", 80)},
+        **{"scheme": "http", "root_path": "", "client": ("127.0.0.1", 1)},
+    }
+    with contextlib.suppress(Exception):
+        await page.client.app(scope, receive, send)
+    return statuses[-1]
+
+
+def test_events_are_small_and_few(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    from service.page import uploads
+
+    queue, holder = page.blocks._queue, page.blocks.state_holder
+    assert (queue.max_size, holder.capacity) == (64, 64)
+    monkeypatch.setattr(uploads, "_MOST_SESSIONS", 4)
+    monkeypatch.setattr(uploads, "_MOST_UNREAD", 3)
+    (function,) = (
+        f for f in page.functions if any(event == "load" for _, event in f["targets"])
+    )
+    data = [None] * len(function["inputs"])
+    body = {"fn_index": function["id"], "data": data}
+    for name in ("", "x" * 65, "a b", "a\nb", 1, None, [], {"a": 1}):
+        answer = page.client.post(JOIN, json=body | {"session_hash": name})
+        assert answer.status_code == 400, name
+    for content in (b"", b"1", b"[" * 100_000, b"{" * 100_000, b"\xff", b"{}"):
+        assert page.client.post(JOIN, content=content).status_code == 400
+    large = body | {"session_hash": "large", "data": ["x" * 2**17]}
+    assert page.client.post(JOIN, json=large).status_code == 413
+
+    same = [body | {"session_hash": "same"}] * 4
+    statuses = [page.client.post(JOIN, json=each).status_code for each in same]
+    assert statuses == [200] * 3 + [429]
+    for number in range(8):
+        answer = page.client.post(JOIN, json=body | {"session_hash": f"s{number}"})
+        assert answer.status_code == 200
+    newest = {f"s{number}" for number in range(4, 8)}
+    assert set(queue.pending_event_ids_session) == newest
+    assert set(queue.pending_messages_per_session) == newest
+    (output,) = page.call(body | {"session_hash": "s7-next"})
+    assert "data" in output

@@ -1,9 +1,11 @@
 """Clients of TensorFlow Serving's documentation ask our server."""
 
 import json
+import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ import tensorflow as tf
 
 pytest.importorskip("simdjson", reason="pip install --group serve")
 
+from tests.conftest import REPOSITORY
 from tests.service.services import Service, wait_until
 from tests.service.serving.served import (
     Client,
@@ -139,7 +142,8 @@ def test_a_job_is_trained_and_asked_by_every_client(
 ) -> None:
     """gRPC is asked as by tensorflow_serving/example/resnet_client_grpc.py."""
     config = {"model": "mlp", "epochs": 1, "batch_size": 32, "name": "resnet"}
-    job = service.submit(config | {"dataset": f"folder:{few_pictures}"})
+    config |= {"monte_carlo": 50, "dataset": f"folder:{few_pictures}"}
+    job = service.submit(config)
     service.wait_for(job, "succeeded")
     rest = Client(service.port)
     wait_until(lambda: rest.status("resnet") == {1: "AVAILABLE"})
@@ -164,6 +168,50 @@ def test_a_job_is_trained_and_asked_by_every_client(
         np.array(result, "float32"),
         np.array(columns["probabilities"], "float32").ravel(),
     )
+
+
+def test_the_calls_of_the_signature_monte_carlo(service: Service) -> None:
+    """Those of docs/serving.md agree; the default of `samples` is the N of the job."""
+    page = (REPOSITORY / "docs" / "serving.md").read_text(encoding="utf-8")
+    section = page.partition("## With uncertainty")[2].partition("\n## ")[0]
+    model = service.root / "models" / "resnet" / "1"
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    answers = []
+    for language, block in blocks:
+        code = (
+            block.replace("saved_models/cnn-fashion_mnist/1", str(model))
+            .replace("cnn-fashion_mnist", "resnet")
+            .replace("localhost:8500", f"localhost:{GRPC_PORT}")
+            .replace("localhost:8501", f"localhost:{service.port}")
+        )
+        if language == "python":
+            names: dict[str, Any] = {}
+            exec(code, names)
+            outputs = getattr(names["answer"], "outputs", names["answer"])
+            mean = outputs["mean"]
+            answers.append(
+                mean.numpy() if hasattr(mean, "numpy") else tf.make_ndarray(mean)
+            )
+        else:
+            lines = code.replace("$ ", "").replace("python3", sys.executable)
+            process = subprocess.run(
+                lines, shell=True, capture_output=True, check=True, cwd=service.root
+            )
+            answers.append(np.array(json.loads(process.stdout)["outputs"]["mean"]))
+    rest, *others = answers
+    assert len(others) == 2
+    for other in others:
+        np.testing.assert_allclose(other[0], rest[0], atol=1e-6)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(model))
+        signature = loaded.signature_def["monte_carlo"]
+        assert dict(signature.defaults).keys() == {"samples"}
+        feeds = {
+            signature.inputs["images"].name: np.zeros((2, 28, 28, 1), np.uint8),
+            signature.inputs["seed"].name: 1,
+        }
+        mean = session.run(signature.outputs["mean"].name, feeds)
+    np.testing.assert_allclose(mean[0], rest[0], atol=1e-6)
 
 
 def test_what_waits_is_answered_by_a_service_that_stops(

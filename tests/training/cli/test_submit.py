@@ -110,7 +110,7 @@ def test_each_line_of_the_log_is_printed_once_as_it_is(
     assert submitted(server, TAKEN, (200, log), (200, SIGN_OF_LIFE + SUCCEEDED[1]))
     shown = capsys.readouterr().out.split("\n")[1:]
     assert shown == [
-        *("one", "", "  a: b", "page", "break", "\u2028 and \x85"),
+        *("one", "", "  a: b", "page", "break", r"\u2028 and \x85"),
         *("The job: succeeded.", ""),
     ]
 

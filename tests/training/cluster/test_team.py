@@ -124,6 +124,26 @@ def assert_close(
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
 
 
+def all_equal(_: int, numbers: Sequence[int]) -> list[bool]:
+    """In a process of its own: whether the number of this worker is everyone's."""
+    team = the_team(TrainConfig(distribute="multiworker"))
+    index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+    return [team.all_equal(numbers[index])]
+
+
+def test_workers_compare_each_others_numbers() -> None:
+    """The mean of 1, 2 and 3 is 2, too, and 2**31 squared has no exact float."""
+    addresses = free_addresses(3)
+    workers = [(start_worker, addresses, index) for index in range(3)]
+    replicas = Replicas(3, workers)
+    try:
+        for numbers in ([1, 2, 3], [0, 0, 1], [2**31, 2**31 - 1, 2**31]):
+            assert replicas.call(all_equal, numbers) == [False] * 3
+        assert replicas.call(all_equal, [2**31 - 1] * 3) == [True] * 3
+    finally:
+        replicas.close()
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [

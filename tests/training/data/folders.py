@@ -1,6 +1,9 @@
 """Folders of pictures, and what a pipeline gives of them."""
 
 import hashlib
+import io
+import struct
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -37,3 +40,27 @@ def all_of(dataset: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 def fingerprints(dataset: tf.data.Dataset) -> list[bytes]:
     return [hashlib.md5(i.tobytes()).digest() for i in all_of(dataset)[0]]
+
+
+def png(pixels: np.ndarray, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of 8 or 16 bits, (height, width, 1 to 4 channels), with more chunks."""
+    height, width, channels = pixels.shape
+    bits = 8 * pixels.dtype.itemsize
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels.astype(f">u{bits // 8}"))
+    parts = (b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data))
+        + kind
+        + data
+        + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    )
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """A picture as Pillow writes it."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -15,7 +16,7 @@ import tensorflow_datasets as tfds
 from filelock import FileLock
 
 from tests.conftest import ARCHIVES
-from tests.training.data.folders import open_folder, picture
+from tests.training.data.folders import fingerprints, open_folder, picture
 from training.config import TrainConfig
 from training.data.pipeline import load
 from training.data.sources import LOCK
@@ -113,6 +114,50 @@ def test_what_was_tried_is_said_where_there_is_no_network(
 
 
 @pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every attempt to ask a host fail in a way that no code expects."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError(f"a host was asked: {args}")
+
+    for name in ("create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(
+    "name", ["kmnist", "huggingface:ylecun/mnist", "kaggle:a/b", "beans", "a:b:c"]
+)
+def test_without_download_no_host_is_asked(name: str, tmp_path: Path) -> None:
+    config = TrainConfig(dataset=name, data_dir=tmp_path / "data", download=False)
+    with pytest.raises(UserError) as caught:
+        load(config)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert name in message
+    assert "`--no-download` asks no other host" in message
+
+
+@pytest.mark.usefixtures("no_network")
+def test_without_download_all_archives_must_be_there(tmp_path: Path) -> None:
+    given = tmp_path / "archives"
+    given.mkdir()
+    for archive in ARCHIVES.glob("t10k*.gz"):
+        (given / archive.name).symlink_to(archive)
+    config = TrainConfig(data_dir=tmp_path / "data", archives=given, download=False)
+    with pytest.raises(UserError, match="Give all its original archives"):
+        load(config)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_without_download_what_is_prepared_is_read(prepared: Path) -> None:
+    fashion = load(TrainConfig(data_dir=prepared, download=False))
+    assert sum(fashion.sizes.values()) == 70
+
+
+@pytest.fixture
 def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the client of Hugging Face ask nobody: it asks six times, for 23 seconds."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # read when it is imported
@@ -176,24 +221,35 @@ def test_whatever_a_library_of_the_dataset_raises_is_one_line(
         assert "\n" not in str(caught.value)
 
 
-def test_unusable_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"must hold PATH/CLASS"):
-        open_folder(tmp_path)
-    picture(tmp_path / "left" / "a" / "0.png")
-    picture(tmp_path / "right" / "a" / "0.png")
-    with pytest.raises(UserError, match=r"split named train. Received: left, right"):
-        open_folder(tmp_path)
-    picture(tmp_path / "few" / "a" / "0.png")
-    picture(tmp_path / "few" / "a" / "1.png")
+def test_a_folder_with_too_few_pictures_is_named(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "0.png")
+    picture(tmp_path / "b" / "0.png")
     with pytest.raises(UserError, match=r"too few images"):
-        open_folder(tmp_path / "few")
-
-
-@pytest.mark.parametrize("content", [b"", b"text", None])
-def test_a_broken_picture_is_named(tmp_path: Path, content: bytes | None) -> None:
-    picture(tmp_path / "a" / "good.png")
-    picture(tmp_path / "a" / "bad.png", size=(100, 100))
-    path = tmp_path / "a" / "bad.png"
-    path.write_bytes(path.read_bytes()[:5000] if content is None else content)
-    with pytest.raises(UserError, match=rf"{path} is not a readable picture"):
         open_folder(tmp_path)
+
+
+def test_a_version_that_is_prepared_is_read_from_its_files(prepared: Path) -> None:
+    named = load(TrainConfig(dataset="fashion_mnist:3.0.1", data_dir=prepared))
+    newest = load(TrainConfig(data_dir=prepared))
+    assert named.name == "fashion_mnist:3.0.1"
+    assert (named.version, named.labels) == (newest.version, newest.labels)
+    assert named.checksums == newest.checksums
+    assert named.sizes == newest.sizes
+    assert fingerprints(named.batches("test", 4)) == fingerprints(
+        newest.batches("test", 4)
+    )
+
+
+def test_a_version_whose_code_tfds_has_not_is_read_from_its_files(
+    prepared: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "own_set"
+    shutil.copytree(prepared / "fashion_mnist", place)
+    for path in place.rglob("*"):
+        if path.is_file():
+            text = path.read_bytes().replace(b'"fashion_mnist"', b'"own_set"')
+            path.write_bytes(text)
+            path.rename(path.with_name(path.name.replace("fashion_mnist", "own_set")))
+    data = load(TrainConfig(dataset="own_set:3.0.1", data_dir=tmp_path))
+    assert sum(data.sizes.values()) == 70
+    assert data.checksums == {}

@@ -1,9 +1,18 @@
 """The evaluation at the end of a run."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import tensorflow as tf
 
-from training.report import evaluation
+import kerasnorm
+import models
+from tests.training.data.folders import open_folder
+from training.config import TrainConfig
+from training.data.pipeline import Data
+from training.report import evaluation, pictures
+from training.report.monitor import make_monitor
 
 
 def test_images_are_picked_by_their_index() -> None:
@@ -12,3 +21,59 @@ def test_images_are_picked_by_their_index() -> None:
     for indices in ([9, 0, 4, 3], []):
         picked = evaluation.pick(batches, np.array(indices, int))
         assert [image.tolist() for image in picked] == [[i] * 3 for i in indices]
+
+
+def test_certainty_is_predicted_and_drawn_with_few_images_in_memory(
+    few_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = open_folder(few_pictures, validation_split=0.4)
+    config = TrainConfig(monte_carlo=2, batch_size=8, seed=2**31 - 1)
+    model = models.build("mlp", data.shape, len(data.labels), scale=data.scale)
+    sizes, drawn = [], {}
+
+    def monte_carlo(
+        model: object, images: np.ndarray, **options: object
+    ) -> kerasnorm.MonteCarloPrediction:
+        sizes.append(len(images))
+        brightness = images.mean((1, 2, 3))
+        return kerasnorm.MonteCarloPrediction(
+            brightness[:, None], brightness[:, None], brightness, brightness, brightness
+        )
+
+    def draw_certainty(images: dict, true: np.ndarray, *rest: object) -> None:
+        drawn.update(images=images, true=true, rest=rest)
+
+    monkeypatch.setattr(kerasnorm, "monte_carlo", monte_carlo)
+    for name in ("curves", "confusion", "mistakes"):
+        monkeypatch.setattr(pictures, f"draw_{name}", lambda *arguments: None)
+    monkeypatch.setattr(pictures, "draw_certainty", draw_certainty)
+    monkeypatch.setattr(evaluation, "_BYTES_AT_A_TIME", 16 * 28 * 28)
+    evaluation.draw(model, data, config, [], tmp_path)
+    assert sizes == [16, 16, 8]
+    test = list(data.splits["test"].as_numpy_iterator())
+    assert drawn["true"].tolist() == [label for _, label in test]
+    probabilities, entropy, *_ = drawn["rest"]
+    assert entropy.tolist() == [image.mean() for image, _ in test]
+    assert probabilities[:, 0].tolist() == entropy.tolist()
+    ends = [int(i) for part in pictures.most_and_least_certain(entropy) for i in part]
+    assert set(drawn["images"]) == set(ends)
+    for index, image in drawn["images"].items():
+        np.testing.assert_array_equal(image, test[index][0])
+
+
+@pytest.mark.parametrize(("side", "number"), [(28, 256), (1024, 32)])
+def test_the_monitor_takes_no_more_images_than_a_batch_or_than_fit(
+    side: int, number: int
+) -> None:
+    shape = (side, side, 3)
+    taken = []
+
+    class Split:
+        def take(self, count: int) -> tf.data.Dataset:
+            taken.append(count)
+            return tf.data.Dataset.from_tensors((np.zeros(shape, np.uint8), 0))
+
+    splits = {"validation": Split()}
+    data = Data("a", "1", {}, ("a", "b"), shape, shape, "uint8", {}, (), splits)
+    make_monitor(TrainConfig(monitor=True, batch_size=32), data, 10)
+    assert taken == [number]

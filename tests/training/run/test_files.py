@@ -91,6 +91,18 @@ def test_a_damaged_file_counts_as_not_there(tmp_path: Path, text: str) -> None:
     assert files.model_card(tmp_path) is None
 
 
+def test_lines_of_the_log_end_at_line_feeds_alone(tmp_path: Path) -> None:
+    """A name in it cannot begin a line, nor move or hide the rest."""
+    names = "a\u2028error: x\x85error: y\x0bz\x1b[2K\u202e\ud7ff"
+    text = f"first\r\n\n{names}\ttab\nlast"
+    (tmp_path / files.LOG).write_bytes(text.encode())
+    said = r"a\u2028error: x\x85error: y\x0bz\x1b[2K\u202e" + "\ud7ff\ttab"
+    assert files.last_lines(tmp_path, 9) == ["first", "", said, "last"]
+    assert files.last_lines(tmp_path, 1) == ["last"]
+    (tmp_path / files.LOG).write_bytes(text.encode() + b"\n")
+    assert files.last_lines(tmp_path, 1) == ["last"]
+
+
 def test_a_result_without_its_export_counts_as_not_there(tmp_path: Path) -> None:
     gone = result(tmp_path).model_copy(update={"export": tmp_path / "gone"})
     files.write_result(gone)
