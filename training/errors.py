@@ -35,5 +35,11 @@ def first_line(error: Exception) -> str:
 
     TensorFlow puts names of the graph's nodes around a message. They are left out.
     """
-    line, *_ = str(error).strip().splitlines() or [type(error).__name__]
+    text = str(error).strip()
+    # In a graph the places come first, and the reason stands before its node.
+    if in_graph := re.match(
+        r"Graph execution error:.*?\n([^\n]+)\n\t \[\[", text, re.S
+    ):
+        text = in_graph[1]
+    line, *_ = text.splitlines() or [type(error).__name__]
     return re.sub(r"^\{\{.*?\}\}\s*| \[Op:\w+\].*$", "", line)

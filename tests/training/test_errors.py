@@ -4,7 +4,15 @@ import unicodedata
 
 import pytest
 
-from training.errors import UserError, printable
+from training.errors import UserError, first_line, printable
+
+GRAPH = """Graph execution error:
+
+Detected at node cond/DecodeJpeg defined at (most recent call last):
+<stack traces unavailable>
+Invalid JPEG data or crop window, data size 315
+\t [[{{node cond/DecodeJpeg}}]]
+\t [[IteratorGetNext]] [Op:__inference_multi_step_on_iterator_1055]"""
 
 
 @pytest.mark.parametrize(
@@ -33,3 +41,17 @@ def test_no_text_has_a_second_line() -> None:
             unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")
             for c in written.replace("\t", "")
         )
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("", "ValueError"),
+        (" one\ntwo", "one"),
+        ("{{function_node f}} Bad input. [Op:DecodeImage]", "Bad input."),
+        (GRAPH, "Invalid JPEG data or crop window, data size 315"),
+        ("Graph execution error:", "Graph execution error:"),
+    ],
+)
+def test_the_line_with_the_reason(message: str, line: str) -> None:
+    assert first_line(ValueError(message)) == line
