@@ -24,6 +24,7 @@ def test_a_job_is_queued_with_the_services_directories(
         epochs=7,
         run_dir=settings.jobs.state_dir / "runs",
         export_dir=settings.jobs.exports,
+        download=False,
     )
     assert TrainConfig(**job["config"]) == expected
     assert (job["id"], job["state"], job["priority"]) == (1, "queued", 3)
