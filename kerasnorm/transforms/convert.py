@@ -59,8 +59,8 @@ def convert(model: keras.Model, to: str = "kerasnorm") -> keras.Model:
     Raises:
         ValueError: If the model, or one inside of it that has layers to be replaced,
             is subclassed; if a part cannot be made again with the same weights; if two
-            layers share a weight; or, with `to="keras"`, if a layer uses an option
-            that Keras's layer does not have.
+            layers share a weight or, in one model, a name; or, with `to="keras"`, if a
+            layer uses an option that Keras's layer does not have.
 
     Warns:
         UserWarning: If not all slots fit, or if the new model cannot be compiled since

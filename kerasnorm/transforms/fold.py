@@ -17,7 +17,7 @@ from kerasnorm.transforms._configs import (
     replaced,
 )
 from kerasnorm.transforms._graph import Graph
-from kerasnorm.transforms._layers import DROPOUTS, NORMALIZATIONS
+from kerasnorm.transforms._layers import DROPOUTS, NORMALIZATIONS, Layers
 from kerasnorm.transforms._linear import (
     why_nothing_after,
     why_nothing_before,
@@ -27,7 +27,7 @@ from kerasnorm.transforms._linear import (
 from kerasnorm.transforms._multiply_add import MultiplyAdd
 from kerasnorm.transforms._pairs import copy_state, paired_layers
 
-_REMOVED = (*DROPOUTS, keras.layers.AlphaDropout)
+_REMOVED: Layers = (*DROPOUTS, keras.layers.AlphaDropout)
 
 
 def fold(
@@ -60,7 +60,8 @@ def fold(
         is a multiply-add in it; its SavedModel does not.
 
     Raises:
-        ValueError: If the model is subclassed or not built.
+        ValueError: If the model is subclassed or not built, if two of its layers have
+            one name, or if a part cannot be made again with the same weights.
 
     Example:
 
@@ -228,8 +229,9 @@ class _Folding:
         self._graph.config["layers"] = list(entries.values())
 
     def _report_what_stays_inside(self, layer: keras.layers.Layer) -> None:
+        known: Layers = (*NORMALIZATIONS, *_REMOVED)
         for inner in (layer, *all_layers(layer)):
-            if isinstance(inner, (*NORMALIZATIONS, *_REMOVED)):
+            if isinstance(inner, known):
                 name = inner.path or inner.name
                 self._report(f"{name}: kept, since {_whose(inner, layer)}")
 
