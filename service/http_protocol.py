@@ -13,7 +13,8 @@ _OFFER = re.compile(rb"\r\nupgrade:[ \t]*h2c", re.IGNORECASE)
 class HttpProtocol(HttpToolsProtocol):
     """Close a connection if the head of a request is too long or too slow.
 
-    The head is the request line and the headers.
+    The head is the request line and the headers. What stands around the chunks of a
+    body has the same limit, and is not kept.
 
     Attributes:
         most_bytes: The largest head.
@@ -24,7 +25,8 @@ class HttpProtocol(HttpToolsProtocol):
     most_bytes = 2**16
     seconds = 60.0
 
-    _bytes = 0
+    _fed = 0  # bytes since the last of a body, or since the last head ended
+    _length = 0  # bytes of this head, as far as it is parsed
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -33,39 +35,73 @@ class HttpProtocol(HttpToolsProtocol):
         self._wait()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, and count those of a head."""
+        """Take bytes, no more of a head at once than it may have."""
         if b"h2c" in data and not (self.cycle and self.cycle.more_body):
             data = _without_offer(data)
-        super().data_received(data)
-        if self._deadline is not None:
-            self._bytes += len(data)
-            if self._bytes > self.most_bytes:
-                self._end_waiting()
-                self.send_400_response(
-                    f"The head of a request has at most {self.most_bytes} bytes."
-                )
+        for start in range(0, len(data), self.most_bytes):
+            part = data[start : start + self.most_bytes]
+            self._fed += len(part)
+            super().data_received(part)
+            if self._fed > self.most_bytes:
+                self._refuse()
+            if self.transport.is_closing():
+                return
 
     def on_message_begin(self) -> None:
         """Begin a head."""
         super().on_message_begin()
+        self._length = len(b"GET  HTTP/1.1\r\n\r\n")
         self._wait()
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the request line."""
+        super().on_url(url)
+        self._length += len(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; one that comes after the body is passed over."""
+        if self._deadline is not None:
+            super().on_header(name, value)
+            self._length += len(name) + len(value) + len(": \r\n")
 
     def on_headers_complete(self) -> None:
         """End a head."""
         self._end_waiting()
+        self._fed = 0
+        if self._length > self.most_bytes:
+            self._refuse()
+            return
         super().on_headers_complete()
         # uvicorn would end the connection after every answer to HTTP/1.0.
         if self.cycle and self.cycle.scope is self.scope:
             self.cycle.keep_alive = self.parser.should_keep_alive()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._fed = 0
+        if not self.transport.is_closing():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a request."""
+        self._fed = 0
+        if not self.transport.is_closing():
+            super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._end_waiting()
         super().connection_lost(exc)
 
+    def _refuse(self) -> None:
+        if not self.transport.is_closing():
+            self._end_waiting()
+            self.send_400_response(
+                f"The head of a request has at most {self.most_bytes} bytes."
+            )
+
     def _wait(self) -> None:
         if self._deadline is None:
-            self._bytes = 0
             self._deadline = self.loop.call_later(self.seconds, self.transport.close)
 
     def _end_waiting(self) -> None:

@@ -205,6 +205,13 @@ class ServingOptions(BaseModel):
             timeout=self.timeout,
             max_queue=self.max_queue,
             max_body_bytes=self.max_body_bytes,
+            # For several requests with large bodies, and for one that becomes large.
+            max_pending_bytes=max(
+                ServingConfig.max_pending_bytes, 8 * self.max_body_bytes
+            ),
+            max_decoded_bytes=max(
+                ServingConfig.max_decoded_bytes, 16 * self.max_body_bytes
+            ),
             batching=self._batching(),
         )
 

@@ -1,6 +1,5 @@
 """The values of one input, collected one by one by TensorFlow Serving's rules."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,6 @@ from service.serving.dense import FLOATS, INTEGERS, MOST_DIMENSIONS
 from service.serving.errors import invalid, unimplemented
 from service.serving.json_values import (
     decode_base64,
-    is_lossless,
-    lossy_error,
     text_to_bytes,
     type_error,
     value_error,
@@ -64,7 +61,8 @@ class Column:
         """
         _check_dimensions(len(shape))
         array = np.empty(len(self._values), self._dtype.as_numpy_dtype)
-        array[:] = self._values
+        with np.errstate(over="ignore"):  # what is too large becomes infinite
+            array[:] = self._values
         return array.reshape(shape)
 
     def _fill(self, value: Any, level: int, shape: list[int]) -> None:
@@ -99,8 +97,7 @@ class Column:
             case kinds, tf.string if kinds == {str}:
                 return list(map(text_to_bytes, values))
             case kinds, (tf.float32 | tf.float64) if kinds == {float}:
-                largest = max(filter(math.isfinite, map(abs, values)), default=0.0)
-                return values if is_lossless(largest, FLOATS[self._dtype]) else None
+                return values
         return None
 
     def _convert(self, value: Any) -> Any:
@@ -113,9 +110,7 @@ class Column:
             case tf.bool if isinstance(value, bool):
                 return value
             case tf.float32 | tf.float64 if is_number:
-                if not is_lossless(value, FLOATS[self._dtype]):
-                    raise lossy_error(value, self._type_name)
-                return value
+                return float(value)
             case dtype if dtype in INTEGERS and is_number and isinstance(value, int):
                 if dtype.min <= value <= dtype.max:
                     return value

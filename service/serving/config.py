@@ -20,6 +20,8 @@ class ServingConfig:
         max_queue: Requests under way; more get status 429.
         max_body_bytes: A longer body gets status 413.
         max_pending_bytes: Bytes of all bodies under way; more get status 429.
+        max_decoded_bytes: Bytes of memory for what all bodies become. Requests wait for
+            them. One that may need more by itself gets status 413.
         threads: Requests that are worked on at the same time.
         batching: How to batch requests; `None`: not at all.
     """
@@ -31,5 +33,6 @@ class ServingConfig:
     max_queue: int = 256
     max_body_bytes: int = 64 * 2**20
     max_pending_bytes: int = 512 * 2**20
+    max_decoded_bytes: int = 2**30
     threads: int = 2 * len(os.sched_getaffinity(0))
     batching: BatchingParameters | None = None

@@ -7,8 +7,8 @@ no other brackets and commas. Every other body is left to `predict_request.py`, 
 reads it a hundred times more slowly and knows TensorFlow Serving's messages.
 """
 
+import contextlib
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,57 +30,57 @@ INTEGERS = (
 )
 MOST_DIMENSIONS = 32
 
-# For each type, simdjson's name of it and the range of numbers that surely fit. The
-# flat array does not tell whole numbers from others, so the range of a float ends where
-# whole numbers stop to be exact.
-_RANGES: Mapping[tf.DType, tuple[str, int, int]] = {
-    **{d: ("u" if d.is_unsigned else "i", d.min, d.max) for d in INTEGERS},
-    tf.float32: ("d", 1 - 2**24, 2**24 - 1),
-    tf.float64: ("d", 1 - 2**53, 2**53 - 1),
+# For each type, simdjson's name of it.
+_KINDS: Mapping[tf.DType, str] = {
+    **{dtype: "u" if dtype.is_unsigned else "i" for dtype in INTEGERS},
+    **dict.fromkeys(FLOATS, "d"),
 }
 _WIDE = {"d": np.float64, "u": np.uint64, "i": np.int64}
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b"[],"))
 
 
-class _Parsers(threading.local):
-    """A parser for each thread, since a new one takes three times as long.
+# The most bytes of memory that one byte of a body may need, and what is counted in
+# larger bodies: a bracket or comma with the number after it, a member with its name.
+_MOST_PER_BYTE = 48
+_SMALL = 2**20
+_SIZES = {b"[": 64, b",": 48, b"{": 512, b":": 320}
 
-    A parser keeps the memory that it has allocated, so very large bodies get a new
-    one.
-    """
-
-    most_bytes = 8 * 2**20
-
-    def __init__(self) -> None:
-        self._parser = simdjson.Parser()
-
-    def parse(self, body: bytes) -> Any:
-        """Return the document of a body.
-
-        Raises:
-            ValueError, RuntimeError: If it is not JSON, or has a very large integer.
-        """
-        if len(body) > self.most_bytes:
-            return simdjson.Parser().parse(body)
-        try:
-            return self._parser.parse(body)
-        except RuntimeError:  # an earlier document is still in use
-            self._parser = simdjson.Parser()
-            return self._parser.parse(body)
+# A new parser takes three times as long. It keeps the memory that it has allocated, so
+# a few are kept, and none that has read a large body.
+_MOST_KEPT = 4
+_LARGEST_KEPT = 2 * 2**20
+_kept: list[simdjson.Parser] = []
 
 
-_PARSERS = _Parsers()
+def parsed_size(body: bytes) -> int:
+    """Return an upper bound of the memory that `parse` and `read` need for a body."""
+    if len(body) <= _SMALL:
+        return _MOST_PER_BYTE * len(body)
+    return 3 * len(body) + sum(
+        body.count(token) * size for token, size in _SIZES.items()
+    )
 
 
 def parse(body: bytes) -> simdjson.Object | None:
     """Return the document if it surely is an object that may be a request."""
+    parser = simdjson.Parser()
+    if len(body) <= _LARGEST_KEPT:
+        with contextlib.suppress(IndexError):
+            parser = _kept.pop()
     try:
-        document = _PARSERS.parse(body)
+        document = parser.parse(body)
     except (ValueError, RuntimeError):  # the latter for integers of more than 64 bits
         return None
     if not isinstance(document, simdjson.Object):
         return None
     return document if isinstance(document.get("signature_name", ""), str) else None
+
+
+def keep_parser(document: Any, body: bytes) -> None:
+    """Keep the parser of a document that is not used any more."""
+    is_document = isinstance(document, simdjson.Object)
+    if is_document and len(body) <= _LARGEST_KEPT and len(_kept) < _MOST_KEPT:
+        _kept.append(document.parser)
 
 
 def read(document: Any, body: bytes, types: Types) -> dict[str, np.ndarray] | None:
@@ -96,7 +96,7 @@ def read(document: Any, body: bytes, types: Types) -> dict[str, np.ndarray] | No
         types.
     """
     if not isinstance(document, simdjson.Object) or any(
-        set("[],") & set(name) or dtype not in _RANGES for name, dtype in types.items()
+        set("[],") & set(name) or dtype not in _KINDS for name, dtype in types.items()
     ):
         return None
     keys = set(document)
@@ -193,12 +193,13 @@ def _array(
         TypeError, ValueError: If a value may be of another type, or the number of
             values is not that of the shape.
     """
-    kind, lowest, highest = _RANGES[dtype]
+    kind = _KINDS[dtype]
     wide = _WIDE[kind]
     parts = [np.frombuffer(row[name].as_buffer(of_type=kind), wide) for row in rows]
     if any(part.size != math.prod(shape) for part in parts):
         raise ValueError("an empty list among lists of one number")
     flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    if flat.min() < lowest or flat.max() > highest:
+    if dtype in INTEGERS and (flat.min() < dtype.min or flat.max() > dtype.max):
         raise ValueError("a number too large")
-    return flat.astype(dtype.as_numpy_dtype).reshape(len(rows), *shape)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        return flat.astype(dtype.as_numpy_dtype).reshape(len(rows), *shape)

@@ -1,9 +1,15 @@
 """Errors as TensorFlow Serving reports them: a code of `tf.errors` and one message."""
 
+import logging
+import re
+from http import HTTPStatus
+
 import tensorflow as tf
 from tensorflow.core.protobuf import error_codes_pb2
 
-HTTP_STATUS = {
+_logger = logging.getLogger(__name__)
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_HTTP_STATUS = {
     tf.errors.OK: 200,
     tf.errors.CANCELLED: 499,
     tf.errors.UNKNOWN: 500,
@@ -44,9 +50,30 @@ def exhausted(message: str) -> tf.errors.OpError:
     return tf.errors.ResourceExhaustedError(None, None, message)
 
 
+class TooLargeError(tf.errors.ResourceExhaustedError):  # type: ignore[misc]
+    """A request that needs more memory than a request may have."""
+
+
+def too_large(message: str) -> tf.errors.OpError:
+    """Return the error of a request that there will never be room for."""
+    return TooLargeError(None, None, message)
+
+
+def http_status(error: tf.errors.OpError) -> int:
+    """Return the status that answers an error."""
+    if isinstance(error, TooLargeError):
+        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    return _HTTP_STATUS[error.error_code]
+
+
 def late(message: str) -> tf.errors.OpError:
     """Return the error of a request whose time is over."""
     return tf.errors.DeadlineExceededError(None, None, message)
+
+
+def shown(error: tf.errors.OpError) -> str:
+    """Return an error's message as Unicode; bytes that are not UTF-8 become U+FFFD."""
+    return _SURROGATES.sub("\ufffd", error.message)
 
 
 def code_name(code: int) -> str:
@@ -70,3 +97,17 @@ def as_op_error(error: Exception) -> tf.errors.OpError:
     if isinstance(error, tf.errors.OpError):
         return error
     return tf.errors.UnknownError(None, None, f"{type(error).__name__}: {error}")
+
+
+def answered(error: Exception) -> tf.errors.OpError:
+    """Return the error to answer a request with.
+
+    One that nobody expected goes to the log, and its text to nobody else. What is
+    returned refers to nothing that the request has made.
+    """
+    if isinstance(error, tf.errors.OpError):
+        error.__context__ = error.__cause__ = None
+        return error.with_traceback(None)
+    _logger.error("A request could not be answered.", exc_info=error)
+    message = "The request could not be answered. The log of the service says why."
+    return tf.errors.UnknownError(None, None, message)

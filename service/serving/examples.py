@@ -10,26 +10,30 @@ from service.serving.errors import invalid
 from service.serving.json_values import (
     decode_base64,
     is_base64,
-    is_lossless,
-    lossy_error,
     text_to_bytes,
     type_name,
     value_error,
 )
+from service.serving.room import Hold
 
 CLASSIFY = tf.saved_model.CLASSIFY_METHOD_NAME
 REGRESS = tf.saved_model.REGRESS_METHOD_NAME
 INPUTS = "inputs"
+PARTS = 2
+"""How often the memory of a document is needed: as objects, as `tf.train.Example`s."""
 _INT64 = range(-(2**63), 2**63)
 _UINT64 = range(2**64)
 _MOST_BYTES_OF_CONTEXT = 64 * 2**20
+_COPIES = 3  # of an example: joined with its context, as an array, in TensorFlow
 
 
-def read_examples(document: dict[str, Any]) -> np.ndarray:
+def read_examples(document: dict[str, Any], hold: Hold) -> np.ndarray:
     """Return the serialized examples of a request's body.
 
     Args:
         document: The parsed body.
+        hold: What the request holds of the room, which copies of the context need more
+            of.
 
     Raises:
         tf.errors.OpError: If the body is not a request to classify or regress.
@@ -47,7 +51,7 @@ def read_examples(document: dict[str, Any]) -> np.ndarray:
         raise value_error(document, "Expecting 'examples' value to be an list/array")
     if not examples:
         raise value_error(document, "'examples' value is an empty array")
-    _check_copies(context, len(examples))
+    hold.grow(_COPIES * _size_of_copies(context, len(examples)))
     # Serialized messages that follow each other are one message, merged.
     return _strings([context + _example(e).SerializeToString() for e in examples])
 
@@ -69,7 +73,7 @@ def serialized(request: Any) -> np.ndarray:
             examples = []
     if not examples:
         raise invalid("Input is empty.")
-    _check_copies(context, len(examples))
+    _size_of_copies(context, len(examples))
     return _strings([context + example.SerializeToString() for example in examples])
 
 
@@ -153,14 +157,19 @@ def regressions(results: dict[str, np.ndarray], count: int) -> np.ndarray:
     return values.reshape(count)
 
 
-def _check_copies(context: bytes, count: int) -> None:
-    """Check the size of all copies of the context; each example gets one."""
+def _size_of_copies(context: bytes, count: int) -> int:
+    """Return the size of all copies of the context; each example gets one.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If it is too large.
+    """
     size = len(context) * count
     if size > _MOST_BYTES_OF_CONTEXT:
         raise invalid(
             f"The context times the number of examples has at most "
             f"{_MOST_BYTES_OF_CONTEXT} bytes. Received: {size}."
         )
+    return size
 
 
 def _strings(values: Sequence[bytes]) -> np.ndarray:
@@ -192,9 +201,10 @@ def _add(feature: tf.train.Feature, name: str, value: Any) -> None:
             if converted not in _INT64:
                 if converted in _UINT64:
                     raise invalid(
-                        f"Feature: {name} has uint64 element. Only int64 is supported."
+                        f"Feature: {name} has uint64 element. "
+                        "Only int64_t is supported."
                     )
-                kind, converted = "float_list", _as_float(value)
+                kind, converted = "float_list", float(value)
         case float():
             kind, converted = "float_list", value
         case str():
@@ -212,13 +222,4 @@ def _add(feature: tf.train.Feature, name: str, value: Any) -> None:
         raise invalid(
             f"Unexpected element type in feature: {name} expecting type: {expected}"
         )
-    if kind == "float_list" and not is_lossless(converted, np.float32):
-        raise lossy_error(value, "float")
     getattr(feature, kind).value.append(converted)
-
-
-def _as_float(value: int) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        raise lossy_error(value, "float") from None

@@ -1,29 +1,17 @@
 """The messages of gRPC, read and written by TensorFlow Serving's rules."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import tensor_pb2
 
 from service.serving.errors import invalid
 from service.serving.inference import ModelSpec, find_signature
 from service.serving.saved_model import SavedModel
 from service.serving.signatures import Signature
-
-_FIELDS: Mapping[tf.DType, str] = {
-    tf.float32: "float_val",
-    tf.float64: "double_val",
-    tf.float16: "half_val",
-    tf.bfloat16: "half_val",
-    **dict.fromkeys((tf.int8, tf.int16, tf.int32, tf.uint8, tf.uint16), "int_val"),
-    tf.int64: "int64_val",
-    tf.uint32: "uint32_val",
-    tf.uint64: "uint64_val",
-    tf.bool: "bool_val",
-    tf.string: "string_val",
-}
+from service.serving.tensors import SentTensor
 
 
 def model_spec(request: Any) -> ModelSpec:
@@ -57,7 +45,7 @@ def signature_of(model: SavedModel, name: str) -> Signature:
     return find_signature(model, name)
 
 
-def arrays_of(request: Any, signature: Signature) -> dict[str, np.ndarray]:
+def sent_tensors(request: Any, signature: Signature) -> dict[str, SentTensor]:
     """Return the inputs of a predict request.
 
     Raises:
@@ -71,19 +59,29 @@ def arrays_of(request: Any, signature: Signature) -> dict[str, np.ndarray]:
             f"Sent extra: {_names(sent - required)}. "
             f"Missing but required: {_names(required - sent)}."
         )
-    arrays = {}
-    for name, tensor in request.inputs.items():
-        try:
-            array = tf.make_ndarray(tensor)
-        except (TypeError, ValueError) as error:
-            raise invalid(f"Input {name} is not a tensor: {error}") from None
-        expected = signature.inputs[name].dtype
-        if tf.as_dtype(tensor.dtype) != expected:
+    tensors = {}
+    for name, message in request.inputs.items():
+        with _about(name):
+            tensors[name] = SentTensor(message)
+        expected, received = signature.inputs[name].dtype, tensors[name].dtype
+        if received != expected:
             raise invalid(
                 f"Expects arg[{name}] to be {expected.name} but "
-                f"{tf.as_dtype(tensor.dtype).name} is provided"
+                f"{received.name} is provided"
             )
-        arrays[name] = array
+    return tensors
+
+
+def arrays_of(tensors: Mapping[str, SentTensor]) -> dict[str, np.ndarray]:
+    """Return the values of tensors.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If one has too few or too many bytes.
+    """
+    arrays = {}
+    for name, tensor in tensors.items():
+        with _about(name):
+            arrays[name] = tensor.array()
     return arrays
 
 
@@ -105,24 +103,13 @@ def output_names(request: Any, signature: Signature) -> list[str]:
     return names or list(signature.outputs)
 
 
-def tensor_proto(value: np.ndarray) -> Any:
-    """Return a tensor with its values in the field of their type, such as `float_val`.
-
-    TensorFlow Serving does so, and its example clients read that field.
-    `tf.make_tensor_proto` leaves the field empty if there is more than one value.
-    """
-    array = np.asarray(value)
-    dtype = tf.as_dtype(array.dtype)
-    if dtype not in _FIELDS:
-        return tf.make_tensor_proto(array)
-    message = tensor_pb2.TensorProto(
-        dtype=dtype.as_datatype_enum,
-        tensor_shape=tf.TensorShape(array.shape).as_proto(),
-    )
-    field = _FIELDS[dtype]
-    bits = array.view(np.uint16) if field == "half_val" else array
-    getattr(message, field).extend(bits.ravel().tolist())
-    return message
+@contextlib.contextmanager
+def _about(name: str) -> Iterator[None]:
+    """Say which input an error is about."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        raise invalid(f"Input {name} is not a tensor: {error.message}") from None
 
 
 def _names(names: Any) -> str:

@@ -1,5 +1,6 @@
 """TensorFlow Serving's gRPC API: PredictionService and ModelService."""
 
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -7,31 +8,37 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
-    model_service_pb2_grpc,
     predict_pb2,
-    prediction_service_pb2_grpc,
 )
 
-from service.serving.errors import as_op_error, code_name, invalid, late
+from service.serving.errors import answered, code_name, invalid, late, shown
 from service.serving.grpc_messages import (
     arrays_of,
     model_spec,
     output_names,
+    sent_tensors,
     signature_of,
-    tensor_proto,
 )
-from service.serving.inference import Inference
+from service.serving.room import Hold
 from service.serving.routes import Serving
+from service.serving.signatures import Signature
+from service.serving.tensors import tensor_proto
+from service.serving.wire import parsed_size
 from training.errors import UserError
 from training.run.files import DEFAULT_SIGNATURE
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _SIGNATURE_DEF = "signature_def"
+_COUNTED = ("Predict", "GetModelMetadata")
 _LARGEST_OPTION = 2**31 - 1  # gRPC's are of 32 bits
+_MOST_METADATA = 2**16
+_LONGEST_DETAILS = 2000  # clients refuse more than 8 KiB of metadata
 
 
 class GrpcServer:
@@ -61,16 +68,12 @@ class GrpcServer:
                 ("grpc.max_connection_age_grace_ms", _option(1000 * config.timeout)),
                 ("grpc.max_receive_message_length", _option(config.max_body_bytes)),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.max_metadata_size", _MOST_METADATA),
+                ("grpc.absolute_max_metadata_size", _MOST_METADATA),
                 ("grpc.so_reuseport", 0),
             ],
         )
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            _PredictionService(serving.inference, config.timeout, config.threads),
-            self._server,
-        )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            _ModelService(serving.inference), self._server
-        )
+        self._server.add_generic_rpc_handlers(_Service(serving).handlers)
         try:
             self.port: int = self._server.add_insecure_port(address)
         except RuntimeError as error:
@@ -92,50 +95,119 @@ class GrpcServer:
         return self._server.stop(grace)
 
 
-class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    def __init__(self, inference: Inference, timeout: float, threads: int) -> None:
-        self._inference = inference
-        self._timeout = timeout
-        self._turns = threading.BoundedSemaphore(threads)
+class _Sent:
+    """A message as it has arrived, and the room for what it becomes."""
 
-    def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Answer with the outputs that the request names, or with all."""
-        return self._answer("Predict", self._predict_in_turn, request, context)
+    def __init__(self, message: bytes, kind: Any, hold: Hold) -> None:
+        self.hold = hold
+        self.model = ""
+        self._message = message
+        self._kind = kind
 
-    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Answer with the definitions of all signatures."""
-        return self._answer("GetModelMetadata", self._metadata, request, context)
+    def parsed(self) -> Any:
+        """Return the parsed message, which nobody else keeps.
+
+        Raises:
+            tf.errors.OpError: If it is damaged, or there is no room for it.
+        """
+        descriptor = self._kind.DESCRIPTOR
+        self.hold.change(parsed_size(self._message, descriptor, self.hold.most))
+        try:
+            request = self._kind.FromString(self._message)
+        except DecodeError as error:
+            raise invalid(f"The message is not a {descriptor.name}: {error}.") from None
+        self.model = request.model_spec.name
+        return request
+
+
+class _Service:
+    """The calls of both services, which take and give serialized messages."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._inference = serving.inference
+        self._bodies = serving.workers.bodies
+        self._timeout = serving.config.timeout
+        self._turns = threading.BoundedSemaphore(serving.config.threads)
+
+    @property
+    def handlers(self) -> list[Any]:
+        """The services, as a gRPC server takes them."""
+        # Without functions that read messages, gRPC gives them as bytes. So they can be
+        # counted before they are parsed.
+        predictions = {
+            "Predict": (self._predict_in_turn, predict_pb2.PredictRequest),
+            "GetModelMetadata": (
+                self._metadata,
+                get_model_metadata_pb2.GetModelMetadataRequest,
+            ),
+        }
+        statuses = {
+            "GetModelStatus": (
+                self._status,
+                get_model_status_pb2.GetModelStatusRequest,
+            )
+        }
+        return [
+            grpc.method_handlers_generic_handler(
+                f"tensorflow.serving.{service}",
+                {
+                    api: grpc.unary_unary_rpc_method_handler(
+                        functools.partial(self._answer, api, *method)
+                    )
+                    for api, method in methods.items()
+                },
+            )
+            for service, methods in (
+                ("PredictionService", predictions),
+                ("ModelService", statuses),
+            )
+        ]
 
     def _answer(
         self,
         api: str,
-        method: Callable[[Any, float], Any],
-        request: Any,
+        method: Callable[[_Sent], bytes],
+        kind: Any,
+        message: bytes,
         context: grpc.ServicerContext,
-    ) -> Any:
+    ) -> bytes:
         start = time.monotonic()
         remaining = context.time_remaining()
         timeout = self._timeout if remaining is None else min(remaining, self._timeout)
-        answer, error = _call(lambda: method(request, start + timeout))
-        name = request.model_spec.name
-        self._inference.metrics.request(
-            name if self._inference.servables.knows(name) else "(none)",
-            code_name(tf.errors.OK if error is None else error.error_code),
-            *(api, "GRPC", time.monotonic() - start),
-        )
+        answer, error, model = b"", None, ""
+        try:
+            with (
+                self._bodies.keep(len(message)),
+                self._inference.room.hold(start + timeout) as hold,
+            ):
+                sent = _Sent(message, kind, hold)
+                try:
+                    answer = method(sent)
+                except Exception as failure:
+                    error = answered(failure)
+                model = sent.model
+        except tf.errors.OpError as full:
+            error = full
+        if api in _COUNTED:
+            self._inference.metrics.request(
+                model if self._inference.servables.knows(model) else "(none)",
+                code_name(tf.errors.OK if error is None else error.error_code),
+                *(api, "GRPC", time.monotonic() - start),
+            )
         if error is not None:
-            context.abort(_CODES[error.error_code], error.message)
+            context.abort(_CODES[error.error_code], shown(error)[:_LONGEST_DETAILS])
         return answer
 
-    def _predict_in_turn(self, request: Any, deadline: float) -> Any:
-        if not self._turns.acquire(timeout=max(0.0, deadline - time.monotonic())):
+    def _predict_in_turn(self, sent: _Sent) -> bytes:
+        if not self._turns.acquire(timeout=sent.hold.seconds_left):
             raise late("Timed out while waiting for others.")
         try:
-            return self._predict(request, deadline)
+            return self._predict(sent)
         finally:
             self._turns.release()
 
-    def _predict(self, request: Any, deadline: float) -> Any:
+    def _predict(self, sent: _Sent) -> bytes:
+        request = sent.parsed()
         spec = model_spec(request)
         name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         with self._inference.servables.use(spec.name, spec.version, spec.label) as (
@@ -143,14 +215,17 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             model,
         ):
             signature = signature_of(model, name)
+            names = output_names(request, signature)
+            inputs = self._inputs(request, signature, sent.hold)
+            del request
             outputs = self._inference.run(
                 model,
                 signature,
-                arrays_of(request, signature),
-                output_names(request, signature),
+                inputs,
+                names,
                 name=spec.name,
                 api="Predict",
-                deadline=deadline,
+                hold=sent.hold,
             )
         response = predict_pb2.PredictResponse()
         response.model_spec.name = spec.name
@@ -158,9 +233,18 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         response.model_spec.signature_name = name
         for key, array in outputs.items():
             response.outputs[key].CopyFrom(tensor_proto(array))
-        return response
+        return bytes(response.SerializeToString())
 
-    def _metadata(self, request: Any, deadline: float) -> Any:
+    def _inputs(
+        self, request: Any, signature: Signature, hold: Hold
+    ) -> dict[str, np.ndarray]:
+        tensors = sent_tensors(request, signature)
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        hold.grow(self._inference.room_for(size))
+        return arrays_of(tensors)
+
+    def _metadata(self, sent: _Sent) -> bytes:
+        request = sent.parsed()
         spec = model_spec(request)
         if not request.metadata_field:
             raise invalid(
@@ -180,22 +264,10 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         response.model_spec.name = spec.name
         response.model_spec.version.value = number
         response.metadata[_SIGNATURE_DEF].Pack(definitions)
-        return response
+        return bytes(response.SerializeToString())
 
-
-class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    def __init__(self, inference: Inference) -> None:
-        self._inference = inference
-
-    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Answer with the states of one version or all."""
-        answer, error = _call(lambda: self._status(request))
-        if error is not None:
-            context.abort(_CODES[error.error_code], error.message)
-        return answer
-
-    def _status(self, request: Any) -> Any:
-        spec = model_spec(request)
+    def _status(self, sent: _Sent) -> bytes:
+        spec = model_spec(sent.parsed())
         response = get_model_status_pb2.GetModelStatusResponse()
         for version in self._inference.servables.statuses(spec.name, spec.version):
             entry = response.model_version_status.add()
@@ -204,16 +276,8 @@ class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
             if version.error is not None:
                 entry.status.error_code = version.error.error_code
                 entry.status.error_message = version.error.message
-        return response
+        return bytes(response.SerializeToString())
 
 
 def _option(value: float) -> int:
     return min(round(value), _LARGEST_OPTION)
-
-
-def _call(method: Callable[[], Any]) -> tuple[Any, tf.errors.OpError | None]:
-    """Return the answer, or the error that the method has raised."""
-    try:
-        return method(), None
-    except Exception as error:
-        return None, as_op_error(error)

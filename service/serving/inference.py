@@ -6,12 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.serving.errors import invalid, late, unimplemented
+from service.serving.errors import invalid, late, too_large, unimplemented
 from service.serving.metrics import Metrics
+from service.serving.room import Hold, Room
 from service.serving.saved_model import SavedModel
 from service.serving.servables import Servables
 from service.serving.signatures import Signature
+from service.serving.tensors import nbytes
 from training.run.files import DEFAULT_SIGNATURE
+
+_COPIES = 3  # of the inputs: as arrays, as a batch of several requests, in TensorFlow
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,32 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Inference:
-    """Runs signatures, and records how long they take."""
+    """Runs signatures, and records how long they take.
+
+    Attributes:
+        servables: The models.
+        metrics: Counts and times.
+        room: Memory for what the bodies of all requests become.
+        most_bytes: The largest size of the inputs of a request.
+    """
 
     servables: Servables
     metrics: Metrics
+    room: Room
+    most_bytes: int
+
+    def room_for(self, size: int) -> int:
+        """Return the bytes to hold for inputs of a size while they are run.
+
+        Raises:
+            tf.errors.ResourceExhaustedError: If a request may not have such inputs.
+        """
+        if size > self.most_bytes:
+            raise too_large(
+                f"The tensors of a request have at most {self.most_bytes} bytes. "
+                f"Received: {size}."
+            )
+        return _COPIES * size
 
     def run(
         self,
@@ -39,7 +65,7 @@ class Inference:
         *,
         name: str,
         api: str,
-        deadline: float,
+        hold: Hold,
     ) -> dict[str, np.ndarray]:
         """Run a signature.
 
@@ -50,15 +76,16 @@ class Inference:
             outputs: The outputs to compute.
             name: The model's name.
             api: The method that was called, such as predict.
-            deadline: The time, by `time.monotonic()`, after which nobody waits.
+            hold: What the request holds of the room; from now on, what its inputs need.
 
         Raises:
             tf.errors.OpError: If it fails.
         """
+        hold.change(self.room_for(sum(map(nbytes, inputs.values()))))
         start = time.monotonic()
-        if start >= deadline:
+        if start >= hold.deadline:
             raise late("Timed out while waiting for others.")
-        results = model.run(signature, inputs, outputs, deadline - start)
+        results = model.run(signature, inputs, outputs, hold.deadline - start)
         self.metrics.runtime(name, api, time.monotonic() - start)
         return results
 

@@ -10,6 +10,7 @@ import orjson
 import tensorflow as tf
 
 from service.serving.errors import invalid
+from service.serving.tensors import nbytes
 
 _PRINTED = {
     np.dtype(name)
@@ -18,7 +19,16 @@ _PRINTED = {
         *("int8", "int16", "int32", "int64", "uint8", "uint32", "uint64"),
     )
 }
+_PER_VALUE = 128  # bytes of memory: an object, and its text three times
 _BYTES_SUFFIX = "_bytes"
+
+
+def printed_size(outputs: Mapping[str, np.ndarray]) -> int:
+    """Return an upper bound of the memory that printing needs."""
+    return sum(
+        array.size * _PER_VALUE + (nbytes(array) * 12 if array.dtype == object else 0)
+        for array in outputs.values()
+    )
 
 
 def predictions(outputs: Mapping[str, np.ndarray], is_row_format: bool) -> bytes:

@@ -7,9 +7,9 @@ import math
 import re
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
+from service.serving.deep_json import flattened
 from service.serving.errors import invalid
 
 _LONGEST_VALUE = 1000
@@ -27,6 +27,13 @@ _PARSER_MESSAGES = {
     "Invalid \\uXXXX escape": "Incorrect hex digit after \\u escape in string.",
 }
 _TOO_BIG = "Number too big to be stored in double."
+_LONGEST_INTEGER = 308  # digits of a number that surely is finite as a double
+_DEEPEST = 200  # lists and objects around a value that is still read
+# The most bytes of memory that one byte of a body may need, and what is counted in
+# larger bodies: for a comma or colon the value after it, the latter with its name.
+_MOST_PER_BYTE = 256
+_SMALL = 2**18
+_SIZES = {b"[": 112, b"{": 208, b",": 72, b":": 336, b'"': 84}
 _TYPE_NAMES: dict[type, str] = {
     type(None): "Null",
     dict: "Object",
@@ -51,17 +58,26 @@ def read_document(body: bytes) -> dict[str, Any]:
     if start == len(text):
         raise _parse_error(f"The document is empty. at offset: {start}")
     try:
-        document, _ = _DECODER.raw_decode(text, start)
+        document = _decode(text, start)
     except json.JSONDecodeError as error:
         message = _parser_message(error.msg, text, error.pos)
         raise _parse_error(f"{message} at offset: {error.pos}") from None
-    except RecursionError:
-        raise _parse_error("The document is nested too deeply.") from None
-    except ValueError:  # an integer of thousands of digits
-        raise _parse_error(_TOO_BIG) from None
     if not isinstance(document, dict):
         raise value_error(document, "Is not object")
     return document
+
+
+def parsed_size(body: bytes) -> int:
+    """Return an upper bound of the memory that reading a body needs.
+
+    That is the document and its strings as bytes and as tensors.
+    """
+    if len(body) <= _SMALL:
+        return _MOST_PER_BYTE * len(body)
+    characters = 6 if body.isascii() else 12
+    return characters * len(body) + sum(
+        body.count(token) * size for token, size in _SIZES.items()
+    )
 
 
 def read_signature_name(document: dict[str, Any]) -> str:
@@ -91,29 +107,11 @@ def type_error(value: Any, expected: str) -> tf.errors.OpError:
     )
 
 
-def lossy_error(value: Any, expected: str) -> tf.errors.OpError:
-    """Return the error of a number that the tensor's type cannot hold."""
-    return invalid(
-        f"Cannot convert JSON value: {_show(value)} to {expected} "
-        "without loss of precision."
-    )
-
-
 def type_name(value: Any) -> str:
     """Return the name that messages give to the type of a value."""
     if isinstance(value, bool):
         return str(value)
     return _TYPE_NAMES.get(type(value), "Number")
-
-
-def is_lossless(value: float, dtype: type[np.floating]) -> bool:
-    """Return whether a floating-point type holds a number.
-
-    An integer must be exact; other numbers are rounded and must only be small enough.
-    """
-    if isinstance(value, int):
-        return abs(value) < 2 ** (np.finfo(dtype).nmant + 1)
-    return not math.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
 
 
 def is_base64(value: Any) -> bool:
@@ -160,7 +158,32 @@ def _finite(digits: str) -> float:
     return value
 
 
-_DECODER = json.JSONDecoder(parse_float=_finite)
+def _integer(digits: str) -> int:
+    if len(digits) > _LONGEST_INTEGER:
+        _finite(digits)
+    return int(digits)
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object. Of members of one name the first counts, as in RapidJSON."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        members = dict(reversed(pairs))
+        members = {name: members[name] for name, _ in pairs}
+    return members
+
+
+def _decode(text: str, start: int) -> Any:
+    try:
+        document, _ = _DECODER.raw_decode(text, start)
+    except RecursionError:
+        document, _ = _DECODER.raw_decode(flattened(text, start, _DEEPEST), start)
+    return document
+
+
+_DECODER = json.JSONDecoder(
+    parse_float=_finite, parse_int=_integer, object_pairs_hook=_members
+)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, indent=4)
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]', re.DOTALL)
 

@@ -11,10 +11,12 @@ from service.serving.dense import COLUMNS, ROWS, Types
 from service.serving.errors import invalid
 from service.serving.json_values import (
     is_base64,
+    parsed_size,
     read_document,
     read_signature_name,
     value_error,
 )
+from service.serving.room import Hold
 
 
 class PredictRequest:
@@ -25,38 +27,44 @@ class PredictRequest:
 
     Args:
         body: The body.
+        hold: What the request holds of the room; from now on, what the body needs.
 
     Attributes:
         signature_name: The signature to run; "" is the default.
         is_row_format: Whether the answer must be in rows.
 
     Raises:
-        tf.errors.InvalidArgumentError: If the body is not a JSON object, or the name of
-            the signature is not a string.
+        tf.errors.OpError: If the body is not a JSON object, the name of the signature
+            is not a string, or there is no room.
     """
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, hold: Hold) -> None:
         self._body = body
+        self._hold = hold
+        hold.change(dense.parsed_size(body))
         self._document: Any = dense.parse(body)
         if self._document is None:
-            self._document = read_document(body)
+            self._document = self._read()
         self.signature_name = read_signature_name(self._document)
         self.is_row_format = ROWS in self._document
 
     def tensors(self, types: Types) -> dict[str, np.ndarray]:
-        """Return the tensors that a signature takes.
+        """Return the tensors that a signature takes. They can be taken once.
 
         Args:
             types: The type of each input.
 
         Raises:
-            tf.errors.OpError: If the body does not hold them.
+            tf.errors.OpError: If the body does not hold them, or there is no room.
         """
-        numbers = dense.read(self._document, self._body, types)
-        self._document = None  # frees the parser
-        if numbers is not None:
-            return numbers
-        document = read_document(self._body)
+        document, self._document = self._document, None
+        if not isinstance(document, dict):
+            numbers = dense.read(document, self._body, types)
+            dense.keep_parser(document, self._body)
+            if numbers is not None:
+                return numbers
+            del document
+            document = self._read()
         if ROWS in document and COLUMNS in document:
             raise value_error(
                 document,
@@ -68,6 +76,10 @@ class PredictRequest:
         if COLUMNS in document:
             return _from_columns(document[COLUMNS], types)
         raise invalid("Missing 'inputs' or 'instances' key")
+
+    def _read(self) -> dict[str, Any]:
+        self._hold.change(parsed_size(self._body))
+        return read_document(self._body)
 
 
 def _from_rows(document: dict[str, Any], types: Types) -> dict[str, np.ndarray]:

@@ -12,8 +12,13 @@ from google.protobuf.json_format import MessageToDict
 from service.serving import examples, json_output
 from service.serving.errors import code_name, invalid
 from service.serving.inference import Inference, ModelSpec, find_signature
-from service.serving.json_values import read_document, read_signature_name
+from service.serving.json_values import (
+    parsed_size,
+    read_document,
+    read_signature_name,
+)
 from service.serving.predict_request import PredictRequest
+from service.serving.room import Hold
 from service.serving.versions import Status
 from training.run.files import DEFAULT_SIGNATURE
 
@@ -105,15 +110,13 @@ def metadata(inference: Inference, spec: ModelSpec) -> bytes:
     )
 
 
-def predict(
-    inference: Inference, spec: ModelSpec, body: bytes, deadline: float
-) -> bytes:
+def predict(inference: Inference, spec: ModelSpec, body: bytes, hold: Hold) -> bytes:
     """Answer `POST /v1/models/NAME:predict`.
 
     Raises:
         tf.errors.OpError: If the request is wrong or the model fails.
     """
-    request = PredictRequest(body)
+    request = PredictRequest(body, hold)
     with inference.servables.use(spec.name, spec.version, spec.label) as (_, model):
         signature = find_signature(model, request.signature_name)
         types = {name: tensor.dtype for name, tensor in signature.inputs.items()}
@@ -124,35 +127,32 @@ def predict(
             signature.outputs.keys(),
             name=spec.name,
             api="Predict",
-            deadline=deadline,
+            hold=hold,
         )
+    hold.change(min(hold.most, json_output.printed_size(outputs)))
     return json_output.predictions(outputs, request.is_row_format)
 
 
-def classify(
-    inference: Inference, spec: ModelSpec, body: bytes, deadline: float
-) -> bytes:
+def classify(inference: Inference, spec: ModelSpec, body: bytes, hold: Hold) -> bytes:
     """Answer `POST /v1/models/NAME:classify`.
 
     Raises:
         tf.errors.OpError: If the request is wrong or the model fails.
     """
     results, count = _run_examples(
-        inference, spec, body, deadline, examples.CLASSIFY, "Classify"
+        inference, spec, body, hold, examples.CLASSIFY, "Classify"
     )
     return _results(examples.classifications(results, count), results)
 
 
-def regress(
-    inference: Inference, spec: ModelSpec, body: bytes, deadline: float
-) -> bytes:
+def regress(inference: Inference, spec: ModelSpec, body: bytes, hold: Hold) -> bytes:
     """Answer `POST /v1/models/NAME:regress`.
 
     Raises:
         tf.errors.OpError: If the request is wrong or the model fails.
     """
     results, count = _run_examples(
-        inference, spec, body, deadline, examples.REGRESS, "Regress"
+        inference, spec, body, hold, examples.REGRESS, "Regress"
     )
     return _results(examples.regressions(results, count), results)
 
@@ -164,13 +164,15 @@ def _run_examples(
     inference: Inference,
     spec: ModelSpec,
     body: bytes,
-    deadline: float,
+    hold: Hold,
     method_name: str,
     api: str,
 ) -> tuple[dict[str, np.ndarray], int]:
+    hold.change(examples.PARTS * parsed_size(body))
     document = read_document(body)
     signature_name = read_signature_name(document)
-    serialized = examples.read_examples(document)
+    serialized = examples.read_examples(document, hold)
+    del document
     with inference.servables.use(spec.name, spec.version, spec.label) as (_, model):
         outputs = examples.check_signature(
             signature_name or DEFAULT_SIGNATURE,
@@ -184,7 +186,7 @@ def _run_examples(
             outputs,
             name=spec.name,
             api=api,
-            deadline=deadline,
+            hold=hold,
         )
     return results, len(serialized)
 

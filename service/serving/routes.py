@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.serving import metrics, rest
 from service.serving.config import ServingConfig
-from service.serving.errors import HTTP_STATUS, as_op_error, code_name
+from service.serving.errors import answered, code_name, http_status, shown
 from service.serving.inference import Inference
 from service.serving.servables import Servables
 from service.serving.workers import Workers
@@ -43,8 +43,10 @@ class Serving:
             config.batching,
             config.timeout,
         )
-        self.inference = Inference(self.servables, self.metrics)
         self.workers = Workers(config)
+        self.inference = Inference(
+            self.servables, self.metrics, self.workers.room, config.max_body_bytes
+        )
 
     @property
     def routes(self) -> list[BaseRoute]:
@@ -93,9 +95,9 @@ class Serving:
             return _error(refused.status_code, refused.detail)
         except Exception as error:
             # Every other error is answered in TensorFlow Serving's form.
-            op_error = as_op_error(error)
+            op_error = answered(error)
             code = op_error.error_code
-            response = _error(HTTP_STATUS[code], op_error.message)
+            response = _error(http_status(op_error), shown(op_error))
         if call is not None:
             name = call.spec.name if self.servables.knows(call.spec.name) else "(none)"
             seconds = time.monotonic() - start
@@ -109,9 +111,12 @@ class Serving:
         return PlainTextResponse("ok")
 
     async def _readiness(self, request: Request) -> Response:
-        if self.servables.is_settled:
-            return PlainTextResponse("ok")
-        return PlainTextResponse("models are being loaded", 503)
+        if not self.servables.is_settled:
+            return PlainTextResponse("models are being loaded", 503)
+        if missing := self.servables.missing:
+            message = f"no version can be served of: {', '.join(missing)}"
+            return PlainTextResponse(message, 503)
+        return PlainTextResponse("ok")
 
 
 class _RestRoute(BaseRoute):

@@ -11,16 +11,18 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from service.serving.batcher import load_batched
+from service.serving.batcher import Batcher, row_count
 from service.serving.batching import BatchingParameters
 from service.serving.config import ServingConfig
-from service.serving.errors import invalid, of_runtime
+from service.serving.errors import of_runtime
 from service.serving.session import Arrays, TimedSession
+from service.serving.shapes import ShapeCheck
 from service.serving.signatures import Signature, load
 from service.serving.warm_up import read_requests
 from training.run.files import DEFAULT_SIGNATURE
 
 _SECONDS_TO_WARM_UP = 3600.0
+_MOST_SETS = 64  # of outputs, each with a part of the graph that stays in memory
 
 
 class SavedModel:
@@ -48,13 +50,12 @@ class SavedModel:
         self._session = TimedSession(timeout)
         self._timeout = timeout
         session = self._session.session
+        self._batcher = Batcher(batching, self._session.run) if batching else None
+        self._shapes = ShapeCheck(session.graph)
+        self._sets: set[tuple[str, ...]] = set()
         try:
             with session.graph.as_default():
-                self.definitions, self.signatures = (
-                    load(session, directory)
-                    if batching is None
-                    else load_batched(session, directory, batching)
-                )
+                self.definitions, self.signatures = load(session, directory)
             self._warm_up(directory)
         except BaseException:
             self.close()
@@ -78,40 +79,66 @@ class SavedModel:
         Raises:
             tf.errors.OpError: If the model refuses the inputs or time runs out.
         """
-        feeds = {}
+        self._shapes.check(signature, {k: array.shape for k, array in inputs.items()})
         # Sorted, so that every order of the names is run by the same callable.
-        for name, array in sorted(inputs.items()):
-            tensor = signature.inputs[name]
-            if not tensor.shape.is_compatible_with(array.shape):
-                raise invalid(
-                    f"Input {name} must have the shape {tensor.shape}. "
-                    f"Received: {array.shape}."
-                )
-            feeds[tensor.name] = array
-        names = sorted(outputs)
+        feeds = {
+            signature.inputs[name].name: array for name, array in sorted(inputs.items())
+        }
+        wanted = sorted(outputs)
+        names = self._computed(signature, wanted)
         fetches = [signature.outputs[name].name for name in names]
+        rows = row_count(feeds)
         try:
-            values = self._session.run(fetches, feeds, timeout)
+            if self._batcher and rows and signature.has_batch_axis:
+                values = self._batcher.run(fetches, feeds, rows, timeout)
+            else:
+                values = self._session.run(fetches, feeds, timeout)
         except tf.errors.OpError as error:
             raise of_runtime(error) from None
+        computed = dict(zip(names, values, strict=True))
         # A string without axes comes as `bytes`.
-        arrays = (np.array(v, object) if isinstance(v, bytes) else v for v in values)
-        return dict(zip(names, arrays, strict=True))
+        return {
+            name: np.array(computed[name], object)
+            if isinstance(computed[name], bytes)
+            else computed[name]
+            for name in wanted
+        }
 
     def close(self) -> None:
         """Free the variables; nothing may be running."""
+        if self._batcher:
+            self._batcher.close()
         self._session.close()
 
+    def _computed(self, signature: Signature, wanted: list[str]) -> list[str]:
+        """Return the outputs to compute: all of them if there are too many choices."""
+        choice = tuple(signature.outputs[name].name for name in wanted)
+        if choice in self._sets or len(self._sets) < _MOST_SETS:
+            self._sets.add(choice)
+            return wanted
+        return sorted(signature.outputs)
+
     def _warm_up(self, directory: Path) -> None:
-        """Run the model's own requests, and one of zeros."""
+        """Run the model's own requests, and one of zeros.
+
+        Raises:
+            tf.errors.OpError: If the model cannot answer.
+        """
         for name, inputs in read_requests(directory):
             signature = self.signatures[name or DEFAULT_SIGNATURE]
             self.run(signature, inputs, signature.outputs, _SECONDS_TO_WARM_UP)
-        if (default := self.signatures.get(DEFAULT_SIGNATURE)) is not None:
-            inputs = {name: _zeros(tensor) for name, tensor in default.inputs.items()}
-            # The model may refuse zeros.
-            with contextlib.suppress(tf.errors.OpError):
-                self.run(default, inputs, default.outputs, self._timeout)
+        if not self.signatures:
+            return
+        first = next(iter(sorted(self.signatures)))
+        default = self.signatures.get(DEFAULT_SIGNATURE, self.signatures[first])
+        inputs = {name: _zeros(tensor) for name, tensor in default.inputs.items()}
+        # The model may refuse zeros, or take long. It must not lack anything.
+        with contextlib.suppress(
+            tf.errors.InvalidArgumentError,
+            tf.errors.OutOfRangeError,
+            tf.errors.DeadlineExceededError,
+        ):
+            self.run(default, inputs, default.outputs, self._timeout)
 
 
 def _zeros(tensor: tf.Tensor) -> np.ndarray:

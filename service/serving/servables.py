@@ -61,6 +61,7 @@ class Servables:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._settled = threading.Event()
+        self._missing: set[str] | None = None
         self._stopping = False
         self._poller = threading.Thread(target=self._watch, name="servables")
         self._loaders = ThreadPoolExecutor(_LOADING_THREADS, "load-model")
@@ -96,6 +97,11 @@ class Servables:
     def is_settled(self) -> bool:
         """Whether every version of the start is loaded or has failed to load."""
         return self._settled.is_set()
+
+    @property
+    def missing(self) -> list[str]:
+        """The models of the start that have never had a version that answers."""
+        return sorted(self._missing or ())
 
     def knows(self, name: str) -> bool:
         """Return whether the model has a version, loaded or not."""
@@ -168,6 +174,16 @@ class Servables:
         for name in {*self._configs, *self._versions}:
             self._update(name)
         self._free()
+        if self._missing is None:
+            self._missing = set(self._configs)
+        self._missing = {
+            name
+            for name in self._missing & self._configs.keys()
+            if not any(
+                version.state is State.AVAILABLE
+                for version in self._versions.get(name, {}).values()
+            )
+        }
         if not any(
             version.state in (State.START, State.LOADING)
             for versions in self._versions.values()

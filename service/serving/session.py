@@ -32,7 +32,12 @@ class TimedSession:
         """Run the graph.
 
         A callable does it if it can, which takes a third less time. It has one time
-        limit for all runs, and takes and gives each tensor once.
+        limit for all runs, and takes and gives each tensor once. It takes any shape:
+        `Session.run` refuses one that is not that of the graph, so there a callable
+        runs with the usual limit. Nobody may wait for its end then.
+
+        Each set of tensors stays in memory with the part of the graph that it runs, so
+        there must not be many.
 
         Args:
             fetches: The names of the tensors to compute.
@@ -42,12 +47,24 @@ class TimedSession:
         Raises:
             tf.errors.OpError: If the run fails or its time is over.
         """
-        is_usual = 0 <= self._timeout - timeout <= _SECONDS_TOO_LATE
-        if is_usual and len({*fetches, *feeds}) == len(fetches) + len(feeds):
-            run = self._callable(fetches, tuple(feeds))
-            return list(run(*feeds.values()))
-        options = _time_limit(timeout)
-        return list(self.session.run(list(fetches), feeds, options=options))
+        # A tensor that is fed is known, and one that is asked for twice is run once.
+        names = [name for name in dict.fromkeys(fetches) if name not in feeds]
+        values: Sequence[Any] = []
+        if not names:
+            pass
+        elif 0 <= self._timeout - timeout <= _SECONDS_TOO_LATE or not self._fits(feeds):
+            values = self._callable(names, tuple(feeds))(*feeds.values())
+        else:
+            values = self.session.run(names, feeds, options=_time_limit(timeout))
+        known = {**feeds} | dict(zip(names, values, strict=True))
+        return [known[name] for name in fetches]
+
+    def _fits(self, feeds: Arrays) -> bool:
+        tensor = self.session.graph.get_tensor_by_name
+        return all(
+            tensor(name).shape.is_compatible_with(array.shape)
+            for name, array in feeds.items()
+        )
 
     def close(self) -> None:
         """Free the variables; nothing may be running."""

@@ -8,12 +8,18 @@ from typing import Any
 import tensorflow as tf
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Signature:
     """The tensors that a signature feeds and fetches."""
 
     inputs: Mapping[str, tf.Tensor]
     outputs: Mapping[str, tf.Tensor]
+
+    @property
+    def has_batch_axis(self) -> bool:
+        """Whether every input has a first axis of any size."""
+        shapes = [tensor.shape for tensor in self.inputs.values()]
+        return bool(shapes) and all(s.rank and s[0] is None for s in shapes)
 
 
 Loaded = tuple[Mapping[str, Any], Mapping[str, Signature]]
@@ -37,11 +43,11 @@ def load(session: Any, directory: Path) -> Loaded:
             {key: tensor(info.name) for key, info in definition.outputs.items()},
         )
         for name, definition in definitions.items()
-        if is_callable(definition)
+        if _is_callable(definition)
     }
 
 
-def is_callable(definition: Any) -> bool:
+def _is_callable(definition: Any) -> bool:
     """Return whether a signature has outputs, and only dense tensors.
 
     `__saved_model_init_op` has an output that is not a tensor.

@@ -1,6 +1,7 @@
 """One version of a model: its files, its state, and its users."""
 
 import enum
+import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from service.serving.batching import BatchingParameters
 from service.serving.config import ServingConfig
 from service.serving.errors import as_op_error, invalid, of_runtime
 from service.serving.saved_model import SavedModel
+
+_logger = logging.getLogger(__name__)
 
 
 class State(enum.Enum):
@@ -82,6 +85,8 @@ class Version:
             self._model = SavedModel(self.directory, batching, timeout)
         except Exception as error:
             # A damaged or hostile file may make TensorFlow raise anything.
+            if not isinstance(error, tf.errors.OpError | OSError | ValueError):
+                _logger.exception("%s could not be loaded.", self.directory)
             self.error = of_runtime(as_op_error(error))
             self.state = State.END
         else:

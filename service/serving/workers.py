@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import time
-import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,12 +10,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from service.serving.config import ServingConfig
-from service.serving.errors import exhausted, invalid, late
+from service.serving.errors import answered, exhausted, late, too_large
+from service.serving.packed import unpack
+from service.serving.room import Hold, Room
 
 _GRACE = 1.0  # seconds that TensorFlow gets to notice that time has run out
 
-Work = Callable[[bytes, float], bytes]
-"""Makes an answer of a body, until a deadline by `time.monotonic()`."""
+Work = Callable[[bytes, Hold], bytes]
+"""Makes an answer of a body, with room that it holds until a deadline."""
 
 
 class Workers:
@@ -27,12 +28,14 @@ class Workers:
 
     Attributes:
         under_way: Requests that wait for a thread or have one.
-        pending_bytes: Bytes of all bodies that are arriving or under way.
+        bodies: Room for all bodies that are arriving or under way, packed and not.
+        room: Room for what bodies become.
     """
 
     def __init__(self, config: ServingConfig) -> None:
         self.under_way = 0
-        self.pending_bytes = 0
+        self.bodies = Room(config.max_pending_bytes)
+        self.room = Room(config.max_decoded_bytes)
         self._config = config
         self._threads = ThreadPoolExecutor(config.threads, "predict")
 
@@ -41,24 +44,27 @@ class Workers:
         self._threads.shutdown()
 
     async def read_body(self, request: Request) -> bytes:
-        """Return the whole body, which stays pending until `run` has ended.
+        """Return the whole body, which keeps its room until `run` has ended.
 
         Raises:
-            HTTPException: If the body is too long or too slow, or the client leaves.
-            tf.errors.ResourceExhaustedError: If too many bytes are pending.
+            HTTPException: If the body is too slow, or the client leaves.
+            tf.errors.ResourceExhaustedError: If the body is too long, or there is no
+                room.
         """
         chunks: list[bytes] = []
         length = 0
         try:
             async with asyncio.timeout(self._config.timeout):
                 async for chunk in request.stream():
+                    if length + len(chunk) > self._config.max_body_bytes:
+                        raise too_large(
+                            f"A body has at most {self._config.max_body_bytes} bytes."
+                        )
+                    self.bodies.take(len(chunk))
                     chunks.append(chunk)
                     length += len(chunk)
-                    self.pending_bytes += len(chunk)
-                    _check_length(length, self._config.max_body_bytes)
-                    self._check_room()
         except BaseException as error:
-            self.pending_bytes -= length
+            self.bodies.give(length)
             match error:
                 case TimeoutError():
                     raise HTTPException(
@@ -79,10 +85,9 @@ class Workers:
 
         Raises:
             tf.errors.OpError: If there is no room, time runs out, or the method fails.
-            HTTPException: If the unpacked body is too long.
         """
         if self.under_way >= self._config.max_queue:
-            self.pending_bytes -= len(body)
+            self.bodies.give(len(body))
             raise exhausted(
                 f"{self.under_way} requests are under way. Try again later."
             )
@@ -96,45 +101,24 @@ class Workers:
             raise late("Timed out. What was begun could not be interrupted.")
         return future.result()
 
-    def _check_room(self) -> None:
-        if self.pending_bytes > self._config.max_pending_bytes:
-            raise exhausted("Too many bytes are waiting. Try again later.")
-
     def _work(self, work: Work, body: bytes, is_packed: bool, deadline: float) -> bytes:
-        if is_packed:
-            body = unpack(body, self._config.max_body_bytes)
-        return work(body, deadline)
+        unpacked = 0
+        with self.room.hold(deadline) as hold:
+            try:
+                if is_packed:
+                    most = self._config.max_body_bytes
+                    body = unpack(body, most, self.bodies, deadline)
+                    unpacked = len(body)
+                return work(body, hold)
+            except Exception as failure:
+                error = answered(failure)
+            finally:
+                self.bodies.give(unpacked)
+        raise error
 
     def _finish(self, length: int, future: "asyncio.Future[bytes]") -> None:
         self.under_way -= 1
-        self.pending_bytes -= length
+        self.bodies.give(length)
         if not future.cancelled():
             # Nobody may be waiting any more; an error must have been looked at.
             future.exception()
-
-
-def unpack(body: bytes, most: int) -> bytes:
-    """Return what gzip has packed.
-
-    Args:
-        body: The packed bytes.
-        most: The largest number of unpacked bytes.
-
-    Raises:
-        tf.errors.InvalidArgumentError: If the body is not packed by gzip.
-        HTTPException: If the unpacked body is too long; it is not unpacked further.
-    """
-    reader = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    try:
-        unpacked = reader.decompress(body, most + 1)
-    except zlib.error as error:
-        raise invalid(f"The body must be of gzip. Received: {error}.") from None
-    _check_length(len(unpacked), most)
-    if not reader.eof:
-        raise invalid("The body must be of gzip. Received: it ends too early.")
-    return unpacked
-
-
-def _check_length(length: int, most: int) -> None:
-    if length > most:
-        raise HTTPException(413, f"A body has at most {most} bytes.")

@@ -116,6 +116,43 @@ def test_a_head_that_is_too_long_is_refused(connection: socket.socket) -> None:
     assert answer.endswith(b"The head of a request has at most 65536 bytes.")
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nx: " + b"x" * 70_000,
+        b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: localhost",
+        b"GET / HTTP/1.1\r\nHost: localhost" + b"\r\nx: yy" * 10_000,
+        # Behind other requests, whose bytes do not count.
+        REQUEST + b"\r\nbody" + REQUEST + b"x: " + b"x" * 65_500,
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 300
+        + b"GET / HTTP/1.1\r\nx: "
+        + b"x" * 65_530,
+    ],
+)
+def test_a_whole_head_that_is_too_long_is_refused(
+    connection: socket.socket, head: bytes
+) -> None:
+    """It comes at once, so that it is parsed before anyone could look at it."""
+    connection.sendall(head + b"\r\n\r\n")
+    answer = b""
+    while part := connection.recv(2**20):
+        answer += part
+    assert b"HTTP/1.1 400 " in answer
+    assert answer.endswith(b"The head of a request has at most 65536 bytes.")
+
+
+@pytest.mark.parametrize("extra", [b"0\r\nx: %s\r\n\r\n", b"1;%s\r\na\r\n0\r\n\r\n"])
+def test_what_stands_around_chunks_has_the_same_limit(
+    connection: socket.socket, extra: bytes
+) -> None:
+    """Trailers and extensions: they are taken and passed over up to it."""
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = ask(connection, head + extra % (b"x" * 60_000))
+    assert "x" not in answer["headers"]
+    connection.sendall(head + extra % (b"x" * 200_000))
+    assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+
+
 def test_a_body_may_be_longer_than_a_head(connection: socket.socket) -> None:
     head = REQUEST.replace(b"Content-Length: 4", b"Content-Length: 200000")
     body = b"x" * 200_000
@@ -149,7 +186,8 @@ def test_what_it_relies_on_in_uvicorn() -> None:
     """These are no public API; a uvicorn without them would lose the limits."""
     overridden = (
         *("connection_made", "connection_lost", "data_received"),
-        *("on_message_begin", "on_headers_complete"),
+        *("on_message_begin", "on_url", "on_header", "on_headers_complete"),
+        *("on_body", "on_message_complete"),
     )
     for name in overridden:
         expected = inspect.signature(getattr(HttpToolsProtocol, name)).parameters

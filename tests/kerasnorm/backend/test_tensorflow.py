@@ -3,6 +3,9 @@
 What is many elements for the library is few here: the same code runs sooner.
 """
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -480,3 +483,23 @@ def test_inference_of_float32_images(frozen, mode):
         value = loss(y)
     expected = tape.gradient(value, [x64] if frozen else [x64, *parameters])
     assert_close_in_float32(run_in_mode(ours, mode, [x]), expected)
+
+
+def test_functions_of_rates_that_nobody_uses_are_freed(monkeypatch):
+    """A new rate for each step would else fill the memory."""
+    made = weakref.WeakSet()
+
+    class Uncompiled:
+        def __init__(self, function, **_):
+            self.function = function
+            made.add(self)
+
+        def __call__(self, *arguments):
+            return self.function(*arguments)
+
+    monkeypatch.setattr(tf, "function", Uncompiled)
+    seed = tf.constant([1, 2], tf.uint32)
+    for number in range(100):
+        noise.dropout(tf.ones((8,)), 0.123 + number * 1e-5, seed)
+    gc.collect()
+    assert 1 <= len(made) <= 64

@@ -75,15 +75,22 @@ def save_half_plus_two(directory: Path) -> None:
     )
 
 
-def save_half_plus_three(directory: Path) -> None:
-    """Save another model of it: y = x / 2 + 3, for `predict` and `regress`."""
+def save_half_plus(directory: Path, number: float) -> None:
+    """Save y = x / 2 + number as TensorFlow Serving's own models are.
+
+    They are of TensorFlow 1: variables that must be restored, a column as input, and
+    strings of `tf.train.Example` for the other methods.
+    """
     with tf.Graph().as_default(), v1.Session() as session:
-        serialized = v1.placeholder(tf.string, [None], "tf_example")
+        half = v1.Variable(0.5, name="a", use_resource=False)
+        number_ = v1.Variable(float(number), name="b", use_resource=False)
+        serialized = v1.placeholder(tf.string, name="tf_example")
         features = v1.parse_example(
-            serialized, {"x": v1.FixedLenFeature([], tf.float32)}
+            serialized, {"x": v1.FixedLenFeature([1], tf.float32)}
         )
         x = tf.identity(features["x"], "x")  # which `predict` feeds
-        y = x * 0.5 + 3.0
+        y = tf.add(tf.multiply(half, x), number_, name="y")
+        session.run(v1.global_variables_initializer())
         info = v1.saved_model.build_tensor_info
         build = v1.saved_model.build_signature_def
         builder = v1.saved_model.Builder(str(directory))
@@ -102,6 +109,21 @@ def save_half_plus_three(directory: Path) -> None:
             },
         )
         builder.save()
+
+
+def save_sizes(directory: Path) -> None:
+    """Save a signature for each type that returns the number of values."""
+    save(
+        directory,
+        serving_default=(
+            lambda x: {"y": tf.size(x)},
+            [_spec(None, "float32", "x")],
+        ),
+        **{
+            dtype: (lambda x: {"y": tf.size(x)}, [_spec(None, dtype, "x")])
+            for dtype in ECHOED
+        },
+    )
 
 
 def save_echo(directory: Path) -> None:

@@ -29,7 +29,14 @@ from tests.service.serving.served import Client, save_scale, serve, until
 
 CONNECTIONS = 64
 FACTORS = 4
-BAD = [b"", b"{}", b"[" * 3000, b'{"instances": ["x"]}', b'{"inputs": [[1]]}', b"\xff"]
+BAD = [
+    b"",
+    b"{}",
+    b"[" * 3000,
+    b'{"instances": ["x"]}',
+    b'{"inputs": [[1], 1]}',
+    b"\xff",
+]
 
 
 def factor_of(version: int) -> int:

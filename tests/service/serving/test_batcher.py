@@ -11,7 +11,6 @@ import tensorflow as tf
 
 pytest.importorskip("simdjson", reason="pip install --group serve")
 
-from service.serving.batcher import signature_definitions
 from service.serving.batching import BatchingParameters
 from tests.service.serving.served import publish, send_once, serve
 
@@ -74,21 +73,3 @@ def test_calls_that_come_together_run_together(tmp_path: Path) -> None:
             status, answer = task.result()
             expected = {"predictions": [{"rows": 4, "x": 1.0}]}
             assert (status, json.loads(answer)) == (200, expected)
-
-
-@pytest.mark.parametrize("name", ["pair", "examples"])  # TensorFlow 2 and 1
-def test_the_definitions_are_those_that_tensorflow_loads(
-    models: Path, name: str
-) -> None:
-    directory = models / name / "1"
-    with tf.compat.v1.Session(graph=tf.Graph()) as session:
-        loaded = tf.compat.v1.saved_model.loader.load(
-            session, [tf.saved_model.SERVING], str(directory)
-        )
-    assert signature_definitions(directory) == dict(loaded.signature_def)
-
-
-def test_a_model_without_a_graph_for_serving_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "saved_model.pb").touch()
-    with pytest.raises(ValueError, match="has no graph tagged 'serve'"):
-        signature_definitions(tmp_path)

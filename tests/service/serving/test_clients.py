@@ -21,8 +21,7 @@ from tests.conftest import REPOSITORY
 from tests.service.services import Service, wait_until
 from tests.service.serving.served import (
     Client,
-    save_half_plus_three,
-    save_half_plus_two,
+    save_half_plus,
     serve,
 )
 
@@ -33,8 +32,8 @@ with socket.create_server(("127.0.0.1", 0)) as _free:
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     base = tmp_path_factory.mktemp("models")
-    save_half_plus_two(base / "half_plus_two" / "1")
-    save_half_plus_three(base / "half_plus_three" / "00000123")
+    save_half_plus(base / "half_plus_two" / "1", 2)
+    save_half_plus(base / "half_plus_three" / "00000123", 3)
     with serve(base) as (client, _):
         yield client
 

@@ -26,7 +26,9 @@ from tensorflow_serving.apis import (
 
 from service.serving.config import ServingConfig
 from service.serving.grpc_server import GrpcServer
+from service.serving.inference import Inference
 from service.serving.routes import Serving
+from tests.service.serving.fuzz_memory import varint
 from tests.service.serving.served import ECHOED
 from training.errors import UserError
 
@@ -213,11 +215,6 @@ ERRORS = [
         "Expects arg[x] to be float32 but int32 is provided",
     ),
     (
-        request("half", x=np.float32([[1]])),
-        "INVALID_ARGUMENT",
-        "Input x must have the shape (None,). Received: (1, 1).",
-    ),
-    (
         with_filter("z"),
         "INVALID_ARGUMENT",
         "output tensor alias not found in signature: z "
@@ -240,6 +237,86 @@ def test_errors(stubs: Stubs, message: Any, code: str, details: str) -> None:
     assert caught.value.code().name == code
     assert caught.value.details().startswith(details)
     assert "Traceback" not in caught.value.details()
+
+
+def splat(dtype: str, *sizes: int) -> Any:
+    """Return one value that stands for a whole tensor."""
+    value = np.ones((1,), tf.as_dtype(dtype).as_numpy_dtype)
+    if dtype == "string":
+        value = np.array([b"x" * 100], object)
+    message = request("echo", dtype, x=value)
+    del message.inputs["x"].tensor_shape.dim[:]
+    for size in sizes:
+        message.inputs["x"].tensor_shape.dim.add().size = size
+    return message
+
+
+@pytest.mark.parametrize("dtype", ECHOED)
+def test_one_value_does_not_become_a_tensor_of_gigabytes(
+    stubs: Stubs, serving: Serving, dtype: str
+) -> None:
+    for sizes in ([10**8], [10**6, 10**6]):
+        with pytest.raises(grpc.RpcError) as caught:
+            stubs.predict(splat(dtype, *sizes))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "at most 67108864 bytes" in caught.value.details()
+    for sizes in ([-1], [2**62, 2**62], [1] * 100):
+        with pytest.raises(grpc.RpcError) as caught:
+            stubs.predict(splat(dtype, *sizes))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    few = stubs.predict(splat(dtype, 2, 3)).outputs["y"]
+    assert tf.make_ndarray(few).shape == (2, 3)
+    assert serving.workers.room.taken == serving.workers.bodies.taken == 0
+
+
+def test_a_message_of_empty_objects_is_refused_before_it_is_parsed(
+    stubs: Stubs,
+) -> None:
+    """2 bytes each; parsed they would take 60 times as many."""
+    dims = b"\x12\x00" * 20_000_000
+    tensor = b"\x12" + varint(len(dims)) + dims
+    entry = b"\x0a\x01x\x12" + varint(len(tensor)) + tensor
+    message = request("echo").SerializeToString()
+    message += b"\x12" + varint(len(entry)) + entry
+    predict = stubs.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+    for sent, code, details in (
+        (message, "RESOURCE_EXHAUSTED", "bytes of memory when it is decoded"),
+        (b"\xff\xff", "INVALID_ARGUMENT", "The message is not a PredictRequest"),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            predict(sent)
+        assert caught.value.code().name == code
+        assert details in caught.value.details()
+
+
+def test_metadata_beyond_64_kib_is_refused(stubs: Stubs) -> None:
+    message = request("half", x=np.float32([1]))
+    assert stubs.predict(message, metadata=[("x", "x" * 60_000)]).outputs
+    with pytest.raises(grpc.RpcError) as caught:
+        stubs.predict(message, metadata=[("x", "x" * 70_000)])
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_details_are_no_longer_than_clients_take(stubs: Stubs) -> None:
+    message = request("half", **{"x" * 100_000: np.float32([1])})
+    with pytest.raises(grpc.RpcError, match="input size does not match") as caught:
+        stubs.predict(message)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_an_error_that_nobody_expected_is_in_the_log_alone(
+    stubs: Stubs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise RuntimeError("/a/secret/path")
+
+    monkeypatch.setattr(Inference, "run", broken)
+    with pytest.raises(grpc.RpcError) as caught:
+        stubs.predict(request("half", x=np.float32([1])))
+    assert caught.value.code() is grpc.StatusCode.UNKNOWN
+    assert "secret" not in caught.value.details()
+    assert "RuntimeError: /a/secret/path" in caplog.text
+    assert "in broken" in caplog.text
 
 
 def test_metadata(stubs: Stubs) -> None:

@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 
 from service.http_protocol import HttpProtocol
 from service.serving.config import ServingConfig
+from service.serving.inference import Inference
 from service.serving.routes import Serving
 from tests.service.serving.served import (
     AVAILABLE,
@@ -95,6 +96,12 @@ def test_packed_bodies_are_unpacked(client: Client) -> None:
     for encoding in ("gzip", "x-gzip"):
         status, answer = send(packed, encoding)
         assert (status, json.loads(answer)) == (200, {"predictions": [2.5, 3.0]})
+    members = b"".join(map(gzip.compress, (b'{"instances": [1.', b"0", b", 2.0]}")))
+    status, answer = send(members)
+    assert (status, json.loads(answer)) == (200, {"predictions": [2.5, 3.0]})
+    status, answer = send(packed, "deflate")  # as it is, like TensorFlow Serving's
+    assert status == 400
+    assert "JSON Parse error" in json.loads(answer)["error"]
     bomb = gzip.compress(b" " * 10_000_001)
     assert len(bomb) < 20_000
     for body, expected, message in (
@@ -173,3 +180,46 @@ def test_health_readiness_and_metrics(tmp_path: Path, scales: Path) -> None:
         limits = [float(line.split('le="')[1].split('"')[0]) for line in buckets[:-1]]
         np.testing.assert_allclose(limits, 10 * 1.8 ** np.arange(33), rtol=1e-5)
         assert any(line.startswith(f"{prefix}runtime_latency_sum") for line in lines)
+
+
+def test_an_error_that_nobody_expected_is_in_the_log_alone(
+    client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise RuntimeError("/a/secret/path")
+
+    monkeypatch.setattr(Inference, "run", broken)
+    status, answer = client.send("POST", f"{H}:predict", b'{"instances": [1]}')
+    assert status == 500
+    assert json.loads(answer) == {
+        "error": "The request could not be answered. The log of the service says why."
+    }
+    assert "RuntimeError: /a/secret/path" in caplog.text
+    assert "in broken" in caplog.text
+
+
+def test_a_body_that_becomes_too_large_is_refused(tmp_path: Path, models: Path) -> None:
+    """By what it becomes: it is small enough itself."""
+    shutil.copytree(models / "echo", tmp_path / "echo")
+    limits = {"max_body_bytes": 2_000_000, "max_decoded_bytes": 32_000_000}
+    with serve(tmp_path, **limits) as (client, serving):
+        for piece, status in (
+            (b"0.5,", 200),
+            (b"1,", 413),
+            (b"[],", 413),
+            (b"{},", 413),
+        ):
+            content = piece * (1_600_000 // len(piece))
+            body = b'{"instances": [' + content[:-1] + b"]}"
+            received, answer = client.send("POST", "/v1/models/echo:predict", body)
+            assert received == status, (piece, answer[:200])
+            assert status == 200 or b"bytes" in answer
+        numbers = b",".join([b"1"] * 300_000)
+        body = b'{"signature_name": "int64", "instances": [' + numbers + b"]}"
+        status, answer = client.send("POST", "/v1/models/echo:predict", body)
+        assert status == 413
+        expected = (
+            "The tensors of a request have at most 2000000 bytes. Received: 2400000."
+        )
+        assert json.loads(answer) == {"error": expected}
+        assert serving.workers.room.taken == serving.workers.bodies.taken == 0

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 pytest.importorskip("simdjson", reason="pip install --group serve")
 
 from service.serving import session
 from service.serving.saved_model import SavedModel
+from tests.service.serving.served import save
 
 
 def test_every_order_of_names_is_run_by_one_callable(
@@ -39,4 +41,37 @@ def test_every_order_of_names_is_run_by_one_callable(
             np.testing.assert_array_equal(results["sum"], [[2, 3]])
             np.testing.assert_array_equal(results["first"], [1])
     assert len(made) == 1
+    model.close()
+
+
+def test_choices_of_outputs_do_not_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each callable keeps a part of the graph, and n outputs have 2^n choices."""
+    made = []
+    make_callable = session.make_callable
+
+    def record(*arguments: Any, **options: Any) -> Any:
+        made.append(arguments)
+        return make_callable(*arguments, **options)
+
+    monkeypatch.setattr(session, "make_callable", record)
+    names = [f"y{number}" for number in range(8)]
+    save(
+        tmp_path,
+        serving_default=(
+            lambda x: {name: x + float(name[1:]) for name in names},
+            [tf.TensorSpec([None], tf.float32, "x")],
+        ),
+    )
+    model = SavedModel(tmp_path)
+    signature = model.signatures["serving_default"]
+    for choice in range(1, 2**8):
+        wanted = [name for number, name in enumerate(names) if choice >> number & 1]
+        inputs = {"x": np.array([1], "float32")}
+        results = model.run(signature, inputs, wanted, timeout=30)
+        assert {name: y.tolist() for name, y in results.items()} == {
+            name: [1.0 + float(name[1:])] for name in wanted
+        }
+    assert len(made) < 100
     model.close()

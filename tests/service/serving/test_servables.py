@@ -179,7 +179,7 @@ def test_under_load_no_request_fails_while_versions_come_and_go(
     """Each answer is that of one version that was there; bad requests are mixed in."""
     publish(scales / "1", tmp_path / "m" / "1")
     finished = threading.Event()
-    bad = [b"", b"{}", b'{"instances": ["x"]}', b'{"instances": [[1]]}', b"[" * 5000]
+    bad = [b"", b"{}", b'{"instances": ["x"]}', b'{"instances": [[1], 1]}', b"[" * 5000]
 
     def ask(port: int, number: int) -> tuple[int, set[float]]:
         client = Client(port)

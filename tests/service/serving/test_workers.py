@@ -56,7 +56,7 @@ def test_time_limits_the_queue_and_its_room(tmp_path: Path, models: Path) -> Non
         # What has run out of time has stopped, so there is room again.
         until(lambda: serving.workers.under_way == 0)
         assert client.predict("m", {"instances": [1]}) == {"predictions": [1.0]}
-        assert serving.workers.pending_bytes == 0
+        assert serving.workers.bodies.taken == 0
 
 
 def test_bodies_that_are_too_long_too_many_or_too_slow(
@@ -80,15 +80,15 @@ def test_bodies_that_are_too_long_too_many_or_too_slow(
             ]
             for connection in waiting:
                 connection.sendall(head.encode() + b"1" * 1400)
-            until(lambda: serving.workers.pending_bytes == 2800)
+            until(lambda: serving.workers.bodies.taken == 2800)
             status, answer = send_once(client.port, path, b"1" * 300)
             assert status == 429
             for connection in waiting:
                 assert b" 408 " in connection.recv(100)
-        until(lambda: serving.workers.pending_bytes == 0)
+        until(lambda: serving.workers.bodies.taken == 0)
         assert client.predict("m", {"instances": [1]}) == {"predictions": [2.5]}
         # A client that goes away in the middle leaves nothing behind.
         with socket.create_connection(address) as connection:
             connection.sendall(head.encode() + b"1" * 10)
-            until(lambda: serving.workers.pending_bytes == 10)
-        until(lambda: serving.workers.pending_bytes == 0)
+            until(lambda: serving.workers.bodies.taken == 10)
+        until(lambda: serving.workers.bodies.taken == 0)
