@@ -26,6 +26,7 @@ _ROUTES = re.compile(
 )
 _SESSION = re.compile(r"[\w-]{1,64}", re.ASCII)
 _MAX_EVENT_BYTES = 2**17
+_MOST_VALUES = 1000  # of an event
 
 
 class OwnRoutes:
@@ -81,10 +82,11 @@ class Admission:
         except HTTPException as error:
             await refused(error.detail, error.status_code)(scope, receive, send)
             return
-        session = _session(body)
+        session = None if _is_large(body) else _session(body)
         if session is None:
             answer = refused(
-                "`session_hash` must be 1 to 64 letters, digits, - or _.",
+                f"An event must have at most {_MOST_VALUES:,} values, and a "
+                "`session_hash` of 1 to 64 letters, digits, - or _.",
                 HTTPStatus.BAD_REQUEST,
             )
         elif await self._admit(session):
@@ -103,6 +105,11 @@ def refused(
 ) -> Response:
     """Return an answer in the form of Gradio's errors."""
     return JSONResponse({"detail": message}, status, headers)
+
+
+def _is_large(body: bytes) -> bool:
+    """Return whether a body may have too many values, before they take memory."""
+    return sum(body.count(sign) for sign in (b",", b"[", b"{")) > _MOST_VALUES
 
 
 def _session(body: bytes) -> str | None:

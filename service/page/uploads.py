@@ -79,7 +79,14 @@ class UploadsOnly(gr.Blocks):
             gr.Error: If one of them names a file that was not uploaded.
         """
         checked = [self._checked(value) for value in inputs]
-        return await super().preprocess_data(block_fn, checked, state, explicit_call)
+        try:
+            return await super().preprocess_data(
+                block_fn, checked, state, explicit_call
+            )
+        finally:
+            # Gradio keeps them for links to a state of the page, which are closed.
+            for config in state.config_values.values() if state else ():
+                config.get("props", {})["value"] = None
 
     async def postprocess_data(
         self, block_fn: BlockFunction, predictions: Any, state: SessionState | None

@@ -545,6 +545,10 @@ def test_events_are_small_and_few(page: Page, monkeypatch: pytest.MonkeyPatch) -
         assert answer.status_code == 400, name
     for content in (b"", b"1", b"[" * 100_000, b"{" * 100_000, b"\xff", b"{}"):
         assert page.client.post(JOIN, content=content).status_code == 400
+    for values in ([[]] * 1001, [{"": 0}] * 501, {str(n): 0 for n in range(1001)}):
+        many = body | {"session_hash": "many", "data": [values]}
+        answer = page.client.post(JOIN, json=many)
+        assert answer.json()["detail"].startswith("An event must have at most 1,000")
     large = body | {"session_hash": "large", "data": ["x" * 2**17]}
     assert page.client.post(JOIN, json=large).status_code == 413
 
@@ -557,5 +561,9 @@ def test_events_are_small_and_few(page: Page, monkeypatch: pytest.MonkeyPatch) -
     newest = {f"s{number}" for number in range(4, 8)}
     assert set(queue.pending_event_ids_session) == newest
     assert set(queue.pending_messages_per_session) == newest
-    (output,) = page.call(body | {"session_hash": "s7-next"})
+    (output,) = page.call(body | {"session_hash": "next", "data": ["x" * 9000] * 2})
+    assert "not in the list of choices" in output["error"]
+    (output,) = page.call(body | {"session_hash": "next"})
     assert "data" in output
+    kept = holder.session_data["next"].config_values.values()
+    assert "x" * 9000 not in str([config["props"].get("value") for config in kept])
