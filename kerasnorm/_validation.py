@@ -121,7 +121,7 @@ def check_noise_shape_fits(
 def check_boolean(argument: str, value: Any) -> bool:
     """Return `True` or `False`; refuse what only counts as one of them."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(message(argument, "True or False", value))
+        raise wrong_type(argument, "True or False", value)
     return bool(value)
 
 
@@ -135,7 +135,7 @@ def check_training(training: Any) -> Any:
         if training is None:
             return None
         if not isinstance(training, (bool, np.bool_, Integral)):
-            raise TypeError(message("training", domain, training))
+            raise wrong_type("training", domain, training)
         if training not in (0, 1):
             raise ValueError(message("training", domain, training))
         return bool(training)
@@ -206,7 +206,7 @@ def check_arrays(argument: str, value: Any, advice: str = "") -> None:
     arrays = keras.tree.flatten(value)
     if not arrays or not all(hasattr(array, "shape") for array in arrays):
         domain = "an array or a structure of arrays"
-        raise TypeError(message(argument, domain, value, advice))
+        raise wrong_type(argument, domain, value, advice)
     shapes = [tuple(array.shape) for array in arrays]
     if not all(shape and shape[0] for shape in shapes):
         domain = "a batch with at least one sample"
