@@ -181,7 +181,7 @@ def known_values(tensor: Any) -> np.ndarray | None:
 
 def is_sparse(tensor: Any) -> bool:
     """Return whether a tensor is sparse: a `tf.SparseTensor` or JAX's `BCOO`."""
-    symbolic = isinstance(tensor, keras.KerasTensor) and tensor.sparse
+    symbolic = isinstance(tensor, keras.KerasTensor) and bool(tensor.sparse)
     return symbolic or type(tensor).__name__ in ("SparseTensor", "BCOO")
 
 
