@@ -251,7 +251,8 @@ def binary_entropy(p):
 def detector(*last):
     """Make a model of two classes, of which it gives the probability of one."""
     model = keras.Sequential([keras.Input((6,)), KDropout(0.5), *last])
-    model.set_weights([[[0.3], [-0.2], [0.4], [0.1], [-0.5], [0.2]], [0.1]])
+    kernel = np.array([[0.3], [-0.2], [0.4], [0.1], [-0.5], [0.2]])
+    model.set_weights([kernel, np.array([0.1])])
     return model
 
 
