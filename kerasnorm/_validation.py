@@ -181,7 +181,7 @@ def known_values(tensor: Any) -> np.ndarray | None:
 
 def is_sparse(tensor: Any) -> bool:
     """Return whether a tensor is sparse: a `tf.SparseTensor` or JAX's `BCOO`."""
-    symbolic = isinstance(tensor, keras.KerasTensor) and tensor.sparse
+    symbolic = isinstance(tensor, keras.KerasTensor) and bool(tensor.sparse)
     return symbolic or type(tensor).__name__ in ("SparseTensor", "BCOO")
 
 
@@ -287,8 +287,8 @@ def check_positive_integer(argument: str, value: Any) -> int:
 
 def check_synchronized(synchronized: Any) -> bool:
     """Return whether replicas normalize together; refuse it but on TensorFlow."""
-    synchronized = check_boolean("synchronized", synchronized)
-    if synchronized and keras.backend.backend() != "tensorflow":
+    together = check_boolean("synchronized", synchronized)
+    if together and keras.backend.backend() != "tensorflow":
         raise ValueError(
             message(
                 "synchronized",
@@ -297,7 +297,7 @@ def check_synchronized(synchronized: Any) -> bool:
                 "Replicas are those of tf.distribute.",
             )
         )
-    return synchronized
+    return together
 
 
 def check_renorm_clipping(

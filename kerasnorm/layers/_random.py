@@ -177,8 +177,7 @@ class RandomLayer(keras.layers.Layer):
         if not is_schedule(self.rate):
             return self.rate
         maximum = 1.0 - 2.0**-MASK_BITS if self._rate_below_one else 1.0
-        steps = self.steps_seen.value if self.built else 0
-        return ops.clip(self.rate(steps), 0.0, maximum)
+        return ops.clip(self.rate(self.steps_seen.value), 0.0, maximum)
 
     def _count_step(self, training: Any) -> None:
         if is_schedule(self.rate) and (ops.is_tensor(training) or training):

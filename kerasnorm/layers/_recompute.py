@@ -121,7 +121,7 @@ def _remat(
 
 
 def _is_differentiable(leaf: Any) -> bool:
-    return ops.is_tensor(leaf) and keras.backend.is_float_dtype(leaf.dtype)
+    return bool(ops.is_tensor(leaf) and keras.backend.is_float_dtype(leaf.dtype))
 
 
 def _callers() -> Iterator[Any]:

@@ -3,7 +3,6 @@
 import contextlib
 import operator
 import random
-from numbers import Real
 from typing import Any, NamedTuple
 
 import keras
@@ -261,7 +260,9 @@ def _own_dropout(layer: keras.layers.Layer) -> list[str]:
     names = ("dropout", "recurrent_dropout")
     values = {name: getattr(layer, name, None) for name in names}
     return [
-        name for name, rate in values.items() if isinstance(rate, Real) and rate > 0
+        name
+        for name, rate in values.items()
+        if isinstance(rate, (int, float)) and rate > 0
     ]
 
 

@@ -251,7 +251,8 @@ def binary_entropy(p):
 def detector(*last):
     """Make a model of two classes, of which it gives the probability of one."""
     model = keras.Sequential([keras.Input((6,)), KDropout(0.5), *last])
-    model.set_weights([[[0.3], [-0.2], [0.4], [0.1], [-0.5], [0.2]], [0.1]])
+    kernel = np.array([[0.3], [-0.2], [0.4], [0.1], [-0.5], [0.2]])
+    model.set_weights([kernel, np.array([0.1])])
     return model
 
 
@@ -358,9 +359,12 @@ class AlwaysOn(layers.Dropout):
             layers.LSTM(3, dropout=0.2, name="r"),
             r"the LSTM 'r', which has dropout=0",
         ),
-        (layers.GRU(3, recurrent_dropout=0.5), r"which has recurrent_dropout=0\.5"),
+        (layers.GRU(3, recurrent_dropout=0.5), r"the GRU .*recurrent_dropout=0\.5"),
         (layers.SimpleRNN(3, dropout=0.1), r"the SimpleRNN '.*', which has dropout"),
-        (layers.Bidirectional(layers.LSTM(3, dropout=0.1)), "which has dropout=0.1"),
+        (
+            layers.Bidirectional(layers.LSTM(3, dropout=0.1)),
+            r"the LSTM '.*', which has dropout=0\.1",
+        ),
         (layers.RNN(layers.GRUCell(3, dropout=0.1)), "the GRUCell '.*', which has"),
         (layers.AlphaDropout(0.3, name="a"), "the AlphaDropout 'a'"),
         (layers.SpatialDropout1D(0.3, name="s"), "the SpatialDropout1D 's'"),
