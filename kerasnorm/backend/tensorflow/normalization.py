@@ -165,13 +165,15 @@ def _normalize_rows(
         shift, mean, variance = moments
 
         def backward(dy: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
-            return cond(
-                are_few,
-                lambda: gradients(
+            def composed() -> tuple[Tensor, ...]:
+                return gradients(
                     dy, saved, mean, variance, gamma, epsilon, count, sum_rows
-                ),
-                lambda: _chunk_gradients(dy, saved, moments, gamma, epsilon, count),
-            )
+                )
+
+            def chunks() -> tuple[Tensor, ...]:
+                return _chunk_gradients(dy, saved, moments, gamma, epsilon, count)
+
+            return cond(are_few, composed, chunks)
 
         return (y, shift + mean, variance), backward
 
