@@ -189,6 +189,7 @@ def _chunk_gradients(
     count: Tensor,
 ) -> tuple[Tensor, ...]:
     """Return `chunk_gradients`, which composed operations differentiate again."""
+    shift, mean, variance = moments
 
     def compose(dy: Tensor, x: Tensor, gamma: Tensor) -> tuple[Tensor, ...]:
         dtype, dy, x = x.dtype, functional.widen(dy), functional.widen(x)
@@ -213,7 +214,7 @@ def _chunk_gradients(
             )
             return found
 
-        return chunk_gradients(dy, x, *moments, gamma, epsilon), second
+        return chunk_gradients(dy, x, shift, mean, variance, gamma, epsilon), second
 
     return first(dy, x, gamma)
 
