@@ -165,13 +165,15 @@ def _normalize_rows(
         shift, mean, variance = moments
 
         def backward(dy: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
-            return cond(
-                are_few,
-                lambda: gradients(
+            def composed() -> tuple[Tensor, ...]:
+                return gradients(
                     dy, saved, mean, variance, gamma, epsilon, count, sum_rows
-                ),
-                lambda: _chunk_gradients(dy, saved, moments, gamma, epsilon, count),
-            )
+                )
+
+            def chunks() -> tuple[Tensor, ...]:
+                return _chunk_gradients(dy, saved, moments, gamma, epsilon, count)
+
+            return cond(are_few, composed, chunks)
 
         return (y, shift + mean, variance), backward
 
@@ -187,6 +189,7 @@ def _chunk_gradients(
     count: Tensor,
 ) -> tuple[Tensor, ...]:
     """Return `chunk_gradients`, which composed operations differentiate again."""
+    shift, mean, variance = moments
 
     def compose(dy: Tensor, x: Tensor, gamma: Tensor) -> tuple[Tensor, ...]:
         dtype, dy, x = x.dtype, functional.widen(dy), functional.widen(x)
@@ -211,7 +214,7 @@ def _chunk_gradients(
             )
             return found
 
-        return chunk_gradients(dy, x, *moments, gamma, epsilon), second
+        return chunk_gradients(dy, x, shift, mean, variance, gamma, epsilon), second
 
     return first(dy, x, gamma)
 

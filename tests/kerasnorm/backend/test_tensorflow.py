@@ -120,7 +120,6 @@ def test_float32_in_other_modes(mode, location):
         ((400_000, 3), -1, 3.0, "eager", {"masked": True}),
         ((400_000, 2), -1, 1e4, "eager", {"virtual_batch_size": 150_000}),
         pytest.param((100_000_000, 1), -1, 3.0, "graph", {}, marks=pytest.mark.slow),
-        pytest.param((32, 224, 224, 64), -1, 3.0, "graph", {}, marks=pytest.mark.slow),
     ],
 )
 def test_many_samples(shape, axis, location, mode, options, monkeypatch):

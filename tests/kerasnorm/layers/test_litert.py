@@ -9,10 +9,12 @@ from kerasnorm import KBatchNorm
 from tests.kerasnorm.inputs import uneven
 from tests.kerasnorm.probes import randomised
 
-pytestmark = pytest.mark.filterwarnings(
+pytestmark = [
+    pytest.mark.slow,
     # TensorFlow 2.21 still has the interpreter, and tells of its successor.
-    "ignore:.*tf.lite.Interpreter is deprecated:UserWarning"
-)
+    pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is dep:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Statistics for quantized inputs:UserWarning"),
+]
 
 X = uneven((200, 16), dtype="float32")
 
