@@ -54,6 +54,8 @@ CALLS = [
     for method in sorted(route.methods)
 ]
 
+WITHOUT_ARGUMENTS = [("POST", "/v1/jobs/cancel")]
+
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -99,6 +101,8 @@ def api(url: str) -> BaseSchema:
 def test_every_call_answers_as_it_is_described(
     api: BaseSchema, method: str, path: str, mode: GenerationMode
 ) -> None:
+    if mode is GenerationMode.NEGATIVE and (method, path) in WITHOUT_ARGUMENTS:
+        pytest.skip("there is nothing to get wrong")
     # The description cannot say which options contradict each other; and numbers may
     # come as text, as they do from the command line and the environment.
     excluded = (
@@ -135,9 +139,9 @@ def test_odd_calls_leave_nothing_behind(url: str) -> None:
     def total() -> int:
         return session.get(f"{url}/v1/jobs", timeout=SECONDS).json()["total"]
 
-    jobs = total()
     for _ in range(10):
         call()
+    jobs = total()  # the first call may have deleted one that was cancelled
     memory, files = process.memory_info().rss, process.num_fds()
     for _ in range(50):
         call()

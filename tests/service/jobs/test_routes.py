@@ -130,7 +130,7 @@ def test_the_time_of_the_last_progress_is_told(client: TestClient) -> None:
 def test_each_submission_end_and_refusal_is_a_line_of_the_log(
     client: TestClient, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "uvicorn.error")
     client.post("/v1/jobs?priority=3", json={"name": "a"})
     client.post("/v1/jobs", json={"name": "b", "seed": [1, 2]})
     client.post("/v1/jobs", json={"epoch\u2028": 1})
@@ -173,6 +173,7 @@ def test_an_unexpected_error_is_logged_and_not_shown(
         raise ArithmeticError("a secret")
 
     monkeypatch.setattr(store, "page", fail)
+    caplog.set_level("INFO", "uvicorn.error")
     answer = client.get("/v1/jobs")
     assert answer.status_code == 500
     assert "the service's log has it" in answer.json()["detail"]

@@ -292,6 +292,7 @@ def test_an_error_that_nobody_expected_is_logged_with_its_traceback(
     def starting(job: int) -> None:
         raise ArithmeticError("a surprise\u2028error: x")
 
+    caplog.set_level("INFO", "uvicorn.error")
     queue = Queue(replace(settings.jobs, retries=0, trainers=Trainers(starting)))
     add(queue)
     queue.start()
