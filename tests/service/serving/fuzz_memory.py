@@ -114,7 +114,7 @@ def packed(draw: random.Random, path: str, body: bytes) -> Message:
     return path, b"".join(members), {"Content-Encoding": encoding}
 
 
-def shape(draw: random.Random) -> tf.compat.v1.Dimension:
+def shape(draw: random.Random) -> Any:
     """Return a shape: usual, huge, negative, overflowing, or of an unknown rank."""
     message = tf.TensorShape([]).as_proto()
     if draw.random() < 0.05:
