@@ -14,20 +14,24 @@ class HttpProtocol(HttpToolsProtocol):
     """Close a connection if the head of a request is too long or too slow.
 
     The head is the request line and the headers. What stands around the chunks of a
-    body has the same limit, and is not kept.
+    body has the same limit, and is not kept. A connection also ends if its client does
+    not read what it is sent, or sends many requests without waiting for answers.
 
     Attributes:
         most_bytes: The largest head.
-        seconds: The longest that a head may take to arrive. A new connection may take
-            as long to begin.
+        most_waiting: The most requests that may wait for the answer to an earlier one.
+        seconds: The longest that a head may take to arrive, and that a client may read
+            nothing. A new connection may take as long to begin.
     """
 
     most_bytes = 2**16
+    most_waiting = 100
     seconds = 60.0
 
     _fed = 0  # bytes since the last of a body, or since the last head ended
     _length = 0  # bytes of this head, as far as it is parsed
     _deadline: asyncio.TimerHandle | None = None
+    _look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
@@ -44,6 +48,9 @@ class HttpProtocol(HttpToolsProtocol):
             super().data_received(part)
             if self._fed > self.most_bytes:
                 self._refuse()
+            if len(self.pipeline) > self.most_waiting:
+                self.pipeline.clear()
+                self.transport.abort()
             if self.transport.is_closing():
                 return
 
@@ -91,7 +98,35 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._end_waiting()
+        self._end_looking()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Begin to look whether the client reads."""
+        super().pause_writing()
+        self._look_again()
+
+    def resume_writing(self) -> None:
+        """Stop looking: the client has read nearly all."""
+        super().resume_writing()
+        self._end_looking()
+
+    def _look_again(self) -> None:
+        unread = self.transport.get_write_buffer_size()
+
+        def look() -> None:
+            if self.transport.get_write_buffer_size() >= unread:
+                self.transport.abort()
+            else:
+                self._look_again()
+
+        self._end_looking()
+        self._look = self.loop.call_later(self.seconds, look)
+
+    def _end_looking(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     def _refuse(self) -> None:
         if not self.transport.is_closing():

@@ -4,7 +4,7 @@ import json
 import re
 
 _SPACE = r"[ \t\n\r]*+"
-_STRING = r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[\da-fA-F]{4}))*+"'
+_STRING = r'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[\da-fA-F]{4}))*+"'
 _NUMBER = r"-?(?:0|[1-9]\d*+)(?:\.\d++)?(?:[eE][-+]?\d++)?"
 _LITERAL = r"true|false|null|NaN|-?Infinity"
 _FLAGS = re.ASCII

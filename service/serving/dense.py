@@ -7,7 +7,6 @@ no other brackets and commas. Every other body is left to `predict_request.py`, 
 reads it a hundred times more slowly and knows TensorFlow Serving's messages.
 """
 
-import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -63,10 +62,10 @@ def parsed_size(body: bytes) -> int:
 
 def parse(body: bytes) -> simdjson.Object | None:
     """Return the document if it surely is an object that may be a request."""
-    parser = simdjson.Parser()
-    if len(body) <= _LARGEST_KEPT:
-        with contextlib.suppress(IndexError):
-            parser = _kept.pop()
+    try:
+        parser = _kept.pop() if len(body) <= _LARGEST_KEPT else simdjson.Parser()
+    except IndexError:
+        parser = simdjson.Parser()
     try:
         document = parser.parse(body)
     except (ValueError, RuntimeError):  # the latter for integers of more than 64 bits
@@ -76,11 +75,10 @@ def parse(body: bytes) -> simdjson.Object | None:
     return document if isinstance(document.get("signature_name", ""), str) else None
 
 
-def keep_parser(document: Any, body: bytes) -> None:
-    """Keep the parser of a document that is not used any more."""
-    is_document = isinstance(document, simdjson.Object)
-    if is_document and len(body) <= _LARGEST_KEPT and len(_kept) < _MOST_KEPT:
-        _kept.append(document.parser)
+def keep(parser: Any, body: bytes) -> None:
+    """Keep the parser that has read a body. Its document must be freed."""
+    if len(body) <= _LARGEST_KEPT and len(_kept) < _MOST_KEPT:
+        _kept.append(parser)
 
 
 def read(document: Any, body: bytes, types: Types) -> dict[str, np.ndarray] | None:

@@ -50,7 +50,7 @@ def exhausted(message: str) -> tf.errors.OpError:
     return tf.errors.ResourceExhaustedError(None, None, message)
 
 
-class TooLargeError(tf.errors.ResourceExhaustedError):  # type: ignore[misc]
+class TooLargeError(tf.errors.ResourceExhaustedError):
     """A request that needs more memory than a request may have."""
 
 

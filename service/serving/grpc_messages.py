@@ -1,17 +1,28 @@
 """The messages of gRPC, read and written by TensorFlow Serving's rules."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    predict_pb2,
+)
 
 from service.serving.errors import invalid
 from service.serving.inference import ModelSpec, find_signature
 from service.serving.saved_model import SavedModel
 from service.serving.signatures import Signature
-from service.serving.tensors import SentTensor
+from service.serving.tensors import SentTensor, nbytes, tensor_proto
+from service.serving.versions import Status
+
+SIGNATURE_DEF = "signature_def"
+"""The only field of metadata that there is."""
+
+_PER_VALUE = 40  # bytes: a value of an array that grows, and its ten digits
 
 
 def model_spec(request: Any) -> ModelSpec:
@@ -101,6 +112,53 @@ def output_names(request: Any, signature: Signature) -> list[str]:
         if names.count(name) > 1:
             raise invalid(f"duplicate output tensor alias: {name}")
     return names or list(signature.outputs)
+
+
+def answer_size(outputs: Mapping[str, np.ndarray]) -> int:
+    """Return an upper bound of the memory that `predict_response` needs."""
+    return sum(
+        _PER_VALUE * array.size + 4 * nbytes(array) for array in outputs.values()
+    )
+
+
+def predict_response(
+    model: str, version: int, signature: str, outputs: Mapping[str, np.ndarray]
+) -> bytes:
+    """Return the answer to a predict request."""
+    response = predict_pb2.PredictResponse()
+    response.model_spec.name = model
+    response.model_spec.version.value = version
+    response.model_spec.signature_name = signature
+    for name, array in outputs.items():
+        response.outputs[name].CopyFrom(tensor_proto(array))
+    return bytes(response.SerializeToString())
+
+
+def metadata_response(
+    model: str, version: int, definitions: Mapping[str, Any]
+) -> bytes:
+    """Return a model's `SignatureDef`s."""
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    for name, definition in definitions.items():
+        signatures.signature_def[name].CopyFrom(definition)
+    response = get_model_metadata_pb2.GetModelMetadataResponse()
+    response.model_spec.name = model
+    response.model_spec.version.value = version
+    response.metadata[SIGNATURE_DEF].Pack(signatures)
+    return bytes(response.SerializeToString())
+
+
+def status_response(statuses: Iterable[Status]) -> bytes:
+    """Return the states of versions."""
+    response = get_model_status_pb2.GetModelStatusResponse()
+    for version in statuses:
+        entry = response.model_version_status.add()
+        entry.version = version.number
+        entry.state = version.state.value
+        if version.error is not None:
+            entry.status.error_code = version.error.error_code
+            entry.status.error_message = version.error.message
+    return bytes(response.SerializeToString())
 
 
 @contextlib.contextmanager

@@ -19,26 +19,29 @@ from tensorflow_serving.apis import (
 
 from service.serving.errors import answered, code_name, invalid, late, shown
 from service.serving.grpc_messages import (
+    SIGNATURE_DEF,
+    answer_size,
     arrays_of,
+    metadata_response,
     model_spec,
     output_names,
+    predict_response,
     sent_tensors,
     signature_of,
+    status_response,
 )
 from service.serving.room import Hold
 from service.serving.routes import Serving
 from service.serving.signatures import Signature
-from service.serving.tensors import tensor_proto
 from service.serving.wire import parsed_size
 from training.errors import UserError
 from training.run.files import DEFAULT_SIGNATURE
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-_SIGNATURE_DEF = "signature_def"
 _COUNTED = ("Predict", "GetModelMetadata")
 _LARGEST_OPTION = 2**31 - 1  # gRPC's are of 32 bits
 _MOST_METADATA = 2**16
-_LONGEST_DETAILS = 2000  # clients refuse more than 8 KiB of metadata
+_LONGEST_DETAILS = 2000  # bytes; encoded, three times as many of 8 KiB of metadata
 
 
 class GrpcServer:
@@ -195,7 +198,8 @@ class _Service:
                 *(api, "GRPC", time.monotonic() - start),
             )
         if error is not None:
-            context.abort(_CODES[error.error_code], shown(error)[:_LONGEST_DETAILS])
+            details = shown(error).encode()[:_LONGEST_DETAILS].decode(errors="ignore")
+            context.abort(_CODES[error.error_code], details)
         return answer
 
     def _predict_in_turn(self, sent: _Sent) -> bytes:
@@ -227,13 +231,9 @@ class _Service:
                 api="Predict",
                 hold=sent.hold,
             )
-        response = predict_pb2.PredictResponse()
-        response.model_spec.name = spec.name
-        response.model_spec.version.value = number
-        response.model_spec.signature_name = name
-        for key, array in outputs.items():
-            response.outputs[key].CopyFrom(tensor_proto(array))
-        return bytes(response.SerializeToString())
+        del inputs
+        sent.hold.change(min(sent.hold.most, answer_size(outputs)))
+        return predict_response(spec.name, number, name, outputs)
 
     def _inputs(
         self, request: Any, signature: Signature, hold: Hold
@@ -251,32 +251,18 @@ class _Service:
                 "GetModelMetadataRequest must specify at least one metadata_field"
             )
         for field in request.metadata_field:
-            if field != _SIGNATURE_DEF:
+            if field != SIGNATURE_DEF:
                 raise invalid(f"Metadata field {field} is not supported")
-        definitions = get_model_metadata_pb2.SignatureDefMap()
-        response = get_model_metadata_pb2.GetModelMetadataResponse()
         with self._inference.servables.use(spec.name, spec.version, spec.label) as (
             number,
             model,
         ):
-            for name, definition in model.definitions.items():
-                definitions.signature_def[name].CopyFrom(definition)
-        response.model_spec.name = spec.name
-        response.model_spec.version.value = number
-        response.metadata[_SIGNATURE_DEF].Pack(definitions)
-        return bytes(response.SerializeToString())
+            return metadata_response(spec.name, number, model.definitions)
 
     def _status(self, sent: _Sent) -> bytes:
         spec = model_spec(sent.parsed())
-        response = get_model_status_pb2.GetModelStatusResponse()
-        for version in self._inference.servables.statuses(spec.name, spec.version):
-            entry = response.model_version_status.add()
-            entry.version = version.number
-            entry.state = version.state.value
-            if version.error is not None:
-                entry.status.error_code = version.error.error_code
-                entry.status.error_message = version.error.message
-        return bytes(response.SerializeToString())
+        statuses = self._inference.servables.statuses(spec.name, spec.version)
+        return status_response(statuses)
 
 
 def _option(value: float) -> int:

@@ -185,7 +185,7 @@ _DECODER = json.JSONDecoder(
     parse_float=_finite, parse_int=_integer, object_pairs_hook=_members
 )
 _ENCODER = json.JSONEncoder(ensure_ascii=False, indent=4)
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"|[][{}]', re.DOTALL)
 
 
 def _parser_message(message: str, text: str, position: int) -> str:

@@ -60,10 +60,12 @@ class PredictRequest:
         document, self._document = self._document, None
         if not isinstance(document, dict):
             numbers = dense.read(document, self._body, types)
-            dense.keep_parser(document, self._body)
+            parser = document.parser
+            del document
+            dense.keep(parser, self._body)
             if numbers is not None:
                 return numbers
-            del document
+            del parser
             document = self._read()
         if ROWS in document and COLUMNS in document:
             raise value_error(

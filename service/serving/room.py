@@ -1,11 +1,17 @@
 """Room in memory for what the bodies of all requests become."""
 
+import ctypes
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from service.serving.errors import exhausted, late, too_large
+
+# What a request has freed stays in the heaps of its threads, and may never fit another
+# one. The C library, if it is GNU's, gives it back when it is told.
+_LARGE = 64 * 2**20
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 class Room:
@@ -86,6 +92,8 @@ class Room:
             yield held
         finally:
             held.change(0)
+            if held.largest > _LARGE and _trim is not None:
+                _trim(0)
 
 
 class Hold:
@@ -93,6 +101,7 @@ class Hold:
 
     Attributes:
         most: The bytes of the whole room.
+        largest: The most bytes that it has been.
         deadline: The time, by `time.monotonic()`, after which nobody waits for the
             request.
     """
@@ -101,6 +110,7 @@ class Hold:
         self.most = room.most
         self.deadline = deadline
         self._room = room
+        self.largest = 0
         self._size = 0
 
     @property
@@ -122,6 +132,7 @@ class Hold:
         if size > kept:
             self._room.wait(size, self.deadline)
             self._size = size
+        self.largest = max(self.largest, size)
 
     def grow(self, size: int) -> None:
         """Hold this many bytes more, if there is room for them now.
@@ -131,3 +142,4 @@ class Hold:
         """
         self._room.take(size)
         self._size += size
+        self.largest = max(self.largest, self._size)

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Match, NoMatchFound, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from service.serving import metrics, rest
 from service.serving.config import ServingConfig
@@ -21,6 +21,7 @@ from service.serving.servables import Servables
 from service.serving.workers import Workers
 
 _JSON = {"content-type": "application/json"}
+_SMALL_ANSWER = 2**16  # bytes
 
 
 class Serving:
@@ -70,7 +71,15 @@ class Serving:
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request to /v1/, as an ASGI application."""
         response = await self.answer(Request(scope, receive))
-        await response(scope, receive, send)
+        size = len(response.body)
+        if size <= _SMALL_ANSWER:
+            await response(scope, receive, send)
+            return
+        try:
+            with self.workers.answers.keep(size):
+                await response(scope, receive, _until_read(send))
+        except tf.errors.ResourceExhaustedError as error:
+            await _error(http_status(error), shown(error))(scope, receive, send)
 
     async def answer(self, request: Request) -> Response:
         """Answer a request to /v1/."""
@@ -137,6 +146,18 @@ class _RestRoute(BaseRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         await self._serving.handle(scope, receive, send)
+
+
+def _until_read(send: Send) -> Send:
+    """Return a `send` that waits until the client has read nearly all of a body."""
+
+    async def send_and_wait(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await send({**message, "more_body": True})
+            message = {"type": "http.response.body"}  # sent when there is room for it
+        await send(message)
+
+    return send_and_wait
 
 
 def _error(status: int, message: str) -> Response:

@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
+from service.serving.errors import invalid
+
 Arrays = Mapping[str, np.ndarray]
 
 _SECONDS_TOO_LATE = 1.0
@@ -55,9 +57,20 @@ class TimedSession:
         elif 0 <= self._timeout - timeout <= _SECONDS_TOO_LATE or not self._fits(feeds):
             values = self._callable(names, tuple(feeds))(*feeds.values())
         else:
-            values = self.session.run(names, feeds, options=_time_limit(timeout))
+            values = self._run_once(names, feeds, timeout)
         known = {**feeds} | dict(zip(names, values, strict=True))
         return [known[name] for name in fetches]
+
+    def _run_once(
+        self, names: Sequence[str], feeds: Arrays, timeout: float
+    ) -> Sequence[Any]:
+        try:
+            values: Sequence[Any] = self.session.run(
+                names, feeds, options=_time_limit(timeout)
+            )
+        except (TypeError, ValueError) as error:  # an array of another type
+            raise invalid(str(error)) from None
+        return values
 
     def _fits(self, feeds: Arrays) -> bool:
         tensor = self.session.graph.get_tensor_by_name

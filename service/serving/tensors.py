@@ -89,7 +89,7 @@ class SentTensor:
             tf.errors.InvalidArgumentError: If it has too few or too many bytes.
         """
         content = self._message.tensor_content
-        if not content:
+        if not content or not self._number:
             return self._filled().reshape(self.shape)
         expected = self._number * int(self.dtype.size)
         if self.dtype == tf.string or len(content) != expected:

@@ -30,12 +30,14 @@ class Workers:
         under_way: Requests that wait for a thread or have one.
         bodies: Room for all bodies that are arriving or under way, packed and not.
         room: Room for what bodies become.
+        answers: Room for the large answers that clients have not read yet.
     """
 
     def __init__(self, config: ServingConfig) -> None:
         self.under_way = 0
         self.bodies = Room(config.max_pending_bytes)
         self.room = Room(config.max_decoded_bytes)
+        self.answers = Room(config.max_pending_bytes)
         self._config = config
         self._threads = ThreadPoolExecutor(config.threads, "predict")
 

@@ -1,6 +1,7 @@
 """Connections with limits to heads; and what they rely on in uvicorn."""
 
 import asyncio
+import contextlib
 import inspect
 import json
 import socket
@@ -124,7 +125,7 @@ def test_a_head_that_is_too_long_is_refused(connection: socket.socket) -> None:
         b"GET / HTTP/1.1\r\nHost: localhost" + b"\r\nx: yy" * 10_000,
         # Behind other requests, whose bytes do not count.
         REQUEST + b"\r\nbody" + REQUEST + b"x: " + b"x" * 65_500,
-        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 300
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 50
         + b"GET / HTTP/1.1\r\nx: "
         + b"x" * 65_530,
     ],
@@ -171,6 +172,41 @@ def test_a_head_that_is_too_slow_ends_the_connection(
     assert connection.recv(1000) == b""
 
 
+def test_a_client_that_reads_nothing_loses_its_connection(
+    monkeypatch: pytest.MonkeyPatch, connection: socket.socket
+) -> None:
+    monkeypatch.setattr(HttpProtocol, "seconds", 0.5)
+    body = b"x" * 20_000_000
+    head = REQUEST.replace(b"Content-Length: 4", b"Content-Length: %d" % len(body))
+    # One that reads slowly gets all of it.
+    connection.sendall(head + b"\r\n" + body)
+    received = 0
+    while received < len(body):
+        received += len(connection.recv(1_000_000))
+        time.sleep(0.02)
+    connection.sendall(head + b"\r\n" + body)
+    time.sleep(2)
+    received = 0
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(2**20):
+            received += len(part)
+    assert received < len(body)
+
+
+def test_requests_that_wait_for_others_are_limited(connection: socket.socket) -> None:
+    """Each takes a hundred times its bytes."""
+    connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 101)
+    connection.settimeout(60)
+    answers = b""
+    while answers.count(b"HTTP/1.1 200") < 101:
+        answers += connection.recv(2**20)
+    with contextlib.suppress(ConnectionError):
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 2000)
+        while part := connection.recv(2**20):
+            answers += part
+    assert answers.count(b"HTTP/1.1 200") < 2101
+
+
 def test_an_offer_of_http_2_is_passed_over(connection: socket.socket) -> None:
     """Of a head only; the same words in a body are the client's."""
     offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n"
@@ -187,7 +223,7 @@ def test_what_it_relies_on_in_uvicorn() -> None:
     overridden = (
         *("connection_made", "connection_lost", "data_received"),
         *("on_message_begin", "on_url", "on_header", "on_headers_complete"),
-        *("on_body", "on_message_complete"),
+        *("on_body", "on_message_complete", "pause_writing", "resume_writing"),
     )
     for name in overridden:
         expected = inspect.signature(getattr(HttpToolsProtocol, name)).parameters
@@ -199,7 +235,8 @@ def test_what_it_relies_on_in_uvicorn() -> None:
     ]
     config = uvicorn.Config(echo)
     base = HttpToolsProtocol(config, uvicorn.server.ServerState(), {}, _loop=object())
-    assert {"cycle", "loop", "transport", "scope", "parser"} <= vars(base).keys()
+    expected = {"cycle", "loop", "transport", "scope", "parser", "pipeline"}
+    assert expected <= vars(base).keys()
     for name in ("more_body", "keep_alive", "scope"):
         assert f"self.{name} = " in inspect.getsource(RequestResponseCycle)
     own = vars(HttpProtocol).keys() - set(overridden) - vars(object).keys()

@@ -83,13 +83,13 @@ def save_half_plus(directory: Path, number: float) -> None:
     """
     with tf.Graph().as_default(), v1.Session() as session:
         half = v1.Variable(0.5, name="a", use_resource=False)
-        number_ = v1.Variable(float(number), name="b", use_resource=False)
+        added = v1.Variable(float(number), name="b", use_resource=False)
         serialized = v1.placeholder(tf.string, name="tf_example")
         features = v1.parse_example(
             serialized, {"x": v1.FixedLenFeature([1], tf.float32)}
         )
         x = tf.identity(features["x"], "x")  # which `predict` feeds
-        y = tf.add(tf.multiply(half, x), number_, name="y")
+        y = tf.add(tf.multiply(half, x), added, name="y")
         session.run(v1.global_variables_initializer())
         info = v1.saved_model.build_tensor_info
         build = v1.saved_model.build_signature_def

@@ -272,9 +272,9 @@ def test_one_value_does_not_become_a_tensor_of_gigabytes(
 def test_a_message_of_empty_objects_is_refused_before_it_is_parsed(
     stubs: Stubs,
 ) -> None:
-    """2 bytes each; parsed they would take 60 times as many."""
-    dims = b"\x12\x00" * 20_000_000
-    tensor = b"\x12" + varint(len(dims)) + dims
+    """2 bytes each, in a variant; parsed they would take a hundred times as many."""
+    tensors = b"\x1a\x00" * 3_000_000
+    tensor = b"\x7a" + varint(len(tensors)) + tensors
     entry = b"\x0a\x01x\x12" + varint(len(tensor)) + tensor
     message = request("echo").SerializeToString()
     message += b"\x12" + varint(len(entry)) + entry

@@ -59,6 +59,37 @@ def test_time_limits_the_queue_and_its_room(tmp_path: Path, models: Path) -> Non
         assert serving.workers.bodies.taken == 0
 
 
+def test_answers_that_nobody_reads_take_bounded_room(
+    tmp_path: Path, models: Path
+) -> None:
+    shutil.copytree(models / "echo", tmp_path / "m")
+    content = b"0.25," * 4_000_000  # more than sockets buffer
+    body = b'{"instances": [' + content[:-1] + b"]}"
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
+    with (
+        serve(tmp_path, max_pending_bytes=48_000_000) as (client, serving),
+        contextlib.ExitStack() as stack,
+    ):
+        for _ in range(2):
+            connection = stack.enter_context(
+                socket.create_connection(("127.0.0.1", client.port))
+            )
+            connection.sendall(head.encode() + body)
+        until(lambda: serving.workers.answers.taken > 2 * len(content))
+        status, answer = client.send("POST", PREDICT, body)
+        assert status == 429, answer[:200]
+        # Small answers need no room.
+        assert client.predict("m", {"instances": [1]}) == {"predictions": [1.0]}
+        stack.close()
+        until(lambda: serving.workers.answers.taken == 0)
+        status, answer = client.send("POST", PREDICT, body)
+        assert (status, len(answer)) == (
+            200,
+            len(content) + len('{"predictions":[]}') - 1,
+        )
+
+
 def test_bodies_that_are_too_long_too_many_or_too_slow(
     tmp_path: Path, models: Path
 ) -> None:
