@@ -196,6 +196,7 @@ class KSpatialDropout(RandomLayer):
             data_format or keras.config.image_data_format(),
             ("channels_last", "channels_first"),
         )
+        self._rank: int | None = None
         build_at_init(self)
 
     def call(self, inputs: Tensor, training: Any = False) -> Tensor:
@@ -225,11 +226,16 @@ class KSpatialDropout(RandomLayer):
         if len(input_shape) not in (3, 4, 5):
             shape = tuple(input_shape)
             raise ValueError(_validation.message("inputs", "of rank 3, 4 or 5", shape))
+        self._rank = len(input_shape)
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""
         return {**super().get_config(), "data_format": self.data_format}
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        """Return the rank that was seen, for `convert`: Keras has a class for each."""
+        return self._rank and {"input_shape": (None,) * self._rank}
 
 
 @keras.saving.register_keras_serializable(package="kerasnorm")

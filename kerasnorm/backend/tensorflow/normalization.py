@@ -46,6 +46,7 @@ def normalize_batch(
     many by compiled functions. Under a mask and in float64 there are composed
     operations for any axes.
     """
+    x = tf.convert_to_tensor(x)
     dtype = functional.widened(x.dtype)
     kept = [size for axis, size in enumerate(x.shape) if axis not in axes]
     gamma = tf.ones(kept, dtype) if gamma is None else tf.cast(gamma, dtype)
