@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from benchmarks.timing import WARM_UP, Step
+from training.errors import UserError
 
 STEPS = 5
 DEVICE = "CPU:0"
@@ -67,8 +68,17 @@ def peak_memory(step: Step) -> int:
 
     TensorFlow's own account counts. TensorFlow keeps the memory that it has been given
     once, so the operating system does not see what a later step needs.
+
+    Raises:
+        UserError: If TensorFlow does not count, as on a CPU without oneDNN.
     """
-    tf.config.experimental.reset_memory_stats(DEVICE)
+    try:
+        tf.config.experimental.reset_memory_stats(DEVICE)
+    except ValueError as error:
+        raise UserError(
+            "TensorFlow does not count the memory of this CPU, since it runs without "
+            "oneDNN. Set TF_ENABLE_ONEDNN_OPTS=1."
+        ) from error
     before = tf.config.experimental.get_memory_info(DEVICE)["current"]
     for _ in range(STEPS):
         step()
