@@ -219,7 +219,8 @@ def check_arrays(argument: str, value: Any, advice: str = "") -> None:
 def check_inputs_fit(argument: str, model: keras.Model, value: Any) -> None:
     """Refuse arrays that do not have the shapes of the model's inputs, if it has any.
 
-    As in Keras an axis of size 1 at the end may be there or not.
+    As in Keras the size of a batch does not count, and an axis of size 1 at the end may
+    be there or not.
     """
     inputs = getattr(model, "inputs", None) if model.built else None
     if not inputs:
@@ -227,7 +228,7 @@ def check_inputs_fit(argument: str, model: keras.Model, value: Any) -> None:
     names = [tensor.name for tensor in inputs]
     by_name = isinstance(value, dict) and set(names) <= set(value)
     arrays = [value[n] for n in names] if by_name else keras.tree.flatten(value)
-    expected = [tuple(tensor.shape) for tensor in inputs]
+    expected = [(None, *tensor.shape[1:]) for tensor in inputs]
     received = [tuple(array.shape) for array in arrays]
     fits = len(received) == len(expected) and all(
         any(_is_of(shape, form) for form in _forms(ours))

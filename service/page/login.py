@@ -1,7 +1,6 @@
 """The page's login: who has shown the token, and how fast others may guess it."""
 
 import hmac
-import logging
 import re
 import secrets
 import time
@@ -14,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.log import log_refusal
 from service.page.gates import refused
 
 # What the form that asks for the token consists of.
@@ -23,8 +23,6 @@ _OPEN = re.compile(
 _MOST_LOGINS = 1000
 _MOST_ADDRESSES = 1000
 _GUESSES = 10  # that an address has at once; then one a second
-
-_logger = logging.getLogger("uvicorn.error")
 
 
 class LoginFirst:
@@ -77,7 +75,7 @@ def login_route(page: Any, token: str) -> Route:
         given = password.encode(errors="replace")
         if not hmac.compare_digest(given, token.encode()):
             guesses.note(client)
-            _logger.warning("A wrong token was given at /login from %s.", client)
+            log_refusal(f"A wrong token was given at /login from {client}.")
             return refused("Incorrect credentials.", HTTPStatus.BAD_REQUEST)
         while len(page.tokens) >= _MOST_LOGINS:
             del page.tokens[next(iter(page.tokens))]

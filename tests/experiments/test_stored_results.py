@@ -27,7 +27,7 @@ class CommittedLab(Lab):
         with (RESULTS / f"{name}.csv").open(encoding="utf-8") as file:
             self.rows = list(csv.DictReader(file))
 
-    def of(self, name: str) -> Lab:
+    def of(self, name: str, config: Mapping[str, Any]) -> Lab:
         return CommittedLab(name)
 
     def data(self, dataset: str) -> Splits:

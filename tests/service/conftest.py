@@ -1,5 +1,6 @@
 """An application without a runner, shared by the tests of the service."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,13 @@ from service.serving.config import ServingConfig
 from service.serving.routes import Serving
 
 URL = "http://localhost:8501"
+
+
+@pytest.fixture(autouse=True)
+def log_reaches_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what a service of another test has told uvicorn's loggers."""
+    for name in ("uvicorn", "uvicorn.error"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
 
 
 @pytest.fixture

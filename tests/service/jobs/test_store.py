@@ -152,7 +152,7 @@ def test_a_table_of_an_earlier_version_is_answered_as_it_was(tmp_path: Path) -> 
     """That of commit 3485bfc, with jobs in every state, and its answers.
 
     But for a job that is being cancelled, which was shown as running, and the time of
-    the last progress, which was not known.
+    the last progress, which was not known; and for `download`, an option since then.
     """
     (tmp_path / "state").mkdir()
     table = sqlite3.connect(tmp_path / "state" / "jobs.sqlite")
@@ -167,6 +167,8 @@ def test_a_table_of_an_earlier_version_is_answered_as_it_was(tmp_path: Path) -> 
         for job in answer.get("jobs", [answer]):
             if "directory" in job:
                 job["last_progress"] = None
+            if job.get("config"):
+                job["config"]["download"] = True
             if job["id"] == 13:
                 assert job["state"] == "running"
                 job["state"] = "cancelling"

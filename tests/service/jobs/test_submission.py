@@ -1,5 +1,6 @@
 """From the body of `POST /v1/jobs` to configs."""
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -29,11 +30,15 @@ from training.config import TrainConfig
         ({"dataset": "mnist\u202ex"}, "dataset", "pattern"),
         ({"a\u2028b": 1}, "a\u2028b", r"`a\u2028b` is not"),
         ({"dataset": "fashion_mnits"}, "dataset", "Did you mean fashion_mnist"),
-        ({"dataset": "kubric:kubric_frame"}, "dataset", "must be the name of a TFDS"),
+        ({"dataset": "kubric:kubric_frame"}, "dataset", "no datasets from other hosts"),
         ({"dataset": "mnist/x=/etc"}, "dataset", "must be the name of a TFDS dataset"),
         ({"dataset": "/etc/passwd"}, "dataset", "must be the name of a TFDS dataset"),
         ({"dataset": "../mnist"}, "dataset", "must be the name of a TFDS dataset"),
-        ({"dataset": "gs://tfds-data/mnist"}, "dataset", "must be the name of a TFDS"),
+        (
+            {"dataset": "gs://tfds-data/mnist"},
+            "dataset",
+            "no datasets from other hosts",
+        ),
         ({"model": "rnn"}, "model", "'cnn' or 'mlp'"),
         ({"dropout_rate": 1.5}, "dropout_rate", "less than 1"),
         ({"learning_rate": "fast"}, "learning_rate", "valid number"),
@@ -93,9 +98,12 @@ def test_datasets_that_are_known_are_taken(
     """Without a network: TFDS's, prepared ones and those of Hugging Face."""
     (root,) = settings.jobs.data_roots
     (root / "prepared").mkdir()
-    known = ["emnist/letters", "huggingface:mnist", "prepared:1.0.0"]
-    body = {"dataset": known, "data_dir": str(root)}
+    body = {"dataset": ["emnist/letters", "prepared:1.0.0"], "data_dir": str(root)}
     assert client.post("/v1/jobs", json=body).status_code == 201
+    roots = Roots(root, root, (root,), downloads=True)
+    for name, is_known in {"huggingface:mnist": True, "kubric:x": False}.items():
+        with contextlib.nullcontext() if is_known else pytest.raises(SubmissionError):
+            configs_of({"dataset": name}, roots)
 
 
 def test_a_config_whose_fields_contradict_each_other_is_refused(

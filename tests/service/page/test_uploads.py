@@ -37,10 +37,16 @@ from service.serving.config import ServingConfig
 from service.serving.routes import Serving
 from tests.service.serving.served import save
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("gradio") is None,
-    reason="needs Gradio: make serve",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        importlib.util.find_spec("gradio") is None,
+        reason="needs Gradio: make serve",
+    ),
+    # Gradio opens an uploaded picture to see its form, and leaves it to be closed.
+    pytest.mark.filterwarnings("ignore:unclosed file .*picture.png:ResourceWarning"),
+    # Gradio counts events with an option that pandas has deprecated.
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting'"),
+]
 
 UPLOAD = "/gradio_api/upload"
 JOIN = "/gradio_api/queue/join"
