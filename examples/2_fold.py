@@ -1,7 +1,9 @@
 """Fold batch normalization into the layers beside it, for inference.
 
-python examples/2_fold.py
+python examples/2_fold.py [ARCHITECTURE ...]
 """
+
+import sys
 
 import keras
 import numpy as np
@@ -10,7 +12,7 @@ import kerasnorm
 
 keras.utils.set_random_seed(0)
 rng = np.random.default_rng(0)
-for name in ("MobileNet", "DenseNet121"):
+for name in sys.argv[1:] or ("MobileNet", "DenseNet121"):
     model = getattr(keras.applications, name)(
         weights=None, input_shape=(96, 96, 3), classifier_activation=None
     )

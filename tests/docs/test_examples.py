@@ -14,12 +14,13 @@ from tests.conftest import REPOSITORY
 EXAMPLES = sorted((REPOSITORY / "examples").glob("[0-9]*.py"))
 SHOWN = {
     "1_convert": r"difference of the logits: \d\.\de-0[5-9]",
-    "2_fold": r"DenseNet121.*\n(.*\n)+  largest error: \d\.\de-0[5-9]",
+    "2_fold": r"MobileNet.*\n(.*\n)+  largest error: \d\.\de-0[5-9]",
     "3_recalibrate": r"after  recalibrating: test",
     "4_shift_monitor": r"validation accuracy 0\.\d+, recalibrated 0\.\d+",
     "5_monte_carlo": r"mutual_information AUROC 0\.[789]",
 }
-ARGUMENTS = {"3_recalibrate": ["500"]}  # training images
+# What is enough to see: an architecture; training images.
+ARGUMENTS = {"2_fold": ["MobileNet"], "3_recalibrate": ["500"]}
 ONE_AFTER_THE_OTHER = r"""
 import json, os, runpy, sys
 for words in json.loads(sys.argv[1]):
