@@ -23,7 +23,7 @@ Tensor = Any
 Shape = tuple[int | None, ...]
 """Sizes of a tensor's axes, `None` where not known."""
 
-BLOCK = 4096
+BLOCK = 1024
 """Terms that are added one after another, at most. A sum of more is one of blocks."""
 
 MASK_BITS = 16

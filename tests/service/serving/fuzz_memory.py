@@ -314,11 +314,13 @@ def measure(count: int, seed: int, largest: int) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
         command = [sys.executable, "-m", "tests.service.serving.fuzz_memory"]
-        server = subprocess.Popen(
-            [*command, "--serve", directory],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+        server = stack.enter_context(
+            subprocess.Popen(
+                [*command, "--serve", directory],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
         )
         assert server.stdout is not None
         assert server.stdin is not None
