@@ -1,6 +1,7 @@
 """An application without a runner, shared by the tests of the service."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,17 @@ URL = "http://localhost:8501"
 
 
 @pytest.fixture(autouse=True)
-def log_reaches_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
+def log_reaches_pytest(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Undo what a service of another test has told uvicorn's loggers."""
-    for name in ("uvicorn", "uvicorn.error"):
-        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+    loggers = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        monkeypatch.setattr(logger, "propagate", True)
+        monkeypatch.setattr(logger, "disabled", False)
+        logger.setLevel(logging.NOTSET)
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture
