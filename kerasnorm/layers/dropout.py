@@ -235,7 +235,9 @@ class KSpatialDropout(RandomLayer):
 
     def get_build_config(self) -> dict[str, Any] | None:
         """Return the rank that was seen, for `convert`: Keras has a class for each."""
-        return self._rank and {"input_shape": (None,) * self._rank}
+        if self._rank is None:
+            return None
+        return {"input_shape": (None,) * self._rank}
 
 
 @keras.saving.register_keras_serializable(package="kerasnorm")
