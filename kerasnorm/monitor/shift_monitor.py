@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from kerasnorm import _validation
+from kerasnorm import _model_inputs, _validation
 from kerasnorm.layers.batch_norm import KBatchNorm
 from kerasnorm.monitor.observation import disagreement, find_layers, observe_run
 from kerasnorm.monitor.reports import CsvReport, Report, TensorBoardReport, draw
@@ -99,7 +99,7 @@ class ShiftMonitor(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         advice = "Of a dataset take one batch, without the targets."
-        _validation.check_arrays("x", x, advice)
+        _model_inputs.check_arrays("x", x, advice)
         self.x = x
         self.frequency = _check_frequency(frequency)
         self.csv_path = None if csv_path is None else Path(csv_path)
@@ -124,7 +124,7 @@ class ShiftMonitor(keras.callbacks.Callback):
                     "`kerasnorm.convert` makes them of the built-in layers.",
                 )
             )
-        _validation.check_inputs_fit("x", self.model, self.x)
+        _model_inputs.check_inputs_fit("x", self.model, self.x)
         self._warned: set[str] = set()
         self.step = self._steps_before_epoch = self._epoch = 0
         self._reports: list[Report] = []
@@ -174,7 +174,7 @@ class ShiftMonitor(keras.callbacks.Callback):
         draw(self.history, self.tolerance, Path(path))
 
     def _record(self) -> None:
-        with _validation.inputs_that_fit("x", self.model, self.x):
+        with _model_inputs.inputs_that_fit("x", self.model, self.x):
             observations = observe_run(self.model, self.x, self._layers)
         self._latest = [
             {"step": self.step, "epoch": self._epoch, "layer": name, **seen.summary()}

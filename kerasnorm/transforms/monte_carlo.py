@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasnorm import _validation, functional
+from kerasnorm import _model_inputs, _validation, functional
 from kerasnorm._keras import all_layers, producer
 from kerasnorm._words import int32
 from kerasnorm.functional import Tensor
@@ -128,8 +128,8 @@ def monte_carlo(
     if seed is None:
         seed = random.randrange(2**31)
     _random_layers(model)
-    _validation.check_arrays("x", x)
-    _validation.check_inputs_fit("x", model, x)
+    _model_inputs.check_arrays("x", x)
+    _model_inputs.check_inputs_fit("x", model, x)
     _check_has_one_output(model, _outputs_of_first(model, x))
     index = np.arange(len(keras.tree.flatten(x)[0]), dtype="int32")
     prediction = MonteCarloPrediction(
@@ -272,7 +272,7 @@ def _outputs_of_first(model: keras.Model, x: Any) -> list[Tensor]:
     # A StatelessScope makes no variables, which a model may do that was never called.
     is_built = all(layer.built for layer in (model, *all_layers(model)))
     scope = keras.StatelessScope() if is_built else contextlib.nullcontext()
-    with _validation.inputs_that_fit("x", model, first), scope:
+    with _model_inputs.inputs_that_fit("x", model, first), scope:
         outputs: list[Tensor] = keras.tree.flatten(model(first, training=False))
     return outputs
 

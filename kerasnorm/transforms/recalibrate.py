@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from kerasnorm import _validation, functional
+from kerasnorm import _model_inputs, _validation, functional
 from kerasnorm._keras import all_layers
 from kerasnorm.functional import Moments, Tensor
 from kerasnorm.layers._observe import Observer, observed
@@ -77,13 +77,13 @@ def recalibrate(
         steps = _validation.check_positive_integer("steps", steps)
     if _are_arrays(data):
         _check_one_array_for_each_input(model, data)
-        _validation.check_arrays("data", data)
-        _validation.check_inputs_fit("data", model, data)
+        _model_inputs.check_arrays("data", data)
+        _model_inputs.check_inputs_fit("data", model, data)
     batches = _batches(data, steps)
     first = next(batches(), None)
     if first is None:
         raise ValueError("`data` must have at least one batch. Received: none.")
-    _validation.check_inputs_fit("data", model, first)
+    _model_inputs.check_inputs_fit("data", model, first)
     norms = batch_norms(model)
     dropouts = [la for la in all_layers(model) if isinstance(la, RandomLayer)]
     # The new statistics are in this scope alone until all are known.
@@ -94,7 +94,7 @@ def recalibrate(
             scope,
             monte_carlo_is(False, dropouts),
             observed(observers),
-            _validation.inputs_that_fit("data", model, inputs),
+            _model_inputs.inputs_that_fit("data", model, inputs),
         ):
             model(inputs, training=False)
 
@@ -102,7 +102,7 @@ def recalibrate(
         # In the scope a model that was never called could not make its variables.
         with (
             monte_carlo_is(False, dropouts),
-            _validation.inputs_that_fit("data", model, first),
+            _model_inputs.inputs_that_fit("data", model, first),
         ):
             model(first, training=False)
     order = _order_of_use(run, norms, first)
