@@ -1,14 +1,11 @@
-"""Batch normalization of many samples by chunks of them, compiled by XLA.
+"""Batch normalization of many samples under XLA, by chunks of them.
 
 One loop over x writes what the sums need of each chunk of rows, and the chunks are
 merged by Chan's formula. So x is read once for both moments, nothing of its size is
 written in between, and no sum is so long that its rounding counts.
 """
 
-import functools
 import math
-from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
@@ -25,55 +22,18 @@ LANES = 64
 
 def normalize_chunks(
     x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Normalize (samples, features).
+) -> tuple[Tensor, ...]:
+    """Normalize (samples, features): BN, Alg. 1.
 
     Returns:
-        y in the dtype of x, the two tensors whose sum is the mean, and the variance.
+        y, the two tensors whose sum is the mean, and the variance.
     """
-    arguments = x, gamma, beta, tf.constant(epsilon, gamma.dtype)
-    outputs: tuple[Tensor, ...] = _compile(_normalize, gamma.shape[0])(*arguments)
-    return outputs
-
-
-def chunk_gradients(
-    dy: Tensor,
-    x: Tensor,
-    shift: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    gamma: Tensor,
-    epsilon: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return dx, dgamma and dbeta, as `composed.gradients`."""
-    arguments = dy, x, shift, mean, variance, gamma
-    epsilon = tf.constant(epsilon, gamma.dtype)
-    outputs: tuple[Tensor, ...] = _compile(_gradients, gamma.shape[0])(
-        *arguments, epsilon
-    )
-    return outputs
-
-
-@functools.cache
-def _compile(function: Callable[..., Any], features: int) -> Callable[..., Any]:
-    """Compile `function` for tensors with so many features and any number of rows."""
-    compiled: Callable[..., Any] = tf.function(
-        function, jit_compile=True, autograph=False, reduce_retracing=True
-    )
-    return compiled
-
-
-def _normalize(
-    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: Tensor
-) -> tuple[Tensor, ...]:
-    """Apply BN, Alg. 1, to x."""
-    wide = functional.widen(x)
     share = 1 / tf.cast(tf.maximum(tf.shape(x)[0], 1), gamma.dtype)
     # At a large mean the mean of a chunk would lose digits, but not its difference to
     # a sample.
-    sample = tf.reduce_sum(wide[:1], 0)
+    sample = tf.reduce_sum(x[:1], 0)
     chunks, rest = (
-        functional.saturate(rows - _tile(sample, rows)) for rows in _split(wide)
+        functional.saturate(rows - _tile(sample, rows)) for rows in _split(x)
     )
     chunks = tf.unstack(chunks, axis=1)
     means = _add([chunk / CHUNK for chunk in chunks])
@@ -93,22 +53,20 @@ def _normalize(
     shift = functional.saturate(sample + distance)
     correction = sample - shift + distance + correction
     factor = gamma * tf.math.rsqrt(variance + epsilon)
-    y = times(wide - shift - correction, factor) + beta
-    return tf.cast(y, x.dtype), shift, correction, variance
+    y = times(x - shift - correction, factor) + beta
+    return y, shift, correction, variance
 
 
-def _gradients(
+def chunk_gradients(
     dy: Tensor,
     x: Tensor,
     shift: Tensor,
     mean: Tensor,
     variance: Tensor,
     gamma: Tensor,
-    epsilon: Tensor,
-) -> tuple[Tensor, ...]:
-    """Apply the chain rule of BN, section 3, collected."""
-    dtype = x.dtype
-    dy, x = functional.widen(dy), functional.widen(x)
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return dx, dgamma and dbeta, as `composed.gradients`."""
     share = 1 / tf.cast(tf.maximum(tf.shape(x)[0], 1), gamma.dtype)
     factor = tf.math.rsqrt(variance + epsilon)
 
@@ -124,7 +82,7 @@ def _gradients(
     dgamma = times(total(*(dy * deviation(x) for dy, x in pairs)), factor)
     through_moments = dbeta * share + times(deviation(x), factor * dgamma * share)
     dx = times(dy - through_moments, gamma * factor)
-    return tf.cast(dx, dtype), dgamma, dbeta
+    return dx, dgamma, dbeta
 
 
 def _split(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -87,6 +87,11 @@ def gradients(
     return times(dy - through_moments, gamma * factor), dgamma, dbeta
 
 
+def is_large(mean: Tensor, variance: Tensor, epsilon: float, ratio: float) -> Tensor:
+    """Return whether a mean is more than `ratio` standard deviations from 0."""
+    return tf.reduce_any(tf.abs(mean) > ratio * tf.sqrt(variance + epsilon))
+
+
 def sum_rows(values: Tensor) -> Tensor:
     """Sum over the first axis; in graphs this operation starts sooner than `Sum`."""
     return tf.raw_ops.BiasAddGrad(out_backprop=values)

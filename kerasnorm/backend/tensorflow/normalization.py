@@ -6,22 +6,21 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from kerasnorm import functional
-from kerasnorm.backend.tensorflow.chunks import chunk_gradients, normalize_chunks
 from kerasnorm.backend.tensorflow.composed import (
     gradients,
     moments_around_mean,
     normalize_rest,
     sum_rows,
 )
-from kerasnorm.backend.tensorflow.typed import cond, custom_gradient
+from kerasnorm.backend.tensorflow.many import normalize_many
+from kerasnorm.backend.tensorflow.typed import custom_gradient
 from kerasnorm.functional import Moments, Tensor
 
 SMALL = 100_000
-"""Up to this many elements composed operations beat the start of a compiled function.
-"""
+"""Up to this many elements composed operations are the fastest."""
 
 FEW = 4096
-"""Up to this many rows are added one after another."""
+"""Up to this many rows they may add one after another."""
 
 UNKNOWN_BATCH = 64
 """A batch of unknown size is not expected to be smaller."""
@@ -42,9 +41,10 @@ def normalize_batch(
 ) -> tuple[Tensor, Moments]:
     """Apply `functional.normalize_batch`, its backward pass collected: BN, section 3.
 
-    x is seen as (samples, features). Few samples are normalized by composed operations,
-    many by compiled functions. Under a mask and in float64 there are composed
-    operations for any axes.
+    x is seen as (samples, features). Few samples are normalized by composed operations;
+    many by the fused kernel where it is fast and exact, else by sums over blocks or,
+    under XLA, chunks. Under a mask and in float64 there are composed operations for any
+    axes.
     """
     x = tf.convert_to_tensor(x)
     dtype = functional.widened(x.dtype)
@@ -54,16 +54,20 @@ def normalize_batch(
     count = functional.count_samples(x, axes, mask)
     if mask is None and dtype == "float32":
         order = (*axes, *(a for a in range(len(x.shape)) if a not in axes))
-        features_last = _transpose(x, order)
-        rows = tf.reshape(features_last, (-1, gamma.shape.num_elements()))
-        y, mean, variance = _normalize_rows(
-            rows,
+        features_last = _transpose(functional.widen(x), order)
+        features = gamma.shape.num_elements()
+        arguments = (
+            tf.reshape(features_last, (-1, features)),
             tf.reshape(gamma, [-1]),
             tf.reshape(beta, [-1]),
             epsilon,
             count,
-            _are_few(x, gamma.shape.num_elements()),
         )
+        are_few = _are_few(x, features)
+        if are_few is True:
+            y, mean, variance = _normalize_few(*arguments)
+        else:
+            y, mean, variance = normalize_many(*arguments, are_few)
         y = tf.reshape(y, tf.shape(features_last))
         y = _transpose(y, tuple(order.index(a) for a in range(len(order))))
     else:
@@ -139,85 +143,22 @@ def normalize_with(
     return tf.cast(normalize(wide, mean, variance, gamma, beta), x.dtype)
 
 
-def _normalize_rows(
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    epsilon: float,
-    count: Tensor,
-    are_few: bool | Tensor,
+def _normalize_few(
+    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, count: Tensor
 ) -> Results:
-    """Normalize (samples, features)."""
-    if are_few is not False:
-        x = functional.widen(x)
+    """Normalize few (samples, features) by composed operations."""
 
     @custom_gradient
     def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Results, Backward]:
-        def composed() -> tuple[Tensor, ...]:
-            rest, *moments = moments_around_mean(x, count, sum_rows)
-            _, mean, variance = moments
-            y = normalize_rest(rest, mean, variance, gamma, beta, epsilon)
-            return y, *moments, rest
-
-        def chunks() -> tuple[Tensor, ...]:
-            return *normalize_chunks(x, gamma, beta, epsilon), x
-
-        y, *moments, saved = cond(are_few, composed, chunks)
-        shift, mean, variance = moments
+        rest, shift, mean, variance = moments_around_mean(x, count, sum_rows)
+        y = normalize_rest(rest, mean, variance, gamma, beta, epsilon)
 
         def backward(dy: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
-            def composed() -> tuple[Tensor, ...]:
-                return gradients(
-                    dy, saved, mean, variance, gamma, epsilon, count, sum_rows
-                )
-
-            def chunks() -> tuple[Tensor, ...]:
-                return _chunk_gradients(dy, saved, moments, gamma, epsilon, count)
-
-            return cond(are_few, composed, chunks)
+            return gradients(dy, rest, mean, variance, gamma, epsilon, count, sum_rows)
 
         return (y, shift + mean, variance), backward
 
     return normalize(x, gamma, beta)
-
-
-def _chunk_gradients(
-    dy: Tensor,
-    x: Tensor,
-    moments: list[Tensor],
-    gamma: Tensor,
-    epsilon: float,
-    count: Tensor,
-) -> tuple[Tensor, ...]:
-    """Return `chunk_gradients`, which composed operations differentiate again."""
-    shift, mean, variance = moments
-
-    def compose(dy: Tensor, x: Tensor, gamma: Tensor) -> tuple[Tensor, ...]:
-        dtype, dy, x = x.dtype, functional.widen(dy), functional.widen(x)
-
-        def total(values: Tensor) -> Tensor:
-            return functional.total(values, (0,))
-
-        rest, _, mean, variance = moments_around_mean(x, count, total)
-        dx, *others = gradients(dy, rest, mean, variance, gamma, epsilon, count, total)
-        return tf.cast(dx, dtype), *others
-
-    @custom_gradient
-    def first(
-        dy: Tensor, x: Tensor, gamma: Tensor
-    ) -> tuple[tuple[Tensor, ...], Backward]:
-        def second(*upstream: Tensor) -> tuple[Tensor, ...]:
-            with tf.GradientTape() as tape:
-                tape.watch([dy, x, gamma])
-                outputs = compose(dy, x, gamma)
-            found: tuple[Tensor, ...] = tuple(
-                tape.gradient(outputs, [dy, x, gamma], list(upstream))
-            )
-            return found
-
-        return chunk_gradients(dy, x, shift, mean, variance, gamma, epsilon), second
-
-    return first(dy, x, gamma)
 
 
 def _normalize_axes(
@@ -258,8 +199,12 @@ def _transpose(x: Tensor, order: tuple[int, ...]) -> Tensor:
 
 def _are_few(x: Tensor, features: int) -> bool | Tensor:
     """Return whether x has few samples; a tensor, if that is seen when it runs."""
-    most = min(FEW, SMALL // max(features, 1))
-    size = math.prod(UNKNOWN_BATCH if size is None else size for size in x.shape)
-    if x.shape.is_fully_defined() or size > most * features:
-        return size <= most * features
-    return tf.size(x) <= most * features
+    most = features * min(FEW, SMALL // max(features, 1))
+    size = _expected_size(x)
+    if x.shape.is_fully_defined() or size > most:
+        return size <= most
+    return tf.size(x) <= most
+
+
+def _expected_size(x: Tensor) -> int:
+    return math.prod(UNKNOWN_BATCH if size is None else size for size in x.shape)

@@ -1,5 +1,6 @@
-"""Functions of TensorFlow that take functions, with types."""
+"""Functions of TensorFlow that take functions, with types, and who compiles them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -23,3 +24,24 @@ def cond(condition: bool | Any, yes: Callable[[], T], no: Callable[[], T]) -> T:
         return yes() if condition else no()
     outputs: T = tf.cond(condition, yes, no)
     return outputs
+
+
+@functools.cache
+def compile_for_features(function: Callable[..., T], features: int) -> Callable[..., T]:
+    """Compile `function` for tensors with so many features and any number of rows."""
+    compiled: Callable[..., T] = tf.function(
+        function, jit_compile=True, autograph=False, reduce_retracing=True
+    )
+    return compiled
+
+
+def is_under_xla() -> bool | Any:
+    """Return whether XLA compiles what is being traced; XLA decides it as it compiles.
+
+    No public function tells. `DeviceIndex` gives the index of the device that runs it,
+    and the length of its list of devices under XLA.
+    """
+    if tf.executing_eagerly():
+        return False
+    names = ["CPU", "GPU"]
+    return tf.raw_ops.DeviceIndex(device_names=names) == len(names)

@@ -13,7 +13,7 @@ from keras import ops
 
 from kerasnorm import KBatchNorm, KDropout, functional
 from kerasnorm.backend import tensorflow as kernels
-from kerasnorm.backend.tensorflow import chunks, noise, normalization
+from kerasnorm.backend.tensorflow import blocks, chunks, many, noise, normalization
 from tests import oracle
 from tests.kerasnorm import probes
 from tests.kerasnorm.inputs import random_mask, uneven
@@ -38,10 +38,10 @@ def few_are_many(monkeypatch):
         monkeypatch.setattr(module, "SMALL", 1000)
     # Chunks of 4 rows are traced and compiled in a third of the time.
     monkeypatch.setattr(chunks, "CHUNK", 4)
-    monkeypatch.setattr(chunks, "LANES", 4)
-    chunks._compile.cache_clear()
-    yield
-    chunks._compile.cache_clear()
+    for module in (blocks, chunks):
+        monkeypatch.setattr(module, "LANES", 4)
+    monkeypatch.setattr(blocks, "ROWS", 8)
+    monkeypatch.setattr(blocks, "MOST_ROWS", 100)
 
 
 def randomised(shape, axis, epsilon=EPSILON, **options):
@@ -92,9 +92,15 @@ def check(layer, x, axes, mode, unit, **call):
     np.testing.assert_allclose(layer.moving_variance, moments.variance, rtol=1e-3)
 
 
-@pytest.mark.parametrize("location", [0.0, 100.0, 1e4])
+@pytest.mark.parametrize(
+    ("location", "fused"),
+    [(0.0, True), (100.0, True), (1e4, True), (0.0, False), (1e4, False)],
+)
 @LAYOUTS
-def test_float32(shape, axis, axes, location):
+def test_float32(shape, axis, axes, location, fused, monkeypatch):
+    """By the fused kernel, where TensorFlow has a fast one, and by blocks."""
+    if not fused:
+        monkeypatch.setattr(many, "is_fast", lambda: False)
     layer = randomised(shape, axis, momentum=0.0)
     x = uneven(shape, location=location, dtype="float32")
     check(layer, x, axes, "graph", np.finfo("float32").eps)

@@ -1,0 +1,143 @@
+"""Batch normalization of many samples by sums over blocks of them.
+
+A block is summed by a matrix product, the products of two tensors as the gradient of a
+depthwise convolution's filter. These kernels read their inputs once and write nothing
+of their size. No sum is so long that its rounding counts.
+"""
+
+import itertools
+import math
+
+import tensorflow as tf
+
+from kerasnorm import functional
+from kerasnorm.backend.tensorflow.composed import is_large, times
+from kerasnorm.backend.tensorflow.typed import compile_for_features, cond
+from kerasnorm.functional import Tensor
+
+ROWS = 256
+"""Rows of a block."""
+
+MOST_ROWS = 16_384
+"""So many rows the depthwise kernel may add one after another."""
+
+MOST_SLICES = 32
+"""So often the kernel is called for slices of the rows; more rows are multiplied first.
+"""
+
+UNKNOWN_SLICES = 8
+"""The same where the number of rows is not known."""
+
+LANES = 64
+"""So many features fill the processor's vectors. Fewer are taken from several rows."""
+
+LARGE_MEAN = 4.0
+"""In standard deviations. The rounding of a larger mean shows in the outputs."""
+
+
+def normalize_blocks(
+    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
+) -> tuple[Tensor, ...]:
+    """Normalize (samples, features): BN, Alg. 1.
+
+    Returns:
+        y, the two tensors whose sum is the mean, the variance, and x less the first.
+    """
+    share = 1 / tf.cast(tf.maximum(tf.shape(x)[0], 1), x.dtype)
+    shift = functional.saturate(total(x) * share)
+    rest = x - shift
+    variance = _dot(rest, rest) * share
+    mean = cond(
+        is_large(shift, variance, epsilon, LARGE_MEAN),
+        lambda: total(rest) * share,
+        lambda: tf.zeros_like(shift),
+    )
+    variance = tf.maximum(variance - tf.square(mean), 0)
+    factor = gamma * tf.math.rsqrt(variance + epsilon)
+    multiply_add = compile_for_features(_multiply_add, gamma.shape[0])
+    y = multiply_add(rest, factor, beta - times(mean, factor))
+    return y, shift, mean, variance, rest
+
+
+def block_gradients(
+    dy: Tensor,
+    rest: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    gamma: Tensor,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return dx, dgamma and dbeta, as `composed.gradients`."""
+    share = 1 / tf.cast(tf.maximum(tf.shape(rest)[0], 1), rest.dtype)
+    factor = tf.math.rsqrt(variance + epsilon)
+    dbeta = total(dy)
+    dgamma = times(_dot(dy, rest) - mean * dbeta, factor)
+    slope = dgamma * factor * share
+    subtract_line = compile_for_features(_subtract_line, gamma.shape[0])
+    dx = subtract_line(dy, rest, slope, dbeta * share - mean * slope, gamma * factor)
+    return dx, dgamma, dbeta
+
+
+def total(x: Tensor) -> Tensor:
+    """Sum over the first axis."""
+    blocks, rest = _split(x)
+    ones = tf.ones((tf.shape(blocks)[0], 1, tf.shape(blocks)[1]), x.dtype)
+    return _join(tf.matmul(ones, blocks), rest)
+
+
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    """Sum x * y over the first axis."""
+    rows = x.shape[0]
+    slices = UNKNOWN_SLICES if rows is None else -(-rows // MOST_ROWS)
+    rows = tf.shape(x)[0] if rows is None else rows
+
+    def by_slices() -> Tensor:
+        bounds = [rows * i // slices for i in range(slices + 1)]
+        return functional.total(
+            tf.stack(
+                [_dot_slice(x[a:b], y[a:b]) for a, b in itertools.pairwise(bounds)]
+            ),
+            (0,),
+        )
+
+    fit = rows <= MOST_ROWS * min(slices, MOST_SLICES)
+    return cond(fit, by_slices, lambda: total(x * y))
+
+
+def _dot_slice(x: Tensor, y: Tensor) -> Tensor:
+    """Sum x * y over the first axis, a few thousand rows."""
+    (x, rest_of_x), (y, rest_of_y) = _split(x), _split(y)
+    lanes = x.shape[-1]
+    sums = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+        input=x[:, :, None],
+        filter_sizes=[1, 1, lanes, 1],
+        out_backprop=y[:, :, None],
+        strides=[1, 1, 1, 1],
+        padding="VALID",
+    )
+    return _join(sums, rest_of_x * rest_of_y)
+
+
+def _split(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows as (blocks, rows of a block, lanes), and those left."""
+    features = x.shape[-1]
+    wider = 1 if features >= LANES else LANES // math.gcd(features, LANES)
+    rows = tf.clip_by_value(tf.shape(x)[0] // wider, 1, ROWS)
+    whole = tf.shape(x)[0] // (rows * wider) * rows * wider
+    return tf.reshape(x[:whole], (-1, rows, wider * features)), x[whole:]
+
+
+def _join(sums: Tensor, rest: Tensor) -> Tensor:
+    """Add the sums of blocks and the rows that are left."""
+    sums = tf.reshape(sums, (-1, rest.shape[-1]))
+    return functional.total(tf.concat([sums, rest], 0), (0,))
+
+
+def _multiply_add(x: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+    return x * factor + shift
+
+
+def _subtract_line(
+    dy: Tensor, x: Tensor, slope: Tensor, offset: Tensor, factor: Tensor
+) -> Tensor:
+    return (dy - (x * slope + offset)) * factor
