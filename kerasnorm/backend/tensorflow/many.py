@@ -4,7 +4,7 @@ Where TensorFlow sees only when it runs how many samples there are or who compil
 it chooses then.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -79,16 +79,16 @@ def normalize_many(
             return *normalize_chunks(x, gamma, beta, epsilon), x, no
 
         def fused() -> Tensors:
-            y, *moments = normalize_fused(x, gamma, beta, epsilon)
-            results = y, tf.zeros_like(gamma), *moments, x, tf.constant(True)
-            return cond(is_exact(*moments, epsilon), lambda: results, composed)
+            y, mean, variance = normalize_fused(x, gamma, beta, epsilon)
+            results = y, tf.zeros_like(mean), mean, variance, x, tf.constant(True)
+            return cond(is_exact(mean, variance, epsilon), lambda: results, composed)
 
         def blocks() -> Tensors:
             return *normalize_blocks(x, gamma, beta, epsilon), no
 
         return choose(composed, chunks, fused, blocks)
 
-    def backward(dy: Tensor, gamma: Tensor, saved: Tensors) -> Tensors:
+    def backward(dy: Tensor, gamma: Tensor, saved: Sequence[Tensor]) -> Tensors:
         """Return dx, dgamma and dbeta."""
         shift, mean, variance, rest, is_fused = saved
         arguments = dy, rest, mean, variance, gamma, epsilon
@@ -111,22 +111,18 @@ def normalize_many(
     def normalize(
         x: Tensor, gamma: Tensor, beta: Tensor
     ) -> tuple[Tensors, Callable[..., Tensors]]:
-        y, *saved = forward(*_unwatched(x, gamma, beta))
+        # Else a tape takes the derivatives of all branches, and of those again.
+        y, *saved = forward(*map(tf.stop_gradient, (x, gamma, beta)))
         shift, mean, variance, *_ = saved
 
         def gradients_of(dy: Tensor, *_: Tensor) -> Tensors:
-            results = backward(*_unwatched(dy, gamma), saved)
+            results = backward(tf.stop_gradient(dy), tf.stop_gradient(gamma), saved)
             return _differentiable(results, dy, x, gamma, epsilon, count)
 
         return (y, shift + mean, variance), gradients_of
 
     y, mean, variance = normalize(x, gamma, beta)
     return y, mean, variance
-
-
-def _unwatched(*tensors: Tensor) -> Tensors:
-    """Keep tapes from taking derivatives of every branch, and of those, again."""
-    return tuple(map(tf.stop_gradient, tensors))
 
 
 def _differentiable(
