@@ -458,10 +458,23 @@ def gaussian_noise(
     """
     unit = ops.arange(math.prod(shape), dtype="int32")
     radius = ops.sqrt(-2 * ops.log(uniform(random_words(2 * unit, seed))))
-    angle = 2 * math.pi * uniform(random_words(2 * unit + 1, seed))
-    normal = radius * ops.cos(angle)
+    normal = radius * _cosine_of_turns(uniform(random_words(2 * unit + 1, seed)))
     rate = ops.cast(rate, "float32")
     return 1 + ops.reshape(normal, shape) * ops.sqrt(rate / (1 - rate))
+
+
+def _cosine_of_turns(turns: Tensor) -> Tensor:
+    """Return cos(2 pi t) for t in [0, 1].
+
+    It is the sine of an angle of at most a quarter turn, where six terms of its series
+    are exact to 6e-8. A general cosine takes four times as long as all else here.
+    """
+    angle = 2 * math.pi * (ops.abs(turns - 0.5) - 0.25)
+    square = ops.square(angle)
+    series = 0.0
+    for power in (11, 9, 7, 5, 3, 1):
+        series = series * square + (-1) ** (power // 2) / math.factorial(power)
+    return angle * series
 
 
 def dropout(
