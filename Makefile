@@ -65,7 +65,7 @@ test-slow: $(VENV)/.test  ## the large models of keras.applications; every exper
 test-backends: $(VENV)/.test $(VENV)/.backends  ## the tests of layers and transforms on JAX and PyTorch
 	for backend in jax torch; do export KERAS_BACKEND=$$backend; \
 		$(BIN)/python -m pytest tests/docs/test_migrate.py docs/migrate.md $(ARGS) $(NONE_IS_FINE) \
-		&& $(BIN)/$(PYTEST) -m any_backend tests/kerasnorm $(ARGS) $(NONE_IS_FINE) || exit; done
+		&& $(BIN)/$(PYTEST) -m any_backend tests/kerasnorm tests/benchmarks/test_backends.py $(ARGS) $(NONE_IS_FINE) || exit; done
 
 test-ray: $(VENV)/.test $(VENV)/.ray  ## the tests on clusters of Ray
 	$(BIN)/python -m pytest tests/training/test_ray_workers.py tests/service/jobs/test_ray_trainers.py \

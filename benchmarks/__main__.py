@@ -1,18 +1,19 @@
-"""`python -m benchmarks layers|models|inference|scaling`."""
+"""`python -m benchmarks layers|models|inference|scaling [--backend BACKEND]`."""
 
 import argparse
+import importlib
+import os
 from pathlib import Path
 
-from benchmarks import inference, layers, networks, scaling
-from benchmarks.report import report
-from benchmarks.timing import environment
-
 BENCHMARKS = {
-    "layers": layers.run,
-    "models": networks.run,
-    "inference": inference.run,
-    "scaling": scaling.run,
+    "layers": "layers",
+    "models": "networks",
+    "inference": "inference",
+    "scaling": "scaling",
 }
+"""The name of each benchmark, and of the module that runs it."""
+
+BACKENDS = ("tensorflow", "jax", "torch")
 DEFAULT_OUTPUT = Path(__file__).parent.parent / "runs" / "benchmarks"
 
 
@@ -20,6 +21,12 @@ def main() -> None:
     """Run the benchmark that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("benchmark", choices=BENCHMARKS)
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default=os.environ.get("KERAS_BACKEND", "tensorflow"),
+        help="Keras's backend (default: KERAS_BACKEND, else tensorflow)",
+    )
     parser.add_argument("--quick", action="store_true", help="fewer cases, less time")
     parser.add_argument(
         "--output",
@@ -36,12 +43,18 @@ def main() -> None:
         help="how long each timing may wait for other processes (default: %(default)s)",
     )
     arguments = parser.parse_args()
-    run = BENCHMARKS[arguments.benchmark]
+    # Keras reads it once, when it is imported.
+    os.environ["KERAS_BACKEND"] = arguments.backend
+    from benchmarks.report import report
+    from benchmarks.timing import environment
+
+    module = importlib.import_module(f"benchmarks.{BENCHMARKS[arguments.benchmark]}")
     results = {
-        "environment": environment(),
-        **run(arguments.quick, arguments.patience),
+        "environment": {"backend": arguments.backend, **environment()},
+        **module.run(arguments.quick, arguments.patience),
     }
-    report(arguments.benchmark, results, arguments.output)
+    backend = "" if arguments.backend == "tensorflow" else arguments.backend
+    report(arguments.benchmark, results, arguments.output / backend)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
+import keras
 
 from benchmarks.timing import WARM_UP, Step
 from training.errors import UserError
@@ -58,12 +59,14 @@ def measure_cost(build: Callable[..., Step], *arguments: Any) -> Cost:
     start = time.perf_counter()
     step()
     first_call = time.perf_counter() - start
-    for _ in range(WARM_UP):
-        step()
-    return Cost(first_call, peak_memory(step))
+    if keras.backend.backend() == "tensorflow":
+        for _ in range(WARM_UP):
+            step()
+        return Cost(first_call, counted_peak(step))
+    return Cost(first_call, resident_peak(step))
 
 
-def peak_memory(step: Step) -> int:
+def counted_peak(step: Step) -> int:
     """Return the bytes that a step needs beyond what is allocated between its calls.
 
     TensorFlow's own account counts. TensorFlow keeps the memory that it has been given
@@ -72,6 +75,8 @@ def peak_memory(step: Step) -> int:
     Raises:
         UserError: If TensorFlow does not count, as on a CPU without oneDNN.
     """
+    import tensorflow as tf
+
     try:
         tf.config.experimental.reset_memory_stats(DEVICE)
     except ValueError as error:
@@ -83,3 +88,23 @@ def peak_memory(step: Step) -> int:
     for _ in range(STEPS):
         step()
     return tf.config.experimental.get_memory_info(DEVICE)["peak"] - before
+
+
+def resident_peak(step: Step) -> int:
+    """Return the bytes by which steps raise the process's peak above its size now.
+
+    JAX and PyTorch give large tensors back to the operating system, which counts.
+    """
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak
+    before = _status("VmRSS")
+    for _ in range(STEPS):
+        step()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    """Return a line of this process's status, in bytes."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(name):
+            return 1024 * int(line.split()[1])
+    raise ValueError(f"{name} must be a line of /proc/self/status.")

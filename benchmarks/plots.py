@@ -6,13 +6,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.tables import as_case, fastest_torch
+from benchmarks.tables import as_case, fastest_native
 
 COLOURS = {
     "kerasnorm": "#0072b2",
     "folded": "#56b4e9",
     "keras": "#d55e00",
-    "torch": "#009e73",
+    "native": "#009e73",
     "neither": "#999999",
     "floor": "#333333",
 }
@@ -20,7 +20,7 @@ DPI = 150
 
 
 def draw_timings(results: dict[str, Any], path: Path) -> None:
-    """Draw the layers' training steps in a float32 graph, as multiples of the floor."""
+    """Draw the layers' training steps in float32, as multiples of the floor."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
     for axes, layer in zip(panels, ("batch_norm", "dropout"), strict=True):
@@ -30,11 +30,11 @@ def draw_timings(results: dict[str, Any], path: Path) -> None:
             if (case := as_case(row["case"])).layer == layer
             and case == type(case)(layer, case.shape)
         ]
-        for name in ("kerasnorm", "keras", "torch"):
+        for name in ("kerasnorm", "keras", "native"):
             points = [
                 (times[key]["median"] / case.copies / times["copy"]["median"], y)
                 for y, (case, times) in enumerate(rows)
-                if (key := fastest_torch(times) if name == "torch" else name)
+                if (key := fastest_native(times) if name == "native" else name)
             ]
             if points:
                 axes.plot(*zip(*points, strict=True), "o", c=COLOURS[name], label=name)
@@ -45,8 +45,7 @@ def draw_timings(results: dict[str, Any], path: Path) -> None:
         axes.grid(alpha=0.3)
     panels[0].legend()
     figure.suptitle(
-        "Forward and backward, graph mode, float32; "
-        "the floor is the time to move the bytes"
+        "Forward and backward, float32; the floor is the time to move the bytes"
     )
     figure.savefig(path, dpi=DPI)
 
@@ -98,7 +97,7 @@ def draw_scaling(results: dict[str, Any], path: Path) -> None:
         )
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.suptitle("Forward and backward on (samples, 64), graph mode, float32")
+    figure.suptitle("Forward and backward on (samples, 64), float32")
     figure.savefig(path, dpi=DPI)
 
 

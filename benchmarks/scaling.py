@@ -4,7 +4,7 @@ import gc
 from typing import Any
 
 from benchmarks.quiet import measure
-from benchmarks.steps import LAYERS, Case, copy_step, tensorflow_step
+from benchmarks.steps import LAYERS, Case, own
 
 FEATURES = 64
 ELEMENTS = [round(10 ** (exponent / 2)) for exponent in range(8, 17)]
@@ -12,15 +12,15 @@ ELEMENTS = [round(10 ** (exponent / 2)) for exponent in range(8, 17)]
 
 
 def run(quick: bool, patience: float) -> dict[str, Any]:
-    """Time the layers on (samples, 64) in an ordinary graph."""
+    """Time the layers on (samples, 64) in the ordinary way."""
     rows = []
-    for layer in LAYERS:
+    for layer in ("batch_norm", "dropout"):
         for elements in ELEMENTS[:5] if quick else ELEMENTS:
             case = Case(layer, (elements // FEATURES, FEATURES))
             steps = {
-                library: tensorflow_step(case, library) for library in LAYERS[layer]
+                library: own.layer_step(case, library) for library in LAYERS[layer]
             }
-            steps["copy"] = copy_step(case)
+            steps["copy"] = own.copy_step(case)
             measured = measure(steps, 0.5 if quick else 2, patience)
             rows.append({"layer": layer, "elements": case.elements, **measured})
             gc.collect()

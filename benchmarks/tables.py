@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.steps import Case
+from benchmarks.steps.cases import Case, describe
 
 Times = Mapping[str, Mapping[str, float]]
 
@@ -20,15 +20,16 @@ def timings_table(rows: list[dict[str, Any]]) -> Table:
         "step moves the tensor 8 times (read x for the moments; read x, write y; read "
         "x and dy for the sums; read x and dy, write dx) = 4 copies, dropout's 4 "
         "times = 2 copies, inference 1 copy. Below a million elements it is the "
-        "start-up of one operation. torch: the faster of its two layouts. Others: the "
-        "cores that other processes used meanwhile.",
-        ("layer", "kerasnorm", "keras", "torch", "floor"),
-        ("keras / ours", "torch / ours", "ours / floor", "others"),
+        "start-up of one operation. native: on JAX Flax NNX, or plain JAX without it; "
+        "else torch.nn, the faster of its two layouts. Others: the cores that other "
+        "processes used meanwhile.",
+        ("layer", "kerasnorm", "keras", "native", "floor"),
+        ("keras / ours", "native / ours", "ours / floor", "others"),
     )
     for row in rows:
         case, times = as_case(row["case"]), row["times"]
         floor = case.copies * times["copy"]["median"]
-        fastest = fastest_torch(times)
+        fastest = fastest_native(times)
         table.add_row(
             describe(case),
             spread(times["kerasnorm"]),
@@ -177,23 +178,9 @@ def as_case(case: Mapping[str, Any]) -> Case:
     return Case(**{**case, "shape": tuple(case["shape"])})
 
 
-def describe(case: Case) -> str:
-    """Return a case in a few words."""
-    words = [
-        case.layer.replace("_", " "),
-        str(case.shape),
-        "" if case.dtype == "float32" else case.dtype,
-        "channels first" if case.axis == 1 else "",
-        "XLA" if case.xla else "",
-        "" if case.known_batch else "batch unknown",
-        "" if case.training else "inference",
-    ]
-    return " ".join(word for word in words if word)
-
-
-def fastest_torch(times: Times) -> str | None:
-    """Return PyTorch's faster layout, or None without PyTorch."""
-    names = [name for name in times if name.startswith("torch")]
+def fastest_native(times: Times) -> str | None:
+    """Return the framework's own layer, in its faster layout, or None without one."""
+    names = [name for name in times if name.startswith(("torch", "flax", "jnp"))]
     return min(names, key=lambda name: times[name]["median"], default=None)
 
 

@@ -18,7 +18,7 @@ Step = Callable[[], Any]
 WARM_UP = 3
 FEWEST_ROUNDS = 9
 MOST_ROUNDS = 1000
-PACKAGES = ("kerasnorm", "tensorflow", "keras", "torch", "numpy")
+PACKAGES = ("kerasnorm", "tensorflow", "keras", "jax", "flax", "torch", "numpy")
 
 
 @dataclass(frozen=True)

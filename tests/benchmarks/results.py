@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks import networks, steps
+from benchmarks import networks
 
 TIMES = {
     name: {
@@ -53,7 +53,7 @@ RESULTS: dict[str, dict[str, Any]] = {
     "scaling": {
         "scaling": [
             {"layer": layer, "elements": size, "times": TIMES, "others": 0.25}
-            for layer in steps.LAYERS
+            for layer in ("batch_norm", "dropout")
             for size in (10_000, 100_000)
         ]
     },

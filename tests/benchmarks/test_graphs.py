@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks import steps
-from benchmarks.steps import Case
+from benchmarks.steps import tensorflow as steps
+from benchmarks.steps.cases import Case, make_layer
 from kerasnorm.backend.tensorflow import noise
 
 LARGE = (64, 32, 32, 64)
@@ -11,7 +11,7 @@ LARGE = (64, 32, 32, 64)
 
 def operations(case):
     """Return the types of operations of our layer's step by function, and its graph."""
-    step = steps.compiled_step(case, steps.make_layer(case, "kerasnorm"))
+    step = steps.compiled_step(case, make_layer(case, "kerasnorm"))
     graph = step.get_concrete_function().graph.as_graph_def(add_shapes=True)
     functions = graph.library.function
     found = {f.signature.name: {n.op for n in f.node_def} for f in functions}
@@ -35,12 +35,17 @@ def compiled_functions(graph):
 
 
 @pytest.mark.parametrize("known_batch", [True, False])
-def test_a_large_batch_normalization_is_two_compiled_functions(known_batch):
+def test_a_large_batch_normalization_is_summed_by_kernels_of_linear_algebra(
+    known_batch,
+):
     found, graph = operations(Case("batch_norm", LARGE, known_batch=known_batch))
     names = {f.signature.name for f in compiled_functions(graph)}
-    for part in ("_normalize_", "_gradients_"):
+    for part in ("_multiply_add_", "_subtract_line_"):
         assert any(part in name for name in names)
-    assert "FusedBatchNormV3" not in set().union(*found.values())
+    everything = set().union(*found.values())
+    assert {"BatchMatMulV2", "DepthwiseConv2dNativeBackpropFilter"} <= everything
+    if known_batch:
+        assert "FusedBatchNormV3" not in everything
 
 
 def test_a_small_batch_normalization_starts_no_compiled_function():
@@ -98,7 +103,7 @@ def test_dropout_is_drawn_in_short_rows(shape, known_batch, in_rows):
 def test_keras_dropout_does_draw_floats():
     """So the search of the tests above does find what it looks for."""
     case = Case("dropout", LARGE)
-    step = steps.compiled_step(case, steps.make_layer(case, "keras"))
+    step = steps.compiled_step(case, make_layer(case, "keras"))
     graph = step.get_concrete_function().graph.as_graph_def()
     names = {n.op for n in graph.node}.union(
         *({n.op for n in f.node_def} for f in graph.library.function)

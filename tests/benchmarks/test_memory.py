@@ -49,4 +49,4 @@ def test_where_memory_is_not_counted_one_line_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(tf.config.experimental, "reset_memory_stats", refuse)
     with pytest.raises(UserError, match="TF_ENABLE_ONEDNN_OPTS=1"):
-        memory.peak_memory(lambda: None)
+        memory.counted_peak(lambda: None)

@@ -1,6 +1,6 @@
 """The figures in the tables."""
 
-from benchmarks.tables import TABLES, fastest_torch, milliseconds, render
+from benchmarks.tables import TABLES, fastest_native, milliseconds, render
 from tests.benchmarks.results import RESULTS, TIMES
 
 
@@ -21,8 +21,8 @@ def test_the_figures_of_a_row():
 
 
 def test_the_faster_layout_of_pytorch():
-    assert fastest_torch(TIMES) == "torch NHWC"
-    assert fastest_torch({"keras": TIMES["keras"]}) is None
+    assert fastest_native(TIMES) == "torch NHWC"
+    assert fastest_native({"keras": TIMES["keras"]}) is None
 
 
 def test_milliseconds_have_three_digits():
