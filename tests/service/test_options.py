@@ -90,6 +90,12 @@ def test_the_environment_is_left_to_trainers(monkeypatch: pytest.MonkeyPatch) ->
         ("--timeout inf", "`--timeout` must be more than 0. Received: inf."),
         ("--max-queue 0", "`--max-queue` must be at least 1. Received: 0."),
         ("--max-body-bytes 0", "`--max-body-bytes` must be at least 1.* 0."),
+        (
+            "--trusted-proxy *",
+            r"`--trusted-proxy` must be an address or a network, as 10.0.0.7 or "
+            r"10.0.0.0/24. Received: \*.",
+        ),
+        ("--trusted-proxy 10.0.0.1/24", "must be an address or a network"),
         ("--executor k8s", "`--executor` must be 'local' or 'ray'. Received: k8s."),
         ("--slot 2", "`--slot` is not an option. Did you mean `--slots`?"),
         ("--state-dir", "argument --state-dir: expected one argument. See --help."),
