@@ -110,11 +110,11 @@ def moments(x: Tensor, axes: tuple[int, ...], mask: Tensor | None = None) -> Mom
     Returns:
         `Moments`.
     """
-    _, shift, batch = _moments_around_shift(widen(x), axes, mask)
+    _, shift, batch = moments_around_shift(widen(x), axes, mask)
     return Moments(batch.count, shift + batch.mean, batch.variance)
 
 
-def _moments_around_shift(
+def moments_around_shift(
     x: Tensor, axes: tuple[int, ...], mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Moments]:
     """Return x less a shift, the shift, and the `moments` of the former.
@@ -289,7 +289,7 @@ def normalize_batch(
     Returns:
         A tensor of `x`'s shape and dtype, and the moments.
     """
-    rest, shift, batch = _moments_around_shift(widen(x), axes, mask)
+    rest, shift, batch = moments_around_shift(widen(x), axes, mask)
     y = normalize_with(rest, axes, batch.mean, batch.variance, gamma, beta, epsilon)
     batch = Moments(batch.count, shift + batch.mean, batch.variance)
     return ops.cast(y, x.dtype), batch
