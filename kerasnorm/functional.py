@@ -247,7 +247,8 @@ def normalize(
         beta: Shift, broadcastable to `x`, or `None` for 0.
         epsilon: Added to the variance.
     """
-    factor = ops.rsqrt(variance + epsilon)
+    # Of an infinite variance no gradient comes: it would be infinity times 0.
+    factor = ops.where(ops.isinf(variance), 0.0, ops.rsqrt(variance + epsilon))
     if gamma is not None:
         factor = factor * gamma
     y = (x - mean) * factor
@@ -350,9 +351,10 @@ def renorm_correction(
     r = clip(stddev / renorm_stddev, rmin, rmax) and
     d = clip((mean - renorm_mean) / renorm_stddev, -dmax, dmax); the layer's output
     is (x_hat * r + d) * gamma + beta. No gradient flows through either. Both are
-    finite: an infinite r would make NaN of an x_hat of 0.
+    finite: an infinite r would make NaN of an x_hat of 0, and so would a large one in
+    the gradient. An infinite stddev leaves nothing else but 0 of x_hat, so r is 1.
     """
-    r = saturate(stddev / renorm_stddev)
+    r = ops.where(ops.isinf(stddev), 1.0, saturate(stddev / renorm_stddev))
     d = saturate((mean - renorm_mean) / renorm_stddev)
     if rmin is not None:
         r = ops.maximum(r, rmin)
