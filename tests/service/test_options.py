@@ -152,6 +152,20 @@ def test_other_machines_need_a_token(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("token", [" ", "\n", "a\nb", "a\x1bb", "\udcff"])
+def test_what_no_header_can_hold_is_no_token(
+    token: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KERASNORM_TOKEN", token)
+    # It would not start with this directory either.
+    options = ["--host", "0.0.0.0", "--model-base-path", "/nowhere"]
+    monkeypatch.setattr(sys, "argv", ["service", *options])
+    assert __main__.main() == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: KERASNORM_TOKEN must be one line of printable")
+    assert err.count("\n") == 1
+
+
 def test_fewer_replicas_at_most_than_at_least_are_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
