@@ -120,7 +120,12 @@ def moments_around_shift(
     """Return x less a shift, the shift, and the `moments` of the former.
 
     The shift is the mean but for its rounding, which is 5e-4 at a mean of 10,000. So
-    the mean is the sum of two numbers.
+    the mean is the sum of two numbers. No gradient flows through the shift.
+
+    Args:
+        x: Tensor, of the dtype that the statistics are to have.
+        axes: The axes to reduce.
+        mask: Boolean tensor that broadcasts to `x`; `False` leaves a sample out.
     """
     count = count_samples(x, axes, mask)
     divisor = ops.maximum(count, 1)
