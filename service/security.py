@@ -25,7 +25,6 @@ from training.errors import printable
 
 LOOPBACK = "127.0.0.1"
 _SECONDS_FOR_A_BODY = 60.0
-_LONGEST_LINE = 1000  # of the log
 _HOST = re.compile(r"([\w.-]+|\[[\da-fA-F:.]+\])(?::\d*)?", re.ASCII)
 
 
@@ -117,7 +116,7 @@ class _Gate(ABC):
                 reason = printable(refusal.reason)
                 log_refusal(
                     f"{scope.get('method', 'WebSocket')} {scope['path']} is refused "
-                    f"with {refusal.status}: {reason}"[:_LONGEST_LINE]
+                    f"with {refusal.status}: {reason}"
                 )
                 body = {"detail" if is_job else "error": reason}
                 answer = JSONResponse(body, refusal.status, refusal.headers)
