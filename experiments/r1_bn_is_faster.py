@@ -109,8 +109,8 @@ def drift(percentiles: np.ndarray) -> float:
     Args:
         percentiles: Shape (times, PERCENTILES, units).
     """
-    medians = percentiles[:, PERCENTILES.index(50)]
-    upper, lower = (percentiles[:, PERCENTILES.index(q)] for q in (75, 25))
+    wide = percentiles.astype("float64")  # float32 adds one time after another
+    lower, medians, upper = (wide[:, PERCENTILES.index(q)] for q in (25, 50, 75))
     return float(np.mean(medians.std(axis=0) / (upper - lower).mean(axis=0)))
 
 

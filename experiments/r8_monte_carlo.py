@@ -95,7 +95,7 @@ def group_error(draws: np.ndarray, data: Split, averaged: int) -> float:
     """Return the error in percent of the means of `averaged` draws, over all groups."""
     groups = len(draws) // averaged
     means = draws[: groups * averaged].reshape(groups, averaged, *draws.shape[1:])
-    answers = means.mean(axis=1).argmax(axis=-1)
+    answers = means.mean(axis=1, dtype="float64").argmax(axis=-1)
     return float(100 * np.mean(answers != data.labels))
 
 

@@ -110,17 +110,22 @@ def moments(x: Tensor, axes: tuple[int, ...], mask: Tensor | None = None) -> Mom
     Returns:
         `Moments`.
     """
-    _, shift, batch = _moments_around_shift(widen(x), axes, mask)
+    _, shift, batch = moments_around_shift(widen(x), axes, mask)
     return Moments(batch.count, shift + batch.mean, batch.variance)
 
 
-def _moments_around_shift(
+def moments_around_shift(
     x: Tensor, axes: tuple[int, ...], mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Moments]:
     """Return x less a shift, the shift, and the `moments` of the former.
 
     The shift is the mean but for its rounding, which is 5e-4 at a mean of 10,000. So
-    the mean is the sum of two numbers.
+    the mean is the sum of two numbers. No gradient flows through the shift.
+
+    Args:
+        x: Tensor, of the dtype that the statistics are to have.
+        axes: The axes to reduce.
+        mask: Boolean tensor that broadcasts to `x`; `False` leaves a sample out.
     """
     count = count_samples(x, axes, mask)
     divisor = ops.maximum(count, 1)
@@ -247,7 +252,8 @@ def normalize(
         beta: Shift, broadcastable to `x`, or `None` for 0.
         epsilon: Added to the variance.
     """
-    factor = ops.rsqrt(variance + epsilon)
+    # Of an infinite variance no gradient comes: it would be infinity times 0.
+    factor = ops.where(ops.isinf(variance), 0.0, ops.rsqrt(variance + epsilon))
     if gamma is not None:
         factor = factor * gamma
     y = (x - mean) * factor
@@ -289,7 +295,7 @@ def normalize_batch(
     Returns:
         A tensor of `x`'s shape and dtype, and the moments.
     """
-    rest, shift, batch = _moments_around_shift(widen(x), axes, mask)
+    rest, shift, batch = moments_around_shift(widen(x), axes, mask)
     y = normalize_with(rest, axes, batch.mean, batch.variance, gamma, beta, epsilon)
     batch = Moments(batch.count, shift + batch.mean, batch.variance)
     return ops.cast(y, x.dtype), batch
@@ -350,9 +356,10 @@ def renorm_correction(
     r = clip(stddev / renorm_stddev, rmin, rmax) and
     d = clip((mean - renorm_mean) / renorm_stddev, -dmax, dmax); the layer's output
     is (x_hat * r + d) * gamma + beta. No gradient flows through either. Both are
-    finite: an infinite r would make NaN of an x_hat of 0.
+    finite: an infinite r would make NaN of an x_hat of 0, and so would a large one in
+    the gradient. An infinite stddev leaves nothing else but 0 of x_hat, so r is 1.
     """
-    r = saturate(stddev / renorm_stddev)
+    r = ops.where(ops.isinf(stddev), 1.0, saturate(stddev / renorm_stddev))
     d = saturate((mean - renorm_mean) / renorm_stddev)
     if rmin is not None:
         r = ops.maximum(r, rmin)

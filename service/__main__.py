@@ -1,11 +1,10 @@
 """The command line: `python -m service`."""
 
-import os
 import sys
 
 from service.options import ServiceOptions
 from service.security import is_loopback
-from training.cli.command_line import TOKEN
+from training.cli.command_line import TOKEN, token_of_environment
 from training.cli.quiet import start_tensorflow
 from training.errors import UserError
 
@@ -16,9 +15,9 @@ def main() -> int:
     Returns:
         The exit status: 0, or 2 for a mistake of the user's.
     """
-    token = os.environ.get(TOKEN) or None
     try:
         options = ServiceOptions.read(sys.argv[1:])
+        token = token_of_environment()
         if token is None and not options.serve_only and not is_loopback(options.host):
             raise UserError(
                 f"`--host {options.host}` can be reached from other machines, which "

@@ -10,6 +10,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.failures import HANDLERS, Unexpected
+from service.guesses import Guesses
 from service.http_protocol import KeepAlive
 from service.jobs import routes
 from service.jobs.job_queue import Queue, QueueConfig
@@ -79,6 +80,7 @@ def create_app(
     )
     app.state.queue = queue
     app.state.is_stopping = is_stopping
+    app.state.guesses = Guesses()
     if queue is not None:
         app.include_router(routes.routes)
         for error, handler in HANDLERS.items():
@@ -92,6 +94,7 @@ def create_app(
         app,
         host=settings.host,
         token=settings.token,
+        guesses=app.state.guesses,
         jobs=routes.PATHS,
         max_job_bytes=_MAX_JOB_BYTES,
         max_page_bytes=_MAX_PAGE_BYTES,

@@ -1,5 +1,6 @@
 """A command line of the service: its options' values, and how it is read."""
 
+import ipaddress
 import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Self
@@ -27,11 +28,23 @@ def _checked(holds: Callable[[Any], bool], expected: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
 Port = Annotated[int, _checked(lambda n: 0 <= n < 2**16, "between 0 and 65535")]
 Count = Annotated[int, _checked(lambda n: n >= 0, "at least 0")]
 Positive = Annotated[int, _checked(lambda n: n >= 1, "at least 1")]
 Seconds = Annotated[float, _checked(lambda s: 0 < s < math.inf, "more than 0")]
 Pause = Annotated[float, _checked(lambda s: 0 <= s < math.inf, "at least 0")]
+
+Network = Annotated[
+    str, _checked(_is_network, "an address or a network, as 10.0.0.7 or 10.0.0.0/24")
+]
 
 
 def named(metavar: str) -> dict[str, Any]:

@@ -18,8 +18,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.log import log_error, log_refusal
 from training.errors import UserError, printable
 
-_LONGEST_LINE = 1000  # of the log
-
 
 async def _refused(request: Request, error: Any) -> Response:
     error.detail = printable(str(error.detail))
@@ -84,5 +82,6 @@ class Unexpected:
 
 
 def _log(request: Request, status: int, reason: str) -> None:
-    what = f"{request.method} {request.url.path} is refused with {status}: {reason}"
-    log_refusal(what[:_LONGEST_LINE])
+    log_refusal(
+        f"{request.method} {request.url.path} is refused with {status}: {reason}"
+    )

@@ -5,6 +5,7 @@ import logging
 from training.errors import printable
 
 _logger = logging.getLogger("uvicorn.error")
+_LONGEST_REFUSAL = 1000  # characters; who is refused has chosen them
 
 
 def log(text: str) -> None:
@@ -14,7 +15,7 @@ def log(text: str) -> None:
 
 def log_refusal(text: str) -> None:
     """Add a line about something that was asked for and not done."""
-    _logger.warning("%s", printable(text))
+    _logger.warning("%s", printable(text[:_LONGEST_REFUSAL]))
 
 
 def log_error(text: str, error: BaseException) -> None:

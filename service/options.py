@@ -10,6 +10,7 @@ from service.command_line import (
     CLI,
     CommandLine,
     Count,
+    Network,
     Pause,
     Port,
     Positive,
@@ -46,12 +47,18 @@ class Listening(BaseModel):
 
 
 class ListeningToBoth(Listening):
-    """Where the service listens to HTTP and gRPC."""
+    """Where the service listens to HTTP and gRPC, and behind what."""
 
     grpc_port: Port = Field(
         8500,
         description="the port of gRPC; 0: a free one",
         json_schema_extra=named("N"),
+    )
+    trusted_proxy: Annotated[tuple[Network, ...], NoDecode] = Field(
+        (),
+        description="take the address of a caller from the X-Forwarded-For of a proxy "
+        "at this address; can be given several times",
+        json_schema_extra=named("ADDRESS"),
     )
 
 

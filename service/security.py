@@ -19,12 +19,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.guesses import TOO_MANY, WAIT, Guesses, address_of
 from service.log import log_refusal
 from training.errors import printable
 
 LOOPBACK = "127.0.0.1"
 _SECONDS_FOR_A_BODY = 60.0
-_LONGEST_LINE = 1000  # of the log
 _HOST = re.compile(r"([\w.-]+|\[[\da-fA-F:.]+\])(?::\d*)?", re.ASCII)
 
 
@@ -49,6 +49,7 @@ def protect(
     *,
     host: str,
     token: str | None,
+    guesses: Guesses,
     jobs: Sequence[str],
     max_job_bytes: int,
     max_page_bytes: int,
@@ -64,6 +65,7 @@ def protect(
         app: The application. A middleware that is added later comes first.
         host: Where the service listens.
         token: What job calls must show as `Authorization: Bearer`, if anything.
+        guesses: Who has given wrong tokens.
         jobs: The beginnings of the paths of job calls.
         max_job_bytes: The largest body of a job call.
         max_page_bytes: The largest body of a call to anything outside of /v1/.
@@ -73,7 +75,7 @@ def protect(
         BodyLimit, jobs=jobs, max_job_bytes=max_job_bytes, max_page_bytes=max_page_bytes
     )
     if token is not None:
-        app.add_middleware(BearerToken, jobs=jobs, token=token)
+        app.add_middleware(BearerToken, jobs=jobs, token=token, guesses=guesses)
     app.add_middleware(OwnOrigin, jobs=jobs)
     if is_loopback(host):
         app.add_middleware(LoopbackHost, jobs=jobs)
@@ -114,7 +116,7 @@ class _Gate(ABC):
                 reason = printable(refusal.reason)
                 log_refusal(
                     f"{scope.get('method', 'WebSocket')} {scope['path']} is refused "
-                    f"with {refusal.status}: {reason}"[:_LONGEST_LINE]
+                    f"with {refusal.status}: {reason}"
                 )
                 body = {"detail" if is_job else "error": reason}
                 answer = JSONResponse(body, refusal.status, refusal.headers)
@@ -160,26 +162,37 @@ class OwnOrigin(_Gate):
 
 
 class BearerToken(_Gate):
-    """Take job calls that show the token only.
+    """Take job calls that show the token only, and few guesses at it.
 
     Args:
         app: The application behind it.
         jobs: The beginnings of the paths of job calls.
         token: The token.
+        guesses: Who has given wrong tokens.
     """
 
-    def __init__(self, app: ASGIApp, *, jobs: tuple[str, ...], token: str) -> None:
+    def __init__(
+        self, app: ASGIApp, *, jobs: tuple[str, ...], token: str, guesses: Guesses
+    ) -> None:
         super().__init__(app, jobs=jobs)
         self._expected = token.strip(" ").encode()
+        self._guesses = guesses
 
     def refusal(self, headers: Headers, scope: Scope, is_job: bool) -> Refusal | None:
         """Look at Authorization: the scheme in capitals or not, spaces, the token."""
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        is_token = hmac.compare_digest(
-            given.strip(" ").encode("latin-1"), self._expected
-        )
-        if not is_job or (scheme.lower() == "bearer" and is_token):
+        if not is_job:
             return None
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if given:
+            client = address_of(scope)
+            if not self._guesses.may(client):
+                return Refusal(HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY, WAIT)
+            is_token = hmac.compare_digest(
+                given.strip(" ").encode("latin-1"), self._expected
+            )
+            if scheme.lower() == "bearer" and is_token:
+                return None
+            self._guesses.note(client, "a job call")
         return Refusal(
             HTTPStatus.UNAUTHORIZED,
             "Job calls need the header Authorization: Bearer TOKEN; "

@@ -45,6 +45,9 @@ def serve(options: ServiceOptions, token: str | None) -> None:
         app,
         http=HttpProtocol,
         access_log=False,
+        # uvicorn would believe every caller on loopback, and FORWARDED_ALLOW_IPS.
+        proxy_headers=bool(options.trusted_proxy),
+        forwarded_allow_ips=list(options.trusted_proxy),
         timeout_keep_alive=_IDLE_SECONDS,
         # A prediction ends in time, but its client may have stopped reading.
         timeout_graceful_shutdown=math.ceil(options.timeout + _GRACE_SECONDS),

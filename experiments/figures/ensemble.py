@@ -58,7 +58,10 @@ def ensemble() -> Drawn:
     errors = np.array(
         [
             [
-                (probabilities[order[:k]].mean(0).argmax(-1) != labels).mean()
+                (
+                    probabilities[order[:k]].mean(0, dtype="float64").argmax(-1)
+                    != labels
+                ).mean()
                 for order in orders
             ]
             for k in sizes

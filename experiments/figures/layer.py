@@ -43,7 +43,8 @@ def trained(moving_average: str) -> tuple[keras.Model, list[dict[str, Any]]]:
     def look(step: int) -> None:
         z = images[:2000] @ ops.convert_to_numpy(dense.kernel)
         held = {w.name: ops.convert_to_numpy(w).copy() for w in norm.weights}
-        history.append({"step": step, "mean": z.mean(0), "variance": z.var(0), **held})
+        moments = {"mean": z.mean(0, "float64"), "variance": z.var(0, "float64")}
+        history.append({"step": step, **moments, **held})
 
     model.fit(
         images,

@@ -70,7 +70,9 @@ def last_inputs(model: keras.Model, x: np.ndarray) -> np.ndarray:
     for layer in model.layers[:-2]:
         if isinstance(layer, kerasnorm.KBatchNorm):
             gamma, beta = (ops.convert_to_numpy(v) for v in (layer.gamma, layer.beta))
-            z = gamma * (z - z.mean(0)) / np.sqrt(z.var(0) + layer.epsilon) + beta
+            wide = z.astype("float64")
+            z = (wide - wide.mean(0)) / np.sqrt(wide.var(0) + layer.epsilon)
+            z = (gamma * z + beta).astype("float32")
         else:
             z = ops.convert_to_numpy(layer(z))
     return z

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
+from keras import ops
 
 from kerasnorm import _model_inputs, _validation, functional
 from kerasnorm._keras import all_layers
@@ -52,7 +53,7 @@ def recalibrate(
 
     Raises:
         ValueError: If there is no `KBatchNorm`, no batch, not one array for each
-            input, or if these do not fit the model.
+            input, or if these do not fit the model, or if a statistic would be NaN.
         TypeError: If `data` is none of these.
 
     The model keeps its statistics until the new ones of all layers are known. So it is
@@ -114,6 +115,7 @@ def recalibrate(
     progress = keras.utils.Progbar(len(order), verbose=verbose, unit_name="layer")
     for done, norm in enumerate(order, start=1):
         population = _population(run, norm, batches)
+        _check_numbers(norm, population)
         with scope:
             norm.assign_population(population)
         progress.update(done)
@@ -210,3 +212,13 @@ def _population(
         run(inputs, {norm: observe})
     assert population is not None  # it was used by the first batch
     return population
+
+
+def _check_numbers(norm: KBatchNorm, population: Moments) -> None:
+    moments = (population.mean, population.variance)
+    if any(bool(ops.any(ops.isnan(moment))) for moment in moments):
+        raise ValueError(
+            "`data` must give every layer inputs with a mean and a variance. "
+            f"Received: inputs of {norm.name!r} whose mean or variance is NaN. Look "
+            "for NaN and infinity in the data and in the weights of the layers before."
+        )

@@ -16,7 +16,6 @@ from training.data.names import complaint_about_name
 from training.errors import UserError, printable
 
 _MOST_JOBS = 1000
-_LONGEST_LINE = 1000  # of the log
 
 Complaint = Mapping[str, Any]  # `type`, `loc`, `msg`, as pydantic's errors have them
 
@@ -56,7 +55,7 @@ def configs_of(
     try:
         return _configs_of(values, roots)
     except SubmissionError as error:
-        log_refusal(f"A job is refused: {_named(error)}"[:_LONGEST_LINE])
+        log_refusal(f"A job is refused: {_named(error)}")
         raise
 
 

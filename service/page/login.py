@@ -1,10 +1,8 @@
-"""The page's login: who has shown the token, and how fast others may guess it."""
+"""The page's login: who has shown the token."""
 
 import hmac
 import re
 import secrets
-import time
-from collections import OrderedDict
 from http import HTTPStatus
 from typing import Any
 
@@ -13,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.log import log_refusal
+from service.guesses import TOO_MANY, WAIT, Guesses, address_of
 from service.page.gates import refused
 
 # What the form that asks for the token consists of.
@@ -21,8 +19,6 @@ _OPEN = re.compile(
     r"/(favicon\.ico|login|manifest\.json|robots\.txt|theme\.css)?|/(assets|static)/.+"
 )
 _MOST_LOGINS = 1000
-_MOST_ADDRESSES = 1000
-_GUESSES = 10  # that an address has at once; then one a second
 
 
 class LoginFirst:
@@ -49,7 +45,7 @@ class LoginFirst:
         await answer(scope, receive, send)
 
 
-def login_route(page: Any, token: str) -> Route:
+def login_route(page: Any, token: str, guesses: Guesses) -> Route:
     """Return the route that takes the token, to stand before Gradio's.
 
     Gradio's own refuses an empty user name.
@@ -57,25 +53,18 @@ def login_route(page: Any, token: str) -> Route:
     Args:
         page: Gradio's application, which knows who has logged in.
         token: What the password must be.
+        guesses: Who has given wrong tokens.
     """
-    guesses = Guesses()
 
     async def login(request: Request) -> Response:
         async with request.form(max_files=0, max_fields=10) as form:
             user, password = (str(form.get(n, "")) for n in ("username", "password"))
-        client = request.client.host if request.client else ""
-        # Nothing is awaited from here to the count, so that guesses that come together
-        # are no more than others.
+        client = address_of(request.scope)
         if not guesses.may(client):
-            return refused(
-                "Too many wrong tokens came from this address. Wait a second.",
-                HTTPStatus.TOO_MANY_REQUESTS,
-                {"Retry-After": "1"},
-            )
+            return refused(TOO_MANY, HTTPStatus.TOO_MANY_REQUESTS, WAIT)
         given = password.encode(errors="replace")
         if not hmac.compare_digest(given, token.encode()):
-            guesses.note(client)
-            log_refusal(f"A wrong token was given at /login from {client}.")
+            guesses.note(client, "/login")
             return refused("Incorrect credentials.", HTTPStatus.BAD_REQUEST)
         while len(page.tokens) >= _MOST_LOGINS:
             del page.tokens[next(iter(page.tokens))]
@@ -86,24 +75,6 @@ def login_route(page: Any, token: str) -> Route:
         return answer
 
     return Route("/login", login, methods=["POST"])
-
-
-class Guesses:
-    """How many wrong tokens each address has given of late."""
-
-    def __init__(self) -> None:
-        self._until: OrderedDict[str, float] = OrderedDict()
-
-    def may(self, address: str) -> bool:
-        """Return whether an address may give another token now."""
-        return self._until.get(address, 0.0) < time.monotonic() + _GUESSES
-
-    def note(self, address: str) -> None:
-        """Count a wrong token: it is forgotten a second later than the one before."""
-        now = time.monotonic()
-        self._until[address] = max(self._until.pop(address, 0.0), now) + 1
-        while len(self._until) > _MOST_ADDRESSES:
-            self._until.popitem(last=False)
 
 
 def _cookie(page: Any) -> str:

@@ -61,11 +61,16 @@ class Models:
         with self._use(name, version) as model:
             inputs = find_signature(model, files.DEFAULT_SIGNATURE).inputs
         images = inputs.get(_IMAGES)
-        if len(inputs) != 1 or images is None or images.shape.rank != 4:
-            received = (f"{key} {tensor.shape}" for key, tensor in inputs.items())
+        if (
+            len(inputs) != 1
+            or images is None
+            or images.shape.rank != 4
+            or not (images.dtype.is_integer or images.dtype.is_floating)
+        ):
+            received = (f"{k} {t.dtype.name} {t.shape}" for k, t in inputs.items())
             raise UserError(
-                f"{name} {version} must take a batch of images named `{_IMAGES}`. "
-                f"Received: {', '.join(received)}."
+                f"{name} {version} must take a batch of images of numbers, named "
+                f"`{_IMAGES}`. Received: {', '.join(received)}."
             )
         return tuple(images.shape[1:]), images.dtype.name
 

@@ -52,7 +52,7 @@ def mount(
     """Put the page at `/`. The routes that the application already has stay its own.
 
     Args:
-        app: The application, with `is_stopping` in its state.
+        app: The application, with `is_stopping` and `guesses` in its state.
         queue: The jobs; without them the page has predictions alone.
         serving: The models.
         token: What the page asks for as a password, if anything.
@@ -83,7 +83,7 @@ def mount(
     page.add_middleware(Admission, admit=blocks.admit)
     page.add_middleware(OwnRoutes)
     if token:
-        page.router.routes.insert(0, login_route(page, token))
+        page.router.routes.insert(0, login_route(page, token, app.state.guesses))
         page.add_middleware(LoginFirst, page=page)
     _live_with_the_server(app, page, folder)
 

@@ -179,7 +179,13 @@ class PredictionsTab:
     ) -> Updates:
         inputs = {"images": images}
         answer = self._models.predict(name, version, files.DEFAULT_SIGNATURE, inputs)
-        probabilities = answer["probabilities"][0].tolist()
+        rows = answer.get("probabilities")
+        if rows is None or rows.ndim != 2:
+            raise UserError(
+                f"{name} {version} must have an output `probabilities`, a row for each "
+                f"image. Received: {', '.join(answer)}."
+            )
+        probabilities = rows[0].tolist()
         classes = self._models.classes(name, version, len(probabilities))
         label: Updates = {self._label: dict(zip(classes, probabilities, strict=True))}
         if not self._models.has(name, version, files.MONTE_CARLO_SIGNATURE):
@@ -199,7 +205,9 @@ class PredictionsTab:
 
 def _batch(image: np.ndarray, dtype: str) -> np.ndarray:
     """Return one image, 0 to 255, as a batch in the range of the dtype; floats to 1."""
-    images = image[np.newaxis].astype(dtype)
-    if images.dtype.kind == "f":
-        return images / images.dtype.type(255)
-    return images * images.dtype.type(np.iinfo(images.dtype).max // 255)
+    kind = tf.as_dtype(dtype)
+    number = kind.as_numpy_dtype
+    images = image[np.newaxis].astype(number)
+    return (
+        images / number(255) if kind.is_floating else images * number(kind.max // 255)
+    )

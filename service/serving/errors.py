@@ -40,6 +40,13 @@ def not_found(message: str) -> tf.errors.OpError:
     return tf.errors.NotFoundError(None, None, message)
 
 
+def missing_signature(name: str) -> tf.errors.OpError:
+    """Return the error of a signature that a model does not have."""
+    return tf.errors.FailedPreconditionError(
+        None, None, f'Serving signature key "{name}" not found.'
+    )
+
+
 def unimplemented(message: str) -> tf.errors.OpError:
     """Return the error of a valid request that is not supported."""
     return tf.errors.UnimplementedError(None, None, message)

@@ -12,10 +12,10 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
-from service.serving.errors import invalid
-from service.serving.inference import ModelSpec, find_signature
+from service.serving.errors import invalid, missing_signature
+from service.serving.inference import ModelSpec, callable_signature
 from service.serving.saved_model import SavedModel
-from service.serving.signatures import Signature
+from service.serving.signatures import Signature, check_inputs, show_names
 from service.serving.tensors import SentTensor, nbytes, tensor_proto
 from service.serving.versions import Status
 
@@ -44,37 +44,31 @@ def model_spec(request: Any) -> ModelSpec:
 
 
 def signature_of(model: SavedModel, name: str) -> Signature:
-    """Return a signature by name.
+    """Return a signature by name. Over gRPC it may have no inputs.
 
     Raises:
-        tf.errors.OpError: If the model has no signature of the name.
+        tf.errors.OpError: If the model has no such signature, or it cannot be called.
     """
     if name not in model.definitions:
-        raise tf.errors.FailedPreconditionError(
-            None, None, f'Serving signature key "{name}" not found.'
-        )
-    return find_signature(model, name)
+        raise missing_signature(name)
+    return callable_signature(model, name)
 
 
 def sent_tensors(request: Any, signature: Signature) -> dict[str, SentTensor]:
-    """Return the inputs of a predict request.
+    """Return the inputs of a predict request; defaults stand for those left out.
 
     Raises:
         tf.errors.InvalidArgumentError: If they are not those of the signature.
     """
-    sent, required = set(request.inputs), set(signature.inputs)
-    if sent != required:
-        raise invalid(
-            f"input size does not match signature: {len(sent)}!={len(required)} "
-            f"len({_names(sent)}) != len({_names(required)}). "
-            f"Sent extra: {_names(sent - required)}. "
-            f"Missing but required: {_names(required - sent)}."
-        )
+    sent = request.inputs
+    check_inputs(signature, set(sent))
     tensors = {}
-    for name, message in request.inputs.items():
+    for name, tensor in signature.inputs.items():
         with _about(name):
-            tensors[name] = SentTensor(message)
-        expected, received = signature.inputs[name].dtype, tensors[name].dtype
+            tensors[name] = SentTensor(
+                sent[name] if name in sent else signature.defaults[name]
+            )
+        expected, received = tensor.dtype, tensors[name].dtype
         if received != expected:
             raise invalid(
                 f"Expects arg[{name}] to be {expected.name} but "
@@ -107,7 +101,7 @@ def output_names(request: Any, signature: Signature) -> list[str]:
         if name not in signature.outputs:
             raise invalid(
                 f"output tensor alias not found in signature: {name} "
-                f"Outputs expected to be in the set {_names(signature.outputs)}."
+                f"Outputs expected to be in the set {show_names(signature.outputs)}."
             )
         if names.count(name) > 1:
             raise invalid(f"duplicate output tensor alias: {name}")
@@ -168,7 +162,3 @@ def _about(name: str) -> Iterator[None]:
         yield
     except tf.errors.InvalidArgumentError as error:
         raise invalid(f"Input {name} is not a tensor: {error.message}") from None
-
-
-def _names(names: Any) -> str:
-    return f"{{{','.join(sorted(names))}}}"

@@ -91,7 +91,7 @@ class Inference:
 
 
 def find_signature(model: SavedModel, name: str) -> Signature:
-    """Return a signature by name; "" is the default.
+    """Return a signature that takes inputs by its name; "" is the default.
 
     Raises:
         tf.errors.OpError: If the model has no such signature, or it cannot be called.
@@ -101,6 +101,17 @@ def find_signature(model: SavedModel, name: str) -> Signature:
         raise invalid(f'Serving signature name: "{name}" not found in signature def')
     if not model.definitions[name].inputs:
         raise invalid(f"Failed to get input map for signature: {name}")
+    return callable_signature(model, name)
+
+
+def callable_signature(model: SavedModel, name: str) -> Signature:
+    """Return one of a model's signatures.
+
+    Raises:
+        tf.errors.UnimplementedError: If it cannot be called.
+    """
     if name not in model.signatures:
-        raise unimplemented(f"Signature {name} has inputs that are not dense tensors.")
+        raise unimplemented(
+            f"Signature {name} has inputs or outputs that are not dense tensors."
+        )
     return model.signatures[name]

@@ -93,7 +93,9 @@ class Serving:
                 start = time.monotonic()
                 method = rest.METHODS[call.method]
                 work = functools.partial(method, self.inference, call.spec)
-                is_packed = "gzip" in request.headers.get("content-encoding", "")
+                is_packed = (
+                    "gzip" in request.headers.get("content-encoding", "").lower()
+                )
                 answer = await self.workers.run(work, body, is_packed)
             elif call.method == "metadata":
                 answer = rest.metadata(self.inference, call.spec)

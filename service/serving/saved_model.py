@@ -14,10 +14,11 @@ import tensorflow as tf
 from service.serving.batcher import Batcher, row_count
 from service.serving.batching import BatchingParameters
 from service.serving.config import ServingConfig
-from service.serving.errors import of_runtime
+from service.serving.errors import missing_signature, of_runtime
 from service.serving.session import Arrays, TimedSession
 from service.serving.shapes import ShapeCheck
-from service.serving.signatures import Signature, load
+from service.serving.signatures import Signature, check_inputs, load
+from service.serving.tensors import SentTensor
 from service.serving.warm_up import read_requests
 from training.run.files import DEFAULT_SIGNATURE
 
@@ -125,13 +126,19 @@ class SavedModel:
             tf.errors.OpError: If the model cannot answer.
         """
         for name, inputs in read_requests(directory):
-            signature = self.signatures[name or DEFAULT_SIGNATURE]
+            key = name or DEFAULT_SIGNATURE
+            if key not in self.signatures:
+                raise missing_signature(key)
+            signature = self.signatures[key]
+            check_inputs(signature, set(inputs))
+            inputs = _defaults(signature) | inputs
             self.run(signature, inputs, signature.outputs, _SECONDS_TO_WARM_UP)
         if not self.signatures:
             return
         first = next(iter(sorted(self.signatures)))
         default = self.signatures.get(DEFAULT_SIGNATURE, self.signatures[first])
         inputs = {name: _zeros(tensor) for name, tensor in default.inputs.items()}
+        inputs |= _defaults(default)
         # The model may refuse zeros, or take long. It must not lack anything.
         with contextlib.suppress(
             tf.errors.InvalidArgumentError,
@@ -139,6 +146,10 @@ class SavedModel:
             tf.errors.DeadlineExceededError,
         ):
             self.run(default, inputs, default.outputs, self._timeout)
+
+
+def _defaults(signature: Signature) -> dict[str, np.ndarray]:
+    return {name: SentTensor(m).array() for name, m in signature.defaults.items()}
 
 
 def _zeros(tensor: tf.Tensor) -> np.ndarray:

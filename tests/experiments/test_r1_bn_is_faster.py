@@ -14,6 +14,12 @@ def test_drift_is_in_widths_of_the_distribution():
     assert r1.drift(units) == pytest.approx(np.sqrt(8 / 3) / 2)
 
 
+def test_drift_of_many_times_is_not_rounded():
+    percentiles = np.random.default_rng(0).normal(1e4, 1, (5000, 5, 3)).cumsum(1)
+    wide = r1.drift(percentiles.astype("float32").astype("float64"))
+    assert r1.drift(percentiles.astype("float32")) == pytest.approx(wide, rel=1e-12)
+
+
 def test_steps_to_the_target():
     config = r1.Config(every=100)
     assert r1.steps_to_target([0.9, 0.95, 0.94], config) == 200

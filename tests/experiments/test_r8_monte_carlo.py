@@ -16,6 +16,12 @@ def test_the_error_of_means_is_averaged_over_the_groups():
     assert r8.group_error(draws, data, 3) == 100
 
 
+def test_means_that_differ_in_their_last_digits_are_told_apart():
+    data = Split(np.zeros((1, 28, 28, 1), "uint8"), np.array([1]))
+    draws = np.array([[[0.5, 0.5]], [[0, 1e-8]], [[0, 1e-8]]], "float32")
+    assert r8.group_error(draws, data, 3) == 0
+
+
 def test_criterion_of_r8():
     def holds(one, fifty):
         errors = [[o, 0, 0, 0, 0, f, 0] for o, f in zip(one, fifty, strict=True)]

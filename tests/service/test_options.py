@@ -90,6 +90,12 @@ def test_the_environment_is_left_to_trainers(monkeypatch: pytest.MonkeyPatch) ->
         ("--timeout inf", "`--timeout` must be more than 0. Received: inf."),
         ("--max-queue 0", "`--max-queue` must be at least 1. Received: 0."),
         ("--max-body-bytes 0", "`--max-body-bytes` must be at least 1.* 0."),
+        (
+            "--trusted-proxy *",
+            r"`--trusted-proxy` must be an address or a network, as 10.0.0.7 or "
+            r"10.0.0.0/24. Received: \*.",
+        ),
+        ("--trusted-proxy 10.0.0.1/24", "must be an address or a network"),
         ("--executor k8s", "`--executor` must be 'local' or 'ray'. Received: k8s."),
         ("--slot 2", "`--slot` is not an option. Did you mean `--slots`?"),
         ("--state-dir", "argument --state-dir: expected one argument. See --help."),
@@ -143,6 +149,20 @@ def test_other_machines_need_a_token(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: `--host 0.0.0.0` can be reached from other machines")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("token", [" ", "\n", "a\nb", "a\x1bb", "\udcff"])
+def test_what_no_header_can_hold_is_no_token(
+    token: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KERASNORM_TOKEN", token)
+    # It would not start with this directory either.
+    options = ["--host", "0.0.0.0", "--model-base-path", "/nowhere"]
+    monkeypatch.setattr(sys, "argv", ["service", *options])
+    assert __main__.main() == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: KERASNORM_TOKEN must be one line of printable")
     assert err.count("\n") == 1
 
 

@@ -4,12 +4,13 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from service import security
+from service import guesses, security
 from service.app import Settings, create_app
 from service.serving.routes import Serving
 
@@ -74,6 +75,41 @@ def test_every_job_call_needs_the_token(settings: Settings) -> None:
     for wrong in ("Basic long word", "long word", "Bearer", "Bearerlong word", ""):
         answer = client.get("/v1/jobs", headers={"Authorization": wrong})
         assert answer.status_code == 401
+
+
+def test_tokens_are_guessed_slowly(
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(guesses, "time", SimpleNamespace(monotonic=lambda: now))
+    guarded = replace(settings, host="0.0.0.0", token="long word")
+    app = create_app(guarded, Serving(guarded.serving))
+    client = TestClient(app, base_url="http://training.example")
+    other = TestClient(app, "http://training.example", client=("10.0.0.9", 1))
+
+    def call(token: str | None, by: TestClient = client) -> Any:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return by.get("/v1/jobs", headers=headers)
+
+    # Who shows no token does not guess.
+    assert [call(None).status_code for _ in range(20)] == [401] * 20
+    assert [call("guess").status_code for _ in range(12)] == [401] * 10 + [429] * 2
+    lines = [record.getMessage() for record in caplog.records]
+    wrong = "A wrong token was given at a job call from testclient."
+    assert lines.count(wrong) == 10
+    # The right one, too, is not looked at meanwhile; elsewhere it is.
+    refused = call("long word")
+    assert refused.status_code == 429
+    assert refused.headers["Retry-After"] == "1"
+    assert "Wait a second" in refused.json()["detail"]
+    assert call("long word", other).status_code == 200
+    now += 1
+    assert call("guess").status_code == 401
+    assert call("guess").status_code == 429
+    now += 1
+    assert call("long word").status_code == 200
 
 
 @pytest.mark.parametrize(

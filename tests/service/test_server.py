@@ -1,5 +1,6 @@
 """What the server of the service does around the application."""
 
+import asyncio
 import contextlib
 import inspect
 import socket
@@ -41,6 +42,48 @@ def test_nobody_can_connect_before_there_is_an_answer(
     options += ["--model-base-path", str(tmp_path)]
     server.serve(ServiceOptions.read(options), None)
     assert could_connect == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "peer", "client"),
+    [
+        ("", "127.0.0.1", "127.0.0.1"),
+        ("--trusted-proxy 127.0.0.1", "127.0.0.1", "203.0.113.9"),
+        ("--trusted-proxy 10.0.0.0/24", "10.0.0.2", "203.0.113.9"),
+        ("--trusted-proxy 10.0.0.0/24", "127.0.0.1", "127.0.0.1"),
+        ("--trusted-proxy ::1 --trusted-proxy 10.0.0.2", "10.0.0.2", "203.0.113.9"),
+    ],
+)
+def test_only_a_trusted_proxy_says_who_calls(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: str,
+    peer: str,
+    client: str,
+) -> None:
+    """What a caller itself puts into X-Forwarded-For stands before what proxies add."""
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+    seen: list[str] = []
+
+    async def application(scope: Any, *_: object) -> None:
+        seen.append(scope["client"][0])
+
+    def ask(running: server.Server, **_: object) -> None:
+        running.config.load()
+        headers = [(b"x-forwarded-for", b"198.51.100.1, 203.0.113.9")]
+        scope = {"type": "http", "client": (peer, 1), "headers": headers}
+        asyncio.run(running.config.loaded_app(scope, None, None))
+
+    monkeypatch.setattr(server, "add_page", lambda *_: None)
+    monkeypatch.setattr(server, "create_app", lambda *_: application)
+    monkeypatch.setattr(uvicorn.Server, "run", ask)
+    monkeypatch.setattr(
+        server, "signal", SimpleNamespace(SIGINT=2, SIGTERM=15, signal=print)
+    )
+    words = ["--port", "0", "--grpc-port", "0", "--serve-only", *options.split()]
+    words += ["--model-base-path", str(tmp_path)]
+    server.serve(ServiceOptions.read(words), None)
+    assert seen == [client]
 
 
 def test_grpc_ends_before_the_application() -> None:

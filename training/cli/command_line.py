@@ -28,6 +28,24 @@ _MOVABLE = {
 }
 
 
+def token_of_environment() -> str | None:
+    """Return the token of a service, if the environment has one.
+
+    What is read from a file often ends with a line break, which no header can hold.
+
+    Raises:
+        UserError: If it is blank, or not one line of text.
+    """
+    given = os.environ.get(TOKEN, "")
+    token = given.strip()
+    if (given and not token) or not token.isprintable():
+        raise UserError(
+            f"{TOKEN} must be one line of printable characters, or not be set. "
+            f"Received: {'others among them' if token else 'white space alone'}."
+        )
+    return token or None
+
+
 class _TomlFile(PydanticBaseSettingsSource):
     """The file that `--config` names; sources of higher priority give that option."""
 

@@ -1,14 +1,14 @@
 """`train.py --submit URL`: run the job at a service and follow it from here."""
 
-import os
 import sys
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 
 import httpx
 from httpx_sse import ServerSentEvent, connect_sse
 
-from training.cli.command_line import TOKEN
+from training.cli.command_line import token_of_environment
 from training.config import TrainConfig
 from training.errors import UserError, printable
 
@@ -32,7 +32,7 @@ def submit(url: str, config: TrainConfig) -> bool:
     Raises:
         UserError: If the service does not take the job.
     """
-    token = os.environ.get(TOKEN)
+    token = token_of_environment()
     headers = {b"Authorization": f"Bearer {token}".encode()} if token else {}
     with httpx.Client(
         headers=headers, timeout=_SECONDS_TO_ANSWER, follow_redirects=True
@@ -92,7 +92,8 @@ def _follow(client: httpx.Client, job: str) -> str:
 
 def _events(client: httpx.Client, url: str, last: str) -> Iterator[ServerSentEvent]:
     with connect_sse(client, "GET", url, headers={"Last-Event-ID": last}) as source:
-        if source.response.is_client_error:
+        status = source.response.status_code
+        if source.response.is_client_error and status != HTTPStatus.TOO_MANY_REQUESTS:
             source.response.read()
             raise UserError(f"{url} cannot be followed: {_complaint(source.response)}")
         source.response.raise_for_status()

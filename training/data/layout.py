@@ -23,8 +23,12 @@ SPLITS = {
     "test": "test",
     "testing": "test",
 }
-# What file managers, NAS systems and archivers leave behind, beside names with a dot.
-_IGNORED = ("@eadir", "__macosx", "thumbs.db")
+# What file managers, file systems, NAS systems and archivers leave behind, beside names
+# with a dot.
+_IGNORED = (
+    *("@eadir", "__macosx", "thumbs.db", "lost+found", "system volume information"),
+    *("$recycle.bin", "#recycle", "@recycle"),
+)
 _WANTED = "`--dataset` folder:PATH must hold PATH/CLASS/* or PATH/SPLIT/CLASS/*"
 _LINKS_DOWN_TO = 2  # folders: a split, a class
 
@@ -90,11 +94,17 @@ def _by_split(tree: "_Tree") -> Folder:
                 f"Received: {shown(tree.root)} with {names[split]} and {name}."
             )
         names[split] = name
-    if "train" not in names or not names.keys() <= set(SPLITS.values()):
+    if "train" not in names:
         raise UserError(
             f"`--dataset` folder:PATH, without pictures in PATH/CLASS/, must have a "
             f"split named train. Received: {', '.join(tops)}. "
             f"A split is one of {', '.join(SPLITS)}."
+        )
+    for other in sorted(names.keys() - set(SPLITS.values())):
+        raise UserError(
+            "`--dataset` folder:PATH with splits must have no other folder beside "
+            f"them. Received: {shown(tree.root)} with {other}. Rename or remove it; "
+            f"a split is one of {', '.join(SPLITS)}."
         )
     tree.check_not_empty(tree.folders_at(1) | tree.folders_at(2))
     splits = {split: tree.by_label(name) for split, name in names.items()}

@@ -321,3 +321,17 @@ def test_arrays_with_different_numbers_of_samples():
     message = r"`data` .*the same number of samples.*\(500, 6\), \(9, 6\)"
     with pytest.raises(ValueError, match=message):
         kerasnorm.recalibrate(model, [X, X[:9]], verbose=0)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_data_without_a_mean_change_nothing(value):
+    model = two_layers()
+    before = [np.array(norm.moving_mean.value) for norm in norms(model)]
+    data = X.copy()
+    data[7, 3] = value
+    with pytest.raises(ValueError, match=r"mean or variance is NaN\. Look") as caught:
+        kerasnorm.recalibrate(model, data, verbose=0)
+    assert "\n" not in str(caught.value)
+    for norm, mean in zip(norms(model), before, strict=True):
+        np.testing.assert_array_equal(norm.moving_mean, mean)

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.testclient import TestClient
 
+from service import guesses
 from service.app import Settings, create_app
 from service.jobs.job_queue import QueueConfig
 from service.serving.config import ServingConfig
@@ -118,10 +119,8 @@ def test_guesses_are_few_and_in_the_log(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from service.page import login as room
-
     now = 1000.0
-    monkeypatch.setattr(room, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(guesses, "time", SimpleNamespace(monotonic=lambda: now))
     for password in ["", "wrong", "a secre", "a secret ", "\ud800", "x" * 10_000] * 2:
         guess = {"username": "x", "password": password.encode(errors="replace")}
         answer = client.post("/login", data=guess)
@@ -131,6 +130,8 @@ def test_guesses_are_few_and_in_the_log(
     assert lines == ["A wrong token was given at /login from testclient."] * 10
     # The right one, too, is not looked at meanwhile.
     assert login(client, "x", TOKEN).status_code == 429
+    right = {"Authorization": f"Bearer {TOKEN}"}
+    assert client.get("/v1/jobs", headers=right).status_code == 429
     now += 1
     assert login(client, "x", "wrong").status_code == 400
     assert login(client, "x", "wrong").status_code == 429

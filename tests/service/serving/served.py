@@ -165,6 +165,17 @@ def save_pair(directory: Path) -> None:
     )
 
 
+def save_defaults(directory: Path) -> None:
+    """Save y = number * x, where `number` is 10 if it is left out."""
+    ten = tf.constant(10.0)
+
+    def multiply(x: tf.Tensor, number: tf.Tensor = ten) -> dict[str, tf.Tensor]:
+        return {"y": number * x}
+
+    inputs = [_spec([None], "float32", "x"), _spec([], "float32", "number")]
+    save(directory, serving_default=(multiply, inputs))
+
+
 def save_text(directory: Path) -> None:
     """Save signatures that take strings and return strings and bytes."""
 
@@ -265,6 +276,7 @@ def save_all(base: Path) -> None:
     """Save all these models, each as version 1 under its name."""
     save_half_plus_two(base / "half" / "1")
     save_echo(base / "echo" / "1")
+    save_defaults(base / "defaults" / "1")
     save_pair(base / "pair" / "1")
     save_text(base / "text" / "1")
     save_troubles(base / "troubles" / "1")

@@ -56,7 +56,7 @@ def serving(
     shutil.copytree(base / "half" / "1", base / "half" / "2")
     (base / "half" / "3").mkdir()
     config = base / "models.config"
-    names = ("echo", "pair", "text", "troubles")
+    names = ("defaults", "echo", "pair", "text", "troubles")
     config.write_text(
         "model_config_list {"
         + "".join(f'config {{ name: "{n}" base_path: "{n}" }}' for n in names)
@@ -153,6 +153,19 @@ def test_strings_and_several_outputs(stubs: Stubs) -> None:
     assert tf.make_ndarray(scalar["y"]).item() == b"one"
 
 
+def test_defaults_stand_for_inputs_that_are_left_out(stubs: Stubs) -> None:
+    x = np.float32([1, 2])
+    for inputs, factor in (({}, 10), ({"number": np.float32(3)}, 3)):
+        output = stubs.predict(request("defaults", x=x, **inputs)).outputs["y"]
+        np.testing.assert_array_equal(tf.make_ndarray(output), factor * x)
+
+
+def test_a_signature_without_inputs_runs(stubs: Stubs) -> None:
+    """TensorFlow Serving's counter, a model of its tests, has such signatures."""
+    outputs = stubs.predict(request("troubles", "no_inputs")).outputs
+    assert tf.make_ndarray(outputs["y"]).tolist() == [1]
+
+
 def test_the_output_filter(stubs: Stubs) -> None:
     message = request("text", s=[b"ab"])
     message.output_filter.append("length")
@@ -204,10 +217,33 @@ ERRORS = [
         'Serving signature key "s" not found.',
     ),
     (
+        request("pair", a=np.float32([1])),
+        "INVALID_ARGUMENT",
+        "input size does not match signature: 1!=2 len({a}) != len({a,b}). "
+        "Sent extra: {}. Missing but required: {b}.",
+    ),
+    (
         request("pair", a=np.float32([1]), c=1),
         "INVALID_ARGUMENT",
-        "input size does not match signature: 2!=2 len({a,c}) != len({a,b}). "
-        "Sent extra: {c}. Missing but required: {b}.",
+        "Signature input alias: b(feed name: serving_default_b:0) not found in request "
+        "and no default value provided.",
+    ),
+    (
+        request("defaults", y=np.float32([1])),
+        "INVALID_ARGUMENT",
+        "Signature input alias: x(feed name: serving_default_x:0) not found in request "
+        "and no default value provided. Inputs expected to be in the request {y}, or "
+        "default input alias set: number",
+    ),
+    (
+        request("defaults", x=np.float32([1]), z=1),
+        "INVALID_ARGUMENT",
+        "Inputs contains invalid name. Used request inputs: x, request input: x,z",
+    ),
+    (
+        request("defaults", x=np.float32([1]), number=np.int32(3)),
+        "INVALID_ARGUMENT",
+        "Expects arg[number] to be float32 but int32 is provided",
     ),
     (
         request("half", x=np.int32([1])),
@@ -298,7 +334,7 @@ def test_metadata_beyond_64_kib_is_refused(stubs: Stubs) -> None:
 
 
 def test_details_are_no_longer_than_clients_take(stubs: Stubs) -> None:
-    message = request("half", **{"x" * 100_000: np.float32([1])})
+    message = request("half", x=np.float32([1]), **{"x" * 100_000: np.float32([1])})
     with pytest.raises(grpc.RpcError, match="input size does not match") as caught:
         stubs.predict(message)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -18,6 +18,7 @@ class Handler(BaseHTTPRequestHandler):
     """Gives the server's answers one after the other."""
 
     def do_GET(self) -> None:
+        self.server.tokens.append(self.headers.get("Authorization"))
         status, text = self.server.answers.pop(0)
         body = text.encode()
         self.send_response(status)
@@ -44,7 +45,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
 
 
 def submitted(server: ThreadingHTTPServer, *answers: tuple[int, str]) -> bool:
-    server.answers = list(answers)
+    server.answers, server.tokens = list(answers), []
     url = f"http://127.0.0.1:{server.server_port}"
     ended = submit.submit(url, TrainConfig(model="mlp"))
     assert server.answers == []
@@ -96,6 +97,21 @@ def test_a_job_is_followed_over_failures_of_the_service(
     assert out.splitlines()[1:] == ["one", "two", "The job: succeeded."]
     assert err.endswith("/v1/jobs/7 does not answer (HTTPStatusError); asking again.\n")
     assert err.count("\n") == 1
+
+
+def test_a_job_is_followed_though_others_have_guessed_the_token(
+    server: ThreadingHTTPServer,
+) -> None:
+    wait = (429, '{"detail": "Too many wrong tokens came from this address."}')
+    assert submitted(server, TAKEN, wait, SUCCEEDED)
+
+
+def test_the_line_break_of_a_file_is_no_part_of_the_token(
+    server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERASNORM_TOKEN", "long word\n")
+    assert submitted(server, TAKEN, SUCCEEDED)
+    assert server.tokens == ["Bearer long word"] * 2
 
 
 def test_each_line_of_the_log_is_printed_once_as_it_is(

@@ -30,7 +30,10 @@ SPLIT_FOLDERS = (
     *(("train", "Validation", "testing"), ("train", "Training"), ("val", "test")),
     *(("train", "test", "left"), ("valid", "validation", "train")),
 )
-HIDDEN = (".git", ".ipynb_checkpoints", "@eaDir", "__MACOSX")
+HIDDEN = (
+    *(".git", ".ipynb_checkpoints", "@eaDir", "__MACOSX", "lost+found", "#recycle"),
+    *("@Recycle", "$RECYCLE.BIN", "System Volume Information"),
+)
 PICTURES = {"1.png": None, "2.JPG": None, "3.jpeg": None}
 NOISE: list[tuple[str, Any]] = [
     *((name, None) for name in ("._1.png", ".4.png", "Thumbs.db", "a.txt")),
@@ -209,6 +212,10 @@ COMPLAINTS = [
     (
         {"left": {"a": {"1.png": None}}, "right": {"a": {"1.png": None}}},
         r"split named train\. Received: left, right\. A split is one of train, ",
+    ),
+    (
+        {"train": {"a": {"1.png": None}}, "annotations": {}},
+        r"no other folder beside them\. Received: .*root with annotations\. Rename",
     ),
     (
         {"Train": {"a": {"1.png": None}}, "training": {"a": {"1.png": None}}},
