@@ -6,7 +6,7 @@ import sys
 from training import ray_workers
 from training.cli import interruption
 from training.cli.command_line import CommandLine, read, resumed
-from training.cli.quiet import start_tensorflow
+from training.cli.quiet import importing, start_tensorflow
 from training.errors import UserError
 from training.run.heartbeat import beating
 
@@ -54,7 +54,8 @@ def run_job(options: CommandLine) -> None:
         # Imported here, so that --help and a wrong option need not wait for TensorFlow.
         interruption.release_signals()  # some imports drop a KeyboardInterrupt
         start_tensorflow()
-        from training import job
+        with importing():
+            from training import job
 
         interruption.take_signals()
         if options.resume is None:

@@ -5,7 +5,7 @@ import sys
 from service.options import ServiceOptions
 from service.security import is_loopback
 from training.cli.command_line import TOKEN, token_of_environment
-from training.cli.quiet import start_tensorflow
+from training.cli.quiet import importing, start_tensorflow
 from training.errors import UserError
 
 
@@ -26,7 +26,8 @@ def main() -> int:
             )
         # Here, so that --help and a wrong option answer without waiting for TensorFlow.
         start_tensorflow()
-        from service.server import serve
+        with importing():
+            from service.server import serve
 
         serve(options, token)
     except UserError as error:

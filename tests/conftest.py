@@ -1,4 +1,4 @@
-"""Pictures, starts of train.py and one run, shared by the tests."""
+"""Pictures and starts of train.py, shared by the tests."""
 
 import gzip
 import os
@@ -91,24 +91,6 @@ def run_train_py(
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     return run
-
-
-@pytest.fixture(scope="session")
-def finished(
-    tmp_path_factory: pytest.TempPathFactory,
-    few_pictures: Path,
-    run_train_py: Callable[..., subprocess.CompletedProcess[str]],
-) -> Run:
-    """A run of the MLP on a hundred pictures; only its name is Fashion-MNIST's."""
-    root = tmp_path_factory.mktemp("finished")
-    process = run_train_py(
-        *("--model", "mlp", "--epochs", 2, "--batch-size", 16),
-        *("--dataset", f"folder:{few_pictures}", "--name", "mlp-fashion_mnist"),
-        *("--run-dir", "runs", "--export-dir", "exports"),
-        cwd=root,
-    )
-    assert process.returncode == 0, process.stderr
-    return Run(process, root / "runs", root / "exports")
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,9 @@ def compiled_model(config: TrainConfig, data: Data) -> keras.Model:
     model.compile(
         optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        # One that has its variables: Keras makes those of a name in the first step,
+        # which TensorFlow then traces twice.
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
     # A checkpoint can only be restored into variables that exist.
     optimizer.build(model.trainable_variables)

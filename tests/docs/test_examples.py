@@ -20,7 +20,7 @@ SHOWN = {
     "5_monte_carlo": r"mutual_information AUROC 0\.[789]",
 }
 # What is enough to see: an architecture; training images.
-ARGUMENTS = {"2_fold": ["MobileNet"], "3_recalibrate": ["500"]}
+ARGUMENTS = {"2_fold": ["MobileNet"], "3_recalibrate": ["100"]}
 ONE_AFTER_THE_OTHER = r"""
 import json, os, runpy, sys
 for words in json.loads(sys.argv[1]):

@@ -227,7 +227,10 @@ class QueueProcess(_Process):
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 300) -> None:
+    """Look again and again, less often in time: a look at a service takes its time."""
     deadline = time.monotonic() + seconds
+    pause = 0.01
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(1.1 * pause, 0.2)

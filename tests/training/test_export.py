@@ -18,8 +18,8 @@ from PIL import Image
 
 import kerasnorm
 import models
-from tests.conftest import Run
 from tests.training.runs import Disk
+from training import job
 from training.cli.command_line import load as load_config
 from training.config import TrainConfig
 from training.data.pipeline import Data, load, resize
@@ -91,6 +91,19 @@ runpy.run_module("tensorflow.python.tools.saved_model_cli", run_name="__main__")
 """
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, few_pictures: Path) -> Path:
+    """A run of the MLP on a hundred pictures; only its name is Fashion-MNIST's."""
+    root = tmp_path_factory.mktemp("finished")
+    options = {"model": "mlp", "epochs": 2, "batch_size": 16}
+    options |= {"name": "mlp-fashion_mnist", "dataset": f"folder:{few_pictures}"}
+    options |= {"run_dir": root / "runs", "export_dir": root / "exports"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "draw", lambda *arguments: None)
+        job.train(TrainConfig(**options))
+    return root
+
+
 @dataclass(frozen=True)
 class Plain:
     """What a process with TensorFlow alone has answered and printed."""
@@ -102,7 +115,7 @@ class Plain:
 
 @pytest.fixture(scope="module")
 def plain(
-    finished: Run,
+    finished: Path,
     whole: Path,
     fashion_mnist: Split,
     tmp_path_factory: pytest.TempPathFactory,
@@ -113,7 +126,7 @@ def plain(
     process = subprocess.run(
         [
             *(sys.executable, "-c", BLOCK_KERAS + PLAIN_TENSORFLOW),
-            str(finished.exports / "mlp-fashion_mnist" / "1"),
+            str(finished / "exports" / "mlp-fashion_mnist" / "1"),
             str(whole / "exports" / "cnn" / "1"),
         ],
         cwd=place,
@@ -125,9 +138,9 @@ def plain(
 
 
 def test_plain_tensorflow_predicts_what_the_keras_model_predicts(
-    finished: Run, plain: Plain
+    finished: Path, plain: Plain
 ) -> None:
-    model = keras.models.load_model(finished.runs / "mlp-fashion_mnist/model.keras")
+    model = keras.models.load_model(finished / "runs" / "mlp-fashion_mnist/model.keras")
     logits = model.predict(plain.images, verbose=0)
     odds = np.exp(logits.astype(np.float64))
     for count in (1, 7, 10):
@@ -158,10 +171,10 @@ def test_saved_model_cli_shows_the_signature(plain: Plain) -> None:
         )
 
 
-def test_the_model_card(finished: Run, few_pictures: Path) -> None:
-    directory = finished.exports / "mlp-fashion_mnist" / "1"
+def test_the_model_card(finished: Path, few_pictures: Path) -> None:
+    directory = finished / "exports" / "mlp-fashion_mnist" / "1"
     card = (directory / "MODEL_CARD.md").read_text()
-    run = finished.runs / "mlp-fashion_mnist"
+    run = finished / "runs" / "mlp-fashion_mnist"
     metrics = json.loads((run / "result.json").read_text())["metrics"]
     for split, size in (("train", 90), ("validation", 5), ("test", 5)):
         values = metrics[split]
@@ -238,8 +251,10 @@ def statistics_in(version: Path) -> list[str]:
     return [name for name in names if "moving" in name]
 
 
-def test_the_model_is_folded_unless_it_is_not_to_be(finished: Run, whole: Path) -> None:
-    folded = finished.exports / "mlp-fashion_mnist" / "1"
+def test_the_model_is_folded_unless_it_is_not_to_be(
+    finished: Path, whole: Path
+) -> None:
+    folded = finished / "exports" / "mlp-fashion_mnist" / "1"
     unfolded = whole / "exports" / "cnn" / "1"
     assert statistics_in(unfolded)
     assert not statistics_in(folded)

@@ -332,7 +332,7 @@ def test_fit_evaluate_and_predict(cases, jit_compile):
         np.testing.assert_array_equal(numpy(weight.value), value, err_msg=weight.path)
 
 
-@modes(list(CASES))
+@modes(OTHER_CASES)
 def test_training_as_a_tensor(cases, jit_compile):
     """One trace; each value does what the Python value does, eagerly too."""
     model, copy, eager = (branches(cases) for _ in range(3))

@@ -12,7 +12,7 @@ from tests.service.services import CONFIG, QueueProcess
 @pytest.fixture(scope="session")
 def config(few_pictures: Path) -> dict[str, Any]:
     """Options of a run whose epochs are short, and so many that it can be stopped."""
-    return {**CONFIG, "epochs": 40, "dataset": f"folder:{few_pictures}"}
+    return {**CONFIG, "epochs": 25, "dataset": f"folder:{few_pictures}"}
 
 
 @pytest.fixture(scope="session")

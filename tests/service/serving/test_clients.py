@@ -1,6 +1,7 @@
 """Clients of TensorFlow Serving's documentation ask our server."""
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 import tensorflow as tf
 
 pytest.importorskip("simdjson", reason="pip install --group serve")
@@ -101,12 +103,19 @@ def test_a_client_that_offers_http_2_keeps_its_body(client: Client) -> None:
 def service(
     tmp_path_factory: pytest.TempPathFactory, few_pictures: Path, models: Path
 ) -> Iterator[Service]:
-    """Start a service with a model that computes as long as it is told."""
+    """Start a service with a model that computes as long as it is told.
+
+    It finds no Gradio, so that it starts sooner and has no page.
+    """
     pytest.importorskip("tensorflow_serving", reason="no extra `grpc`")
     root = tmp_path_factory.mktemp("service")
     shutil.copytree(models / "troubles", root / "models" / "troubles")
+    missing = 'raise ModuleNotFoundError("No module named gradio", name="gradio")'
+    (root / "gradio.py").write_text(missing)
     options = ("--data-root", few_pictures.parent, "--grpc-port", GRPC_PORT)
-    service = Service(root, *options).start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(root), prepend=os.pathsep)
+        service = Service(root, *options).start()
     yield service
     if service.process.poll() is None:
         service.stop()
@@ -213,6 +222,11 @@ def test_the_calls_of_the_signature_monte_carlo(service: Service) -> None:
     np.testing.assert_allclose(mean[0], rest[0], atol=1e-6)
 
 
+def test_without_gradio_there_is_no_page(service: Service) -> None:
+    """The log, which the next test reads, says so."""
+    assert requests.get(service.url, timeout=60).status_code == 404
+
+
 def test_what_waits_is_answered_by_a_service_that_stops(
     service: Service, predict: Any
 ) -> None:
@@ -222,5 +236,6 @@ def test_what_waits_is_answered_by_a_service_that_stops(
     service.process.terminate()
     for task in tasks:
         assert tf.make_ndarray(task.result().outputs["y"]) == [20_000]
-    service.process.communicate(timeout=60)
+    _, log = service.process.communicate(timeout=60)
     assert service.process.returncode == 0
+    assert "No page at /: pip install --group serve brings it." in log.splitlines()
