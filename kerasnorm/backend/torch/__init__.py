@@ -1,16 +1,16 @@
-"""The functions of `kerasnorm.backend` for PyTorch."""
+"""The functions of `kerasnorm.backend` for PyTorch.
+
+They give the results of `kerasnorm.functional` with fewer passes over memory.
+"""
 
 from kerasnorm.backend.generic import (
-    dropout,
-    gaussian_dropout,
     next_seed,
-    normalize_batch,
-    normalize_with,
     on_known_rank,
     pool_replicas,
     replica_seed,
-    thinning,
 )
+from kerasnorm.backend.torch.noise import dropout, gaussian_dropout, thinning
+from kerasnorm.backend.torch.normalization import normalize_batch, normalize_with
 
 __all__ = [
     "dropout",

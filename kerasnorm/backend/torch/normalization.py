@@ -1,0 +1,228 @@
+"""Batch normalization for PyTorch."""
+
+import math
+from typing import Any
+
+import torch
+from keras import ops
+
+from kerasnorm import functional
+from kerasnorm.backend.torch.images import (
+    Layout,
+    as_images,
+    broadcast,
+    gradient_sums,
+    layout_of,
+    moments,
+)
+from kerasnorm.backend.torch.plain import is_plain
+from kerasnorm.functional import Moments, Tensor
+
+SMALL = 100_000
+"""Up to this many elements the calls of the kernels take longer than their work."""
+
+FAR = 8.0
+"""A mean of so many standard deviations is subtracted from x before the rest.
+
+As a part of the shift in y = factor * x + shift it would cost too many digits.
+"""
+
+Results = tuple[Tensor, Tensor, Tensor]
+"""The outputs, the mean and the variance."""
+
+
+def normalize_batch(
+    x: Tensor,
+    axes: tuple[int, ...],
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    epsilon: float,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Moments]:
+    """Apply `functional.normalize_batch` by PyTorch's kernels.
+
+    The functional form stands in where they do not fit: under a mask, for a compiler,
+    which fuses it, in the transforms of `torch.func`, and where a sum overflows.
+    """
+    x = ops.convert_to_tensor(x)
+    results = None
+    if mask is None and is_plain(x):
+        results = _by_kernels(x, layout_of(x.shape, axes), gamma, beta, epsilon)
+    if results is None:
+        return functional.normalize_batch(x, axes, gamma, beta, epsilon, mask)
+    y, mean, variance = results
+    kept = [size for axis, size in enumerate(x.shape) if axis not in axes]
+    count = x.numel() / mean.numel()
+    return y, Moments(count, mean.reshape(kept), variance.reshape(kept))
+
+
+def normalize_with(
+    x: Tensor,
+    axes: tuple[int, ...],
+    mean: Tensor,
+    variance: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    epsilon: float,
+) -> Tensor:
+    """Apply `functional.normalize_with`."""
+    return functional.normalize_with(x, axes, mean, variance, gamma, beta, epsilon)
+
+
+def _by_kernels(
+    x: Tensor,
+    layout: Layout | None,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    epsilon: float,
+) -> Results | None:
+    """Normalize, or return `None` where the kernels do not fit."""
+    if layout is None:
+        return None
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    features = (layout.features,)
+    gamma, beta = (
+        None if p is None else _reshape(ops.convert_to_tensor(p).to(wide), features)
+        for p in (gamma, beta)
+    )
+    if x.numel() <= SMALL and layout.is_one_block:
+        return _normalize_few(x, layout, gamma, beta, epsilon, wide)
+    if layout.fills_lanes:
+        return _normalize_many(x, layout, gamma, beta, epsilon, wide)
+    return None
+
+
+def _normalize_few(
+    x: Tensor,
+    layout: Layout,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    epsilon: float,
+    wide: torch.dtype,
+) -> Results | None:
+    """Normalize few elements by one kernel, which PyTorch differentiates.
+
+    It computes y = factor * x + shift, so the mean is subtracted before.
+    """
+    rows = _reshape(x.to(wide), layout.flat)
+    mean = rows.detach().mean((0, 2)[: rows.ndim - 1], keepdim=True)
+    rest = rows - mean
+    _, variance = torch.batch_norm_update_stats(rest.detach(), None, None, 0.0)
+    if x.is_cpu and not float(variance.sum()) < math.inf:
+        return None
+    y, _, _ = torch.native_batch_norm(rest, gamma, beta, None, None, True, 0.0, epsilon)
+    return _reshape(y, x.shape).to(x.dtype), mean, variance
+
+
+def _normalize_many(
+    x: Tensor,
+    layout: Layout,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    epsilon: float,
+    wide: torch.dtype,
+) -> Results | None:
+    """Normalize many elements, and differentiate by the chain rule of BN, section 3."""
+    if gamma is None:
+        gamma = x.new_ones(layout.features, dtype=wide)
+    if beta is None:
+        beta = x.new_zeros(layout.features, dtype=wide)
+    with torch.no_grad():
+        images = as_images(x.to(wide), layout)
+        mean, variance = moments(images, layout)
+        shift = None
+        if not x.is_cpu or _is_far(mean, variance + epsilon):
+            if x.is_cpu and not torch.isfinite(mean).all():
+                return None
+            shift = mean
+            mean, variance = moments(images - broadcast(shift, layout), layout)
+    y = _Normalize.apply(x, gamma, beta, shift, mean, variance, layout, epsilon)
+    return y, mean if shift is None else shift + mean, variance
+
+
+def _reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Reshape, but do not make a node of the graph for nothing."""
+    return x if x.shape == shape else x.reshape(shape)
+
+
+def _is_far(mean: Tensor, variance: Tensor) -> bool:
+    """Return whether a mean is far from 0, or not a number."""
+    return not float((mean * torch.rsqrt(variance)).abs().max()) <= FAR
+
+
+class _Normalize(torch.autograd.Function):
+    """Normalize x with its own moments, whose gradients are collected."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        shift: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
+        layout: Layout,
+        epsilon: float,
+    ) -> Tensor:
+        """Apply BN, Alg. 1, lines 3 and 4, to x - shift."""
+        ctx.save_for_backward(x, gamma, beta, shift, mean, variance)
+        ctx.save_for_forward(x, gamma, beta)
+        ctx.layout, ctx.epsilon = layout, epsilon
+        rest = _rest(x.to(gamma.dtype), shift, layout)
+        factor = gamma * torch.rsqrt(variance + epsilon)
+        y = torch.addcmul(
+            broadcast(beta - mean * factor, layout), rest, broadcast(factor, layout)
+        )
+        return y.reshape(x.shape).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        """Apply the chain rule of BN, section 3, collected."""
+        x, gamma, beta, shift, mean, variance = ctx.saved_tensors
+        layout = ctx.layout
+        if torch.is_grad_enabled():  # for a second derivative
+            _, pull_back = torch.func.vjp(_functional(ctx), x, gamma, beta)
+            return *pull_back(dy), *[None] * 5
+        rest = _rest(x.to(gamma.dtype), shift, layout)
+        upstream = as_images(dy.to(gamma.dtype), layout)
+        inverse = torch.rsqrt(variance + ctx.epsilon)
+        dot, dbeta = gradient_sums(upstream, rest, mean, layout)
+        # Where the variance is infinite the sum may be infinite or NaN.
+        dgamma = torch.where(inverse == 0, 0, dot * inverse)
+        factor = gamma * inverse
+        share = factor / (x.numel() / layout.features)
+        slope = -share * inverse * dgamma
+        dx = torch.addcmul(
+            broadcast(-mean * slope - share * dbeta, layout),
+            upstream,
+            broadcast(factor, layout),
+        ).addcmul_(rest, broadcast(slope, layout))
+        return dx.reshape(x.shape).to(x.dtype), dgamma, dbeta, *[None] * 5
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        """Apply the functional form to tangents."""
+        primals = ctx.saved_tensors[:3]
+        filled = tuple(
+            torch.zeros_like(primal) if tangent is None else tangent
+            for primal, tangent in zip(primals, tangents[:3], strict=True)
+        )
+        return torch.func.jvp(_functional(ctx), primals, filled)[1]
+
+
+def _rest(x: Tensor, shift: Tensor | None, layout: Layout) -> Tensor:
+    """Return x less the shift, as images."""
+    images = as_images(x, layout)
+    return images if shift is None else images - broadcast(shift, layout)
+
+
+def _functional(ctx: Any) -> Any:
+    """Return the functional form of `_Normalize`, as a function of tensors alone."""
+
+    def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        rows = x.reshape(ctx.layout)
+        y, _ = functional.normalize_batch(rows, (0, 2), gamma, beta, ctx.epsilon)
+        return y.reshape(x.shape)
+
+    return normalize
