@@ -59,7 +59,7 @@ def count_samples(
     """Return m, the number of valid samples in the reduced `axes`: see `moments`."""
     x = widen(x)
     if mask is None:
-        return ops.cast(math.prod(ops.shape(x)[axis] for axis in axes), x.dtype)
+        return ops.cast(math.prod([ops.shape(x)[axis] for axis in axes]), x.dtype)
     return total(ops.broadcast_to(ops.cast(mask, x.dtype), ops.shape(x)), axes)
 
 

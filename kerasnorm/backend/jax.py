@@ -3,6 +3,7 @@
 from kerasnorm.backend.generic import (
     dropout,
     gaussian_dropout,
+    is_second_pass,
     next_seed,
     normalize_batch,
     normalize_with,
@@ -15,6 +16,7 @@ from kerasnorm.backend.generic import (
 __all__ = [
     "dropout",
     "gaussian_dropout",
+    "is_second_pass",
     "next_seed",
     "normalize_batch",
     "normalize_with",

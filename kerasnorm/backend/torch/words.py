@@ -6,82 +6,80 @@ loops release Python's lock, so several threads draw at once.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kerasnorm.functional import MASK_BITS
-
 PART = 65_536
-"""So many words are drawn at once. They stay in the processor's cache."""
+"""So many words or deviates are drawn at once. They stay in the processor's cache."""
 
 Words = NDArray[np.uint32]
-Draw = Callable[[Words], NDArray[Any]]
 
 
-def keep_bits(units: int, threshold: int, seed: tuple[int, int]) -> NDArray[np.int8]:
-    """Return all bits for each unit that `functional.keep_mask` keeps, else none."""
-
-    def draw(words: Words) -> NDArray[np.int8]:
-        kept = words.view(f"uint{MASK_BITS}") >= threshold  # the low half first
-        return np.negative(kept.view(np.int8))
-
-    return _draw(draw, np.empty(units + units % 2, np.int8), 2, seed)[:units]
-
-
-def normal(units: int, seed: tuple[int, int]) -> NDArray[np.float32]:
-    """Return the normal deviates of `functional.gaussian_noise`."""
-
-    def draw(words: Words) -> NDArray[np.float32]:
-        uniform = (words >> 8).astype(np.float32)
-        uniform += np.float32(0.5)
-        uniform *= np.float32(2.0**-24)
-        radius = np.log(uniform[::2])
-        radius *= np.float32(-2)
-        angle = uniform[1::2] * np.float32(2 * np.pi)
-        return np.multiply(np.sqrt(radius, radius), np.cos(angle, angle), radius)
-
-    return _draw(draw, np.empty(units, np.float32), 0.5, seed)
-
-
-def _draw(
-    draw: Draw, units: NDArray[Any], units_of_a_word: float, seed: tuple[int, int]
-) -> NDArray[Any]:
-    """Fill `units` with what `draw` makes of the words, a part of them at a time."""
+def drop_mask(units: int, threshold: int, seed: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return the contrary of `functional.keep_mask`: which units are dropped."""
     keys = _keys(*seed)
-    number = int(len(units) / units_of_a_word)
+    words = (units + 1) // 2
+    dropped = np.empty(2 * words, np.bool_)
 
-    def fill(first: int) -> None:
-        last = min(first + PART, number)
-        part = slice(int(first * units_of_a_word), int(last * units_of_a_word))
-        units[part] = draw(_random_words(first, last, keys))
+    def fill(first: int, last: int) -> None:
+        halves = _random_words(first, last, 1, keys).view(np.uint16)  # low half first
+        np.less(halves, threshold, dropped[2 * first : 2 * last])
 
-    parts = range(0, number, PART)
-    threads = min(len(parts), torch.get_num_threads())
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(fill, parts))
-    else:
-        for first in parts:
-            fill(first)
-    return units
+    _fill_in_parts(fill, words)
+    return dropped[:units]
 
 
-def _keys(seed: int, draws: int) -> tuple[np.uint32, np.uint32]:
+def gaussian_noise(
+    units: int, stddev: np.float32, seed: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Return `functional.gaussian_noise`, flat."""
+    keys = _keys(*seed)
+    noise = np.empty(units, np.float32)
+
+    def fill(first: int, last: int) -> None:
+        radius = _uniform(_random_words(2 * first, 2 * last, 2, keys))
+        np.log(radius, radius)
+        radius *= np.float32(-2)
+        angle = _uniform(_random_words(2 * first + 1, 2 * last + 1, 2, keys))
+        angle *= np.float32(2 * np.pi)
+        radius = np.sqrt(radius, radius)
+        radius *= np.cos(angle, angle)
+        radius *= stddev
+        np.add(radius, 1, noise[first:last])
+
+    _fill_in_parts(fill, units)
+    return noise
+
+
+def _fill_in_parts(fill: Callable[[int, int], None], number: int) -> None:
+    """Call `fill` for each part of `number`, in as many threads as PyTorch takes."""
+    starts = range(0, number, PART)
+    ends = [*starts[1:], number]
+    threads = min(len(starts), torch.get_num_threads())
+    if threads < 2:
+        for first, last in zip(starts, ends, strict=False):
+            fill(first, last)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(fill, starts, ends):  # an error is raised here
+            pass
+
+
+def _keys(seed: int, draws: int) -> tuple[int, int]:
     """Return both keys of `functional.random_words`."""
-    first, second = (np.array([n % 2**32], np.uint32) for n in (seed, draws))
-    key_0 = _mix(_mix(first + np.uint32(0x9E3779B9)) ^ second)
-    key_1 = _mix(_mix(first ^ np.uint32(0x85EBCA6B)) + second)
-    return key_0[0], key_1[0]
+    key_0 = _mix_one(_mix_one(seed + 0x9E3779B9) ^ draws)
+    key_1 = _mix_one(_mix_one(seed ^ 0x85EBCA6B) + draws)
+    return key_0, key_1
 
 
-def _random_words(first: int, last: int, keys: tuple[np.uint32, np.uint32]) -> Words:
-    positions = np.arange(first, last, dtype=np.uint32)
+def _random_words(first: int, last: int, step: int, keys: tuple[int, int]) -> Words:
+    """Return the words of the positions from `first` to before `last`."""
+    positions = np.arange(first, last, step, dtype=np.uint32)
     words = _mix(positions ^ keys[0])
     words += positions
-    words += keys[1]
+    words += np.uint32(keys[1])
     return _mix(words)
 
 
@@ -94,3 +92,19 @@ def _mix(words: Words) -> Words:
     words *= np.uint32(0x846CA68B)
     words ^= np.right_shift(words, 16, shifted)
     return words
+
+
+def _mix_one(word: int) -> int:
+    """Return the hash of a Python integer: `_mix` of its low 32 bits."""
+    word &= 0xFFFFFFFF
+    word = (word ^ word >> 16) * 0x7FEB352D & 0xFFFFFFFF
+    word = (word ^ word >> 15) * 0x846CA68B & 0xFFFFFFFF
+    return word ^ word >> 16
+
+
+def _uniform(words: Words) -> NDArray[np.float32]:
+    """Return float32 in (0, 1] from the high 24 bits of the words."""
+    uniform = (words >> 8).view(np.int32).astype(np.float32)
+    uniform += np.float32(0.5)
+    uniform *= np.float32(2.0**-24)
+    return uniform
