@@ -1,6 +1,6 @@
 """Calls that TensorFlow repeats for their gradient."""
 
-from kerasnorm.backend.callers import is_called_by
+from kerasnorm.backend.generic import is_called_by
 
 
 def is_second_pass() -> bool:

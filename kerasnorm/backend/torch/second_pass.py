@@ -2,7 +2,7 @@
 
 import torch
 
-from kerasnorm.backend.callers import is_called_by
+from kerasnorm.backend.generic import is_called_by
 
 
 def is_second_pass() -> bool:
