@@ -95,18 +95,12 @@ class _CutAndScale(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bits: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(bits)
-        ctx.save_for_forward(bits)
         ctx.scale = scale
         return _cut(x, bits).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
         return _CutAndScale.apply(dy, *ctx.saved_tensors, ctx.scale), None, None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        y: Tensor = _CutAndScale.apply(tangent, *ctx.saved_tensors, ctx.scale)
-        return y
 
 
 def _cut(x: Tensor, bits: Tensor) -> Tensor:

@@ -195,7 +195,6 @@ class _Normalize(torch.autograd.Function):
     ) -> Tensor:
         """Apply BN, Alg. 1, lines 3 and 4, to x - shift."""
         ctx.save_for_backward(x, gamma, beta, shift, mean, variance)
-        ctx.save_for_forward(x, gamma, beta)
         ctx.layout, ctx.epsilon = layout, epsilon
         rest = _rest(x.to(gamma.dtype), shift, layout)
         factor = gamma * torch.rsqrt(variance + epsilon)
@@ -210,7 +209,14 @@ class _Normalize(torch.autograd.Function):
         x, gamma, beta, shift, mean, variance = ctx.saved_tensors
         layout = ctx.layout
         if torch.is_grad_enabled():  # for a second derivative
-            _, pull_back = torch.func.vjp(_functional(ctx), x, gamma, beta)
+
+            def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+                rows = x.reshape(layout)
+                form = functional.normalize_batch
+                y, _ = form(rows, (0, 2), gamma, beta, ctx.epsilon)
+                return y.reshape(x.shape)
+
+            _, pull_back = torch.func.vjp(normalize, x, gamma, beta)
             return *pull_back(dy), *[None] * 5
         rest = _rest(x.to(gamma.dtype), shift, layout)
         upstream = as_images(dy.to(gamma.dtype), layout)
@@ -218,6 +224,8 @@ class _Normalize(torch.autograd.Function):
         dot, dbeta = gradient_sums(upstream, rest, mean, layout)
         # Where the variance is infinite the sum may be infinite or NaN.
         dgamma = torch.where(inverse == 0, 0, dot * inverse)
+        if not ctx.needs_input_grad[0]:
+            return None, dgamma, dbeta, *[None] * 5
         factor = gamma * inverse
         share = factor / (x.numel() / layout.features)
         slope = -share * inverse * dgamma
@@ -228,29 +236,8 @@ class _Normalize(torch.autograd.Function):
         ).addcmul_(rest, broadcast(slope, layout))
         return dx.reshape(x.shape).to(x.dtype), dgamma, dbeta, *[None] * 5
 
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
-        """Apply the functional form to tangents."""
-        primals = ctx.saved_tensors[:3]
-        filled = tuple(
-            torch.zeros_like(primal) if tangent is None else tangent
-            for primal, tangent in zip(primals, tangents[:3], strict=True)
-        )
-        return torch.func.jvp(_functional(ctx), primals, filled)[1]
-
 
 def _rest(x: Tensor, shift: Tensor | None, layout: Layout) -> Tensor:
     """Return x less the shift, as images."""
     images = as_images(x, layout)
     return images if shift is None else images - broadcast(shift, layout)
-
-
-def _functional(ctx: Any) -> Any:
-    """Return the functional form of `_Normalize`, as a function of tensors alone."""
-
-    def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        rows = x.reshape(ctx.layout)
-        y, _ = functional.normalize_batch(rows, (0, 2), gamma, beta, ctx.epsilon)
-        return y.reshape(x.shape)
-
-    return normalize
