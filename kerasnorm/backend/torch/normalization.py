@@ -1,6 +1,5 @@
 """Batch normalization for PyTorch."""
 
-import math
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from kerasnorm.backend.torch.images import (
     layout_of,
     moments,
 )
+from kerasnorm.backend.torch.overflow import normalize_composed, overflows
 from kerasnorm.backend.torch.plain import is_plain
 from kerasnorm.functional import Moments, Tensor
 
@@ -49,7 +49,7 @@ def normalize_batch(
     if mask is None and is_plain(x):
         results = _by_kernels(x, layout_of(x.shape, axes), gamma, beta, epsilon)
     if results is None:
-        return functional.normalize_batch(x, axes, gamma, beta, epsilon, mask)
+        return normalize_composed(x, axes, gamma, beta, epsilon, mask)
     y, mean, variance = results
     kept = [size for axis, size in enumerate(x.shape) if axis not in axes]
     count = x.numel() / mean.numel()
@@ -135,11 +135,11 @@ def _normalize_few(
     rows = _reshape(x.to(wide), layout.flat)
     mean = rows.detach().mean((0, 2)[: rows.ndim - 1], keepdim=True)
     rest = rows - mean
-    _, variance = torch.batch_norm_update_stats(rest.detach(), None, None, 0.0)
-    if x.is_cpu and not float(variance.sum()) < math.inf:
+    rounding, variance = torch.batch_norm_update_stats(rest.detach(), None, None, 0.0)
+    if overflows(variance):
         return None
     y, _, _ = torch.native_batch_norm(rest, gamma, beta, None, None, True, 0.0, epsilon)
-    return _reshape(y, x.shape).to(x.dtype), mean, variance
+    return _reshape(y, x.shape).to(x.dtype), mean.reshape(-1) + rounding, variance
 
 
 def _normalize_many(
@@ -160,10 +160,10 @@ def _normalize_many(
         mean, variance = moments(images, layout)
         shift = None
         if not x.is_cpu or _is_far(mean, variance + epsilon):
-            if x.is_cpu and not torch.isfinite(mean).all():
-                return None
             shift = mean
             mean, variance = moments(images - broadcast(shift, layout), layout)
+        if overflows(variance):
+            return None
     y = _Normalize.apply(x, gamma, beta, shift, mean, variance, layout, epsilon)
     return y, mean if shift is None else shift + mean, variance
 
@@ -222,7 +222,7 @@ class _Normalize(torch.autograd.Function):
         upstream = as_images(dy.to(gamma.dtype), layout)
         inverse = torch.rsqrt(variance + ctx.epsilon)
         dot, dbeta = gradient_sums(upstream, rest, mean, layout)
-        # Where the variance is infinite the sum may be infinite or NaN.
+        # Where the variance is infinite, as it may be on a GPU, the sum may be NaN.
         dgamma = torch.where(inverse == 0, 0, dot * inverse)
         if not ctx.needs_input_grad[0]:
             return None, dgamma, dbeta, *[None] * 5

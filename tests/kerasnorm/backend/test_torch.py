@@ -25,6 +25,7 @@ from kerasnorm.backend.torch import images, noise, normalization, words
 pytestmark = pytest.mark.any_backend
 
 EPSILON = 0.01
+OF_PYTORCH = pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
 SIZES = pytest.mark.parametrize("size", ["few", "many"])
 LAYOUTS = pytest.mark.parametrize(
     ("shape", "axis"),
@@ -130,9 +131,13 @@ def test_memory_in_another_order(size):
         y, _ = kernels.normalize_batch(inputs, (0, 1, 2), gamma, beta, EPSILON)
         loss = torch.sum(y) + torch.sum(y.square())
         found.append([y, *torch.autograd.grad(loss, (inputs, gamma, beta))])
+        (dbeta,) = torch.autograd.grad(
+            kernels.normalize_batch(inputs, (0, 1, 2), gamma, beta, EPSILON)[0].sum(),
+            beta,
+        )
+        assert dbeta.tolist() == [120.0] * 3
     for one, two in zip(*found, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
-    assert torch.autograd.grad(y.sum(), beta)[0].tolist() == [120.0] * 3
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -180,8 +185,9 @@ def test_gradients_of_the_parameters_alone(size):
     assert dbeta.tolist() == [40.0] * 20
 
 
-@pytest.mark.parametrize("shape", [(12, 20), (3, 4, 5)])
+@pytest.mark.parametrize("shape", [(5, 16), (3, 4, 2)])
 @SIZES
+@OF_PYTORCH
 def test_second_derivatives(shape, size):
     axes = reduction_axes(len(shape), 1)
     arguments = parameters(shape, axes, 3.0, torch.float64)
@@ -234,6 +240,7 @@ def transforms(function, x):
     ],
 )
 @SIZES
+@OF_PYTORCH
 def test_transforms_of_functions(function, size):
     x = torch.tensor(np.random.default_rng(1).normal(3, 2, (6, 4)))
     ours = transforms(lambda x: function(x, kernels), x)
@@ -280,7 +287,8 @@ def test_dropout_is_that_of_the_reference(shape, dtype, rate, monkeypatch):
     monkeypatch.setattr(noise, "SMALL", 100)
     monkeypatch.setattr(words, "PART", 50)
     x = torch.tensor(np.random.default_rng(0).normal(3, 2, shape), dtype=dtype)
-    x.reshape(-1)[3:5] = torch.tensor([np.inf, np.nan])
+    x.reshape(-1)[3:4] = np.inf
+    x.reshape(-1)[4:5] = np.nan
     x.requires_grad_()
     for name in ("dropout", "thinning"):
         for inputs in (x, x.T) if len(shape) == 2 else (x,):
@@ -306,6 +314,7 @@ def test_masks_that_are_broadcast(noise_shape, small, monkeypatch):
     torch.testing.assert_close(ours, reference, rtol=0, atol=0)
 
 
+@OF_PYTORCH
 def test_second_derivatives_of_dropout(monkeypatch):
     monkeypatch.setattr(noise, "SMALL", 0)
     x = torch.tensor(uneven((5, 3)), requires_grad=True)
