@@ -134,7 +134,8 @@ def _blocks(images: Tensor) -> tuple[Tensor, ...]:
     """
     if images.shape[2] > 1 or not images.is_cpu:
         return (images,)
-    return images.split(BLOCK)
+    blocks: tuple[Tensor, ...] = images.split(BLOCK)
+    return blocks
 
 
 def _by_feature(

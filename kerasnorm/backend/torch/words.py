@@ -77,7 +77,7 @@ def _keys(seed: int, draws: int) -> tuple[int, int]:
 def _random_words(first: int, last: int, step: int, keys: tuple[int, int]) -> Words:
     """Return the words of the positions from `first` to before `last`."""
     positions = np.arange(first, last, step, dtype=np.uint32)
-    words = _mix(positions ^ keys[0])
+    words = _mix(positions ^ np.uint32(keys[0]))
     words += positions
     words += np.uint32(keys[1])
     return _mix(words)
