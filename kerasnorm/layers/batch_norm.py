@@ -441,7 +441,8 @@ class KBatchNorm(keras.layers.Layer):
         """
         dtype = self.moving_mean.dtype
         count = batch.count
-        if ops.is_tensor(count):
+        # A count that is no tensor is one for all, and positive.
+        if ops.is_tensor(count) or self.bessel_correction:
             count = ops.cast(count, dtype)
         # What is too large for the dtype must not make NaN of an average.
         mean, variance = (

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 PART = 65_536
-"""So many words or deviates are drawn at once. They stay in the processor's cache."""
+"""So many words are drawn at once. They stay in the processor's cache."""
 
 Words = NDArray[np.uint32]
 
@@ -24,10 +24,11 @@ def drop_mask(units: int, threshold: int, seed: tuple[int, int]) -> NDArray[np.b
     dropped = np.empty(2 * words, np.bool_)
 
     def fill(first: int, last: int) -> None:
-        halves = _random_words(first, last, 1, keys).view(np.uint16)  # low half first
+        positions = np.arange(first, last, dtype=np.uint32)
+        halves = _random_words(positions, keys).view(np.uint16)  # the low half first
         np.less(halves, threshold, dropped[2 * first : 2 * last])
 
-    _fill_in_parts(fill, words)
+    _fill_in_parts(fill, words, PART)
     return dropped[:units]
 
 
@@ -39,23 +40,23 @@ def gaussian_noise(
     noise = np.empty(units, np.float32)
 
     def fill(first: int, last: int) -> None:
-        radius = _uniform(_random_words(2 * first, 2 * last, 2, keys))
+        even = np.arange(2 * first, 2 * last, 2, dtype=np.uint32)
+        positions = np.stack([even, even + np.uint32(1)])
+        radius, angle = _uniform(_random_words(positions, keys))
         np.log(radius, radius)
-        radius *= np.float32(-2)
-        angle = _uniform(_random_words(2 * first + 1, 2 * last + 1, 2, keys))
+        radius *= np.float32(-2) * stddev**2
+        np.sqrt(radius, radius)
         angle *= np.float32(2 * np.pi)
-        radius = np.sqrt(radius, radius)
         radius *= np.cos(angle, angle)
-        radius *= stddev
         np.add(radius, 1, noise[first:last])
 
-    _fill_in_parts(fill, units)
+    _fill_in_parts(fill, units, PART // 2)
     return noise
 
 
-def _fill_in_parts(fill: Callable[[int, int], None], number: int) -> None:
+def _fill_in_parts(fill: Callable[[int, int], None], number: int, part: int) -> None:
     """Call `fill` for each part of `number`, in as many threads as PyTorch takes."""
-    starts = range(0, number, PART)
+    starts = range(0, number, part)
     ends = [*starts[1:], number]
     threads = min(len(starts), torch.get_num_threads())
     if threads < 2:
@@ -74,9 +75,7 @@ def _keys(seed: int, draws: int) -> tuple[int, int]:
     return key_0, key_1
 
 
-def _random_words(first: int, last: int, step: int, keys: tuple[int, int]) -> Words:
-    """Return the words of the positions from `first` to before `last`."""
-    positions = np.arange(first, last, step, dtype=np.uint32)
+def _random_words(positions: Words, keys: tuple[int, int]) -> Words:
     words = _mix(positions ^ np.uint32(keys[0]))
     words += positions
     words += np.uint32(keys[1])
