@@ -21,7 +21,7 @@ from kerasnorm.functional import Moments, Tensor
 SMALL = 100_000
 """Up to this many elements the calls of the kernels take longer than their work."""
 
-FAR = 8.0
+FAR = 4.0
 """A mean of so many standard deviations is subtracted from x before the rest.
 
 As a part of the shift in y = factor * x + shift it would cost too many digits.
