@@ -59,7 +59,7 @@ def count_samples(
     """Return m, the number of valid samples in the reduced `axes`: see `moments`."""
     x = widen(x)
     if mask is None:
-        return ops.cast(math.prod(ops.shape(x)[axis] for axis in axes), x.dtype)
+        return ops.cast(math.prod([ops.shape(x)[axis] for axis in axes]), x.dtype)
     return total(ops.broadcast_to(ops.cast(mask, x.dtype), ops.shape(x)), axes)
 
 
@@ -188,6 +188,8 @@ def saturate(values: Tensor) -> Tensor:
     Averages and differences of them are finite. What is NaN stays NaN.
     """
     largest = float(np.finfo(standardize_dtype(values.dtype)).max) / 4
+    if hasattr(values, "clip"):  # takes numbers, of which keras.ops makes tensors
+        return values.clip(-largest, largest)
     return ops.clip(values, -largest, largest)
 
 
@@ -494,7 +496,7 @@ def dropout(
 
     The mask has the shape of `x`, or `noise_shape`, where `None` stands for `x`'s size.
     """
-    mask = keep_mask(_concrete(noise_shape, x), rate, seed)
+    mask = keep_mask(mask_shape(noise_shape, x), rate, seed)
     return inverted_dropout(x, mask, rate)
 
 
@@ -505,7 +507,7 @@ def thinning(
     noise_shape: Shape | None = None,
 ) -> Tensor:
     """Apply `thin` with a mask drawn from `seed`, shaped as in `dropout`."""
-    return thin(x, keep_mask(_concrete(noise_shape, x), rate, seed))
+    return thin(x, keep_mask(mask_shape(noise_shape, x), rate, seed))
 
 
 def gaussian_dropout(x: Tensor, rate: float | Tensor, seed: Tensor) -> Tensor:
@@ -514,7 +516,8 @@ def gaussian_dropout(x: Tensor, rate: float | Tensor, seed: Tensor) -> Tensor:
     return ops.cast(widen(x) * _in_dtype_of(widen(x), noise), x.dtype)
 
 
-def _concrete(noise_shape: Shape | None, x: Tensor) -> tuple[int | Tensor, ...]:
+def mask_shape(noise_shape: Shape | None, x: Tensor) -> tuple[int | Tensor, ...]:
+    """Return the shape of the mask for `x`: sizes of `noise_shape`, or `x`'s."""
     shape: tuple[int | Tensor, ...] = ops.shape(x)
     if noise_shape is None:
         return shape

@@ -10,6 +10,7 @@ if keras.backend.backend() == "tensorflow":
     from kerasnorm.backend.tensorflow import (
         dropout,
         gaussian_dropout,
+        is_second_pass,
         next_seed,
         normalize_batch,
         normalize_with,
@@ -22,6 +23,7 @@ elif keras.backend.backend() == "jax":
     from kerasnorm.backend.jax import (
         dropout,
         gaussian_dropout,
+        is_second_pass,
         next_seed,
         normalize_batch,
         normalize_with,
@@ -34,6 +36,7 @@ elif keras.backend.backend() == "torch":
     from kerasnorm.backend.torch import (
         dropout,
         gaussian_dropout,
+        is_second_pass,
         next_seed,
         normalize_batch,
         normalize_with,
@@ -46,6 +49,7 @@ else:
     from kerasnorm.backend.generic import (
         dropout,
         gaussian_dropout,
+        is_second_pass,
         next_seed,
         normalize_batch,
         normalize_with,
@@ -58,6 +62,7 @@ else:
 __all__ = [
     "dropout",
     "gaussian_dropout",
+    "is_second_pass",
     "next_seed",
     "normalize_batch",
     "normalize_with",

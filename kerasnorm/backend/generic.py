@@ -3,6 +3,8 @@
 The backend has no replicas: a batch is one array, however it is sharded.
 """
 
+import inspect
+import threading
 from collections.abc import Callable
 
 import keras
@@ -17,9 +19,13 @@ from kerasnorm.functional import (
     thinning,
 )
 
+ONE_AT_A_TIME = threading.Lock()
+"""Held while random state is read and advanced."""
+
 __all__ = [
     "dropout",
     "gaussian_dropout",
+    "is_second_pass",
     "next_seed",
     "normalize_batch",
     "normalize_with",
@@ -30,9 +36,15 @@ __all__ = [
 ]
 
 
+def is_second_pass() -> bool:
+    """Return whether a function is called again for its gradient: it is not."""
+    return False
+
+
 def next_seed(generator: keras.random.SeedGenerator) -> Tensor:
-    """Return the random state of a layer, and advance it; for one thread at a time."""
-    return generator.next()
+    """Return the random state of a layer, and advance it; in one thread at a time."""
+    with ONE_AT_A_TIME:
+        return generator.next()
 
 
 def on_known_rank(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -48,3 +60,16 @@ def pool_replicas(batch: Moments) -> Moments:
 def replica_seed(seed: Tensor) -> Tensor:
     """Return `seed`, which one replica alone draws from."""
     return seed
+
+
+def is_called_by(functions: set[tuple[str, str]]) -> bool:
+    """Return whether one of the functions, by module and name, is being run.
+
+    They are those that call another function again for its gradient.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if (frame.f_globals.get("__name__"), frame.f_code.co_name) in functions:
+            return True
+        frame = frame.f_back
+    return False

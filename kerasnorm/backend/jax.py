@@ -17,6 +17,7 @@ from keras import ops
 from kerasnorm import functional
 from kerasnorm.backend.generic import (
     gaussian_dropout,
+    is_second_pass,
     next_seed,
     normalize_with,
     on_known_rank,
@@ -28,6 +29,7 @@ from kerasnorm.functional import Moments, Shape, Tensor
 __all__ = [
     "dropout",
     "gaussian_dropout",
+    "is_second_pass",
     "next_seed",
     "normalize_batch",
     "normalize_with",

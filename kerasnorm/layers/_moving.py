@@ -125,6 +125,8 @@ MOVING_AVERAGES: dict[str, type[MovingAverage]] = {
 """By the layer's argument `moving_average`."""
 
 
-def _assign_where(valid: Tensor, variable: Any, value: Tensor) -> None:
-    """Assign to the indices of `variable` that are `valid`."""
-    variable.assign(ops.where(valid, value, variable.value))
+def _assign_where(valid: bool | Tensor, variable: Any, value: Tensor) -> None:
+    """Assign to the indices of `variable` that are `valid`: to all, if it is `True`."""
+    if valid is not True:
+        value = ops.where(valid, value, variable.value)
+    variable.assign(value)

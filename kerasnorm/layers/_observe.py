@@ -1,33 +1,27 @@
 """Look into whole models: what a layer receives and returns while they run."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
-from types import MappingProxyType
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 
 import keras
 
 from kerasnorm.functional import Tensor
+from kerasnorm.layers._scoped import Scoped
 
 Observer = Callable[[Tensor, Tensor, Tensor | None], None]
 """Called with a layer's inputs, outputs and mask."""
 
-_OBSERVERS: ContextVar[Mapping[keras.layers.Layer, Observer]] = ContextVar(
-    "observers", default=MappingProxyType({})
-)
+_OBSERVERS: Scoped[Mapping[keras.layers.Layer, Observer]] = Scoped({})
 
 
-@contextlib.contextmanager
-def observed(observers: Mapping[keras.layers.Layer, Observer]) -> Iterator[None]:
+def observed(
+    observers: Mapping[keras.layers.Layer, Observer],
+) -> AbstractContextManager[None]:
     """Let each layer show its calls to its observer in the block, and to no other.
 
     The calls are those of this thread. Another one may use the layers meanwhile.
     """
-    token = _OBSERVERS.set(observers)
-    try:
-        yield
-    finally:
-        _OBSERVERS.reset(token)
+    return _OBSERVERS.holds(observers)
 
 
 def show(

@@ -1,10 +1,7 @@
 """What the dropout layers share: a rate, and random state that is saved."""
 
-import contextlib
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextvars import ContextVar
-from types import MappingProxyType
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import keras
@@ -21,14 +18,10 @@ from kerasnorm.layers._schedule import (
     is_schedule,
     serialize_schedule,
 )
+from kerasnorm.layers._scoped import Scoped
 
-_MONTE_CARLO: ContextVar[Mapping["RandomLayer", bool]] = ContextVar(
-    "monte_carlo", default=MappingProxyType({})
-)
+_MONTE_CARLO: Scoped[Mapping["RandomLayer", bool]] = Scoped({})
 """What `monte_carlo_is` says of layers, in this thread."""
-
-_ONE_AT_A_TIME = threading.Lock()
-"""Held while random state is read and advanced."""
 
 
 class NoiseSource(Protocol):
@@ -161,9 +154,7 @@ class RandomLayer(keras.layers.Layer):
     def _seed(self) -> Tensor:
         """Return the seed of the next draw, which is this replica's own."""
         check_is_first_pass(self)
-        with _ONE_AT_A_TIME:
-            seed = backend.next_seed(self.seed_generator)
-        return backend.replica_seed(seed)
+        return backend.replica_seed(backend.next_seed(self.seed_generator))
 
     def _source(self, training: Any) -> NoiseSource:
         """Return where the noise comes from: the backend in training, to be fast.
@@ -184,17 +175,14 @@ class RandomLayer(keras.layers.Layer):
             self.steps_seen.assign_add(ops.cast(training, "int32"))
 
 
-@contextlib.contextmanager
-def monte_carlo_is(value: bool, layers: Iterable[RandomLayer]) -> Iterator[None]:
+def monte_carlo_is(
+    value: bool, layers: Iterable[RandomLayer]
+) -> AbstractContextManager[None]:
     """Let the layers take `value` for their `monte_carlo` in the block.
 
     They do so in this thread. Another one that calls them meanwhile sees nothing of it.
     """
-    token = _MONTE_CARLO.set({**_MONTE_CARLO.get(), **dict.fromkeys(layers, value)})
-    try:
-        yield
-    finally:
-        _MONTE_CARLO.reset(token)
+    return _MONTE_CARLO.holds({**_MONTE_CARLO.get(), **dict.fromkeys(layers, value)})
 
 
 def _state_of(seed: int | None) -> int | None:

@@ -1,24 +1,17 @@
 """Compute a call again in the backward pass, its state as in the forward pass."""
 
-import inspect
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
+from kerasnorm import backend
 from kerasnorm._keras import without_autocast
 from kerasnorm.functional import Tensor
+from kerasnorm.layers._scoped import Scoped
 
-_IS_RECOMPUTED: ContextVar[bool] = ContextVar("is_recomputed", default=False)
-
-_SECOND_PASSES = {
-    ("tensorflow.python.ops.custom_gradient", "inner_recompute_grad"),
-    ("torch.utils.checkpoint", "recompute_fn"),
-    ("torch.utils.checkpoint", "backward"),
-}
-"""The functions, by module and name, that call another one again for its gradient."""
+_IS_RECOMPUTED = Scoped(False)
 
 
 def recomputed(
@@ -54,13 +47,9 @@ def recomputed(
             ):
                 scope.add_update(update)
             old = [scope.get_current_value(variable) for variable in others]
-            token = _IS_RECOMPUTED.set(True)
-            try:
-                with scope:
-                    packed = keras.tree.pack_sequence_as(args, inputs)
-                    outputs = function(*packed, **kwargs)
-            finally:
-                _IS_RECOMPUTED.reset(token)
+            with scope, _IS_RECOMPUTED.holds(True):
+                packed = keras.tree.pack_sequence_as(args, inputs)
+                outputs = function(*packed, **kwargs)
             new = [scope.get_current_value(variable) for variable in others]
             changed = [None if n is o else n for n, o in zip(new, old, strict=True)]
             return outputs, changed, scope.losses
@@ -82,10 +71,7 @@ def check_is_first_pass(layer: keras.layers.Layer) -> None:
 
     `layer` would draw another mask, or count the batch twice.
     """
-    if not _IS_RECOMPUTED.get() and any(
-        (frame.f_globals.get("__name__"), frame.f_code.co_name) in _SECOND_PASSES
-        for frame in _callers()
-    ):
+    if backend.is_second_pass() and not _IS_RECOMPUTED.get():
         raise RuntimeError(
             f"{layer.name!r} must be called again for its gradient by "
             "`kerasnorm.recompute`. Received: a call by tf.recompute_grad, keras.remat "
@@ -122,10 +108,3 @@ def _remat(
 
 def _is_differentiable(leaf: Any) -> bool:
     return bool(ops.is_tensor(leaf) and keras.backend.is_float_dtype(leaf.dtype))
-
-
-def _callers() -> Iterator[Any]:
-    frame = inspect.currentframe()
-    while frame is not None:
-        yield frame
-        frame = frame.f_back

@@ -440,13 +440,16 @@ class KBatchNorm(keras.layers.Layer):
         An unbiased variance of m samples counts as m - 1.
         """
         dtype = self.moving_mean.dtype
-        count = ops.cast(batch.count, dtype)
+        count = batch.count
+        # A count that is no tensor is one for all, and positive.
+        if ops.is_tensor(count) or self.bessel_correction:
+            count = ops.cast(count, dtype)
         # What is too large for the dtype must not make NaN of an average.
         mean, variance = (
             functional.saturate(ops.cast(moment, dtype)) for moment in batch[1:]
         )
-        stddev = ops.sqrt(variance + self.epsilon)
         degrees = count
+        stddev = ops.sqrt(variance + self.epsilon) if self.renorm else None
         if self.bessel_correction:
             variance = functional.unbiased_variance(count, variance)
             degrees = count - 1

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from kerasnorm._keras import in_stateless_scope
+from kerasnorm.backend import generic
 from kerasnorm.functional import Tensor
 
 MUTEX = "kerasnorm_random_state"
@@ -22,7 +23,7 @@ def next_seed(generator: keras.random.SeedGenerator) -> Tensor:
     """
     state = generator.state.value
     if in_stateless_scope() or isinstance(state, tf.distribute.DistributedValues):
-        return generator.next()
+        return generic.next_seed(generator)
     if tf.executing_eagerly():
         return _advance_alone(state)
     # XLA, whose index is the last one, does not compile the other branches. It could
