@@ -8,6 +8,7 @@ reads it a hundred times more slowly and knows TensorFlow Serving's messages.
 """
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,7 +49,12 @@ _SIZES = {b"[": 64, b",": 48, b"{": 512, b":": 320}
 # a few are kept, and none that has read a large body.
 _MOST_KEPT = 4
 _LARGEST_KEPT = 2 * 2**20
-_kept: list[simdjson.Parser] = []
+_kept: deque[simdjson.Parser] = deque(maxlen=_MOST_KEPT)
+
+# For each byte of a body a parser has one for its copy, 8 for numbers and lists, 5 / 3
+# for strings, and 4 for where they begin.
+MOST_KEPT = _MOST_KEPT * _LARGEST_KEPT * 15
+"""The most bytes that the parsers have that are kept."""
 
 
 def parsed_size(body: bytes) -> int:
@@ -77,7 +83,7 @@ def parse(body: bytes) -> simdjson.Object | None:
 
 def keep(parser: Any, body: bytes) -> None:
     """Keep the parser that has read a body. Its document must be freed."""
-    if len(body) <= _LARGEST_KEPT and len(_kept) < _MOST_KEPT:
+    if len(body) <= _LARGEST_KEPT:
         _kept.append(parser)
 
 

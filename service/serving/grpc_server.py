@@ -181,7 +181,7 @@ class _Service:
         try:
             with (
                 self._bodies.keep(len(message)),
-                self._inference.room.hold(start + timeout) as hold,
+                self._inference.room.hold(start + timeout, len(message)) as hold,
             ):
                 sent = _Sent(message, kind, hold)
                 try:

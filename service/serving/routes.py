@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Match, NoMatchFound, Route
 from starlette.types import Message, Receive, Scope, Send
 
-from service.serving import metrics, rest
+from service.serving import heaps, metrics, rest
 from service.serving.config import ServingConfig
 from service.serving.errors import answered, code_name, http_status, shown
 from service.serving.inference import Inference
@@ -35,6 +35,7 @@ class Serving:
     """
 
     def __init__(self, config: ServingConfig) -> None:
+        heaps.limit()
         self.config = config
         self.metrics = metrics.Metrics()
         self.servables = Servables(
