@@ -21,7 +21,8 @@ from service.serving.servables import Servables
 from service.serving.workers import Workers
 
 _JSON = {"content-type": "application/json"}
-_SMALL_ANSWER = 2**16  # bytes
+SMALL_ANSWER = 2**16
+"""The bytes of an answer that takes no room while it waits for its reader."""
 
 
 class Serving:
@@ -73,7 +74,7 @@ class Serving:
         """Answer a request to /v1/, as an ASGI application."""
         response = await self.answer(Request(scope, receive))
         size = len(response.body)
-        if size <= _SMALL_ANSWER:
+        if size <= SMALL_ANSWER:
             await response(scope, receive, send)
             return
         try:
