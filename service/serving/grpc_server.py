@@ -31,7 +31,7 @@ from service.serving.grpc_messages import (
     status_response,
 )
 from service.serving.room import Hold
-from service.serving.routes import Serving
+from service.serving.routes import SMALL_ANSWER, Serving
 from service.serving.signatures import Signature
 from service.serving.wire import parsed_size
 from training.errors import UserError
@@ -41,6 +41,7 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _COUNTED = ("Predict", "GetModelMetadata")
 _LARGEST_OPTION = 2**31 - 1  # gRPC's are of 32 bits
 _MOST_METADATA = 2**16
+_COPIES = 2  # of an answer that is not read yet: Python's and gRPC's
 _LONGEST_DETAILS = 2000  # bytes; encoded, three times as many of 8 KiB of metadata
 
 
@@ -129,6 +130,7 @@ class _Service:
     def __init__(self, serving: Serving) -> None:
         self._inference = serving.inference
         self._bodies = serving.workers.bodies
+        self._answers = serving.workers.answers
         self._timeout = serving.config.timeout
         self._turns = threading.BoundedSemaphore(serving.config.threads)
 
@@ -181,11 +183,12 @@ class _Service:
         try:
             with (
                 self._bodies.keep(len(message)),
-                self._inference.room.hold(start + timeout) as hold,
+                self._inference.room.hold(start + timeout, len(message)) as hold,
             ):
                 sent = _Sent(message, kind, hold)
                 try:
                     answer = method(sent)
+                    self._keep(answer, context)
                 except Exception as failure:
                     error = answered(failure)
                 model = sent.model
@@ -201,6 +204,19 @@ class _Service:
             details = shown(error).encode()[:_LONGEST_DETAILS].decode(errors="ignore")
             context.abort(_CODES[error.error_code], details)
         return answer
+
+    def _keep(self, answer: bytes, context: grpc.ServicerContext) -> None:
+        """Take room for a large answer until the client has read it.
+
+        Raises:
+            tf.errors.ResourceExhaustedError: If there is none.
+        """
+        if len(answer) <= SMALL_ANSWER:
+            return
+        size = min(self._answers.most, _COPIES * len(answer))
+        self._answers.take(size)
+        if not context.add_callback(functools.partial(self._answers.give, size)):
+            self._answers.give(size)  # the client has gone
 
     def _predict_in_turn(self, sent: _Sent) -> bytes:
         if not self._turns.acquire(timeout=sent.hold.seconds_left):

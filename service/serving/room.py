@@ -1,17 +1,12 @@
 """Room in memory for what the bodies of all requests become."""
 
-import ctypes
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from service.serving.errors import exhausted, late, too_large
-
-# What a request has freed stays in the heaps of its threads, and may never fit another
-# one. The C library, if it is GNU's, gives it back when it is told.
-_LARGE = 64 * 2**20
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+from service.serving.heaps import Trimmer
 
 
 class Room:
@@ -31,6 +26,7 @@ class Room:
         self.most = most
         self.taken = 0
         self._changed = threading.Condition()
+        self._trimmer = Trimmer()
 
     def take(self, size: int) -> None:
         """Take room that is there now.
@@ -85,15 +81,20 @@ class Room:
             self.taken += size
 
     @contextmanager
-    def hold(self, deadline: float) -> Iterator["Hold"]:
-        """Give a request's share of the room, which is empty at first."""
+    def hold(self, deadline: float, body: int = 0) -> Iterator["Hold"]:
+        """Give a request's share of the room, which is empty at first.
+
+        Args:
+            deadline: The time, by `time.monotonic()`, after which nobody waits for the
+                request.
+            body: The bytes that the body takes beside the room.
+        """
         held = Hold(self, deadline)
         try:
             yield held
         finally:
             held.change(0)
-            if held.largest > _LARGE and _trim is not None:
-                _trim(0)
+            self._trimmer.freed(body + held.largest)
 
 
 class Hold:

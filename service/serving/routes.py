@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Match, NoMatchFound, Route
 from starlette.types import Message, Receive, Scope, Send
 
-from service.serving import metrics, rest
+from service.serving import heaps, metrics, rest
 from service.serving.config import ServingConfig
 from service.serving.errors import answered, code_name, http_status, shown
 from service.serving.inference import Inference
@@ -21,7 +21,8 @@ from service.serving.servables import Servables
 from service.serving.workers import Workers
 
 _JSON = {"content-type": "application/json"}
-_SMALL_ANSWER = 2**16  # bytes
+SMALL_ANSWER = 2**16
+"""The bytes of an answer that takes no room while it waits for its reader."""
 
 
 class Serving:
@@ -35,6 +36,7 @@ class Serving:
     """
 
     def __init__(self, config: ServingConfig) -> None:
+        heaps.limit()
         self.config = config
         self.metrics = metrics.Metrics()
         self.servables = Servables(
@@ -72,7 +74,7 @@ class Serving:
         """Answer a request to /v1/, as an ASGI application."""
         response = await self.answer(Request(scope, receive))
         size = len(response.body)
-        if size <= _SMALL_ANSWER:
+        if size <= SMALL_ANSWER:
             await response(scope, receive, send)
             return
         try:

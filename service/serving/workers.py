@@ -105,7 +105,7 @@ class Workers:
 
     def _work(self, work: Work, body: bytes, is_packed: bool, deadline: float) -> bytes:
         unpacked = 0
-        with self.room.hold(deadline) as hold:
+        with self.room.hold(deadline, len(body)) as hold:
             try:
                 if is_packed:
                     most = self._config.max_body_bytes

@@ -29,7 +29,7 @@ from service.serving.grpc_server import GrpcServer
 from service.serving.inference import Inference
 from service.serving.routes import Serving
 from tests.service.serving.fuzz_memory import varint
-from tests.service.serving.served import ECHOED
+from tests.service.serving.served import ECHOED, until
 from training.errors import UserError
 
 
@@ -426,6 +426,24 @@ def test_requests_that_never_arrive_keep_no_others_waiting(
     stubs.channel.close()
     server.stop(5).wait()
     patient.stop()
+
+
+def test_an_answer_has_room_until_it_is_read(serving: Serving, stubs: Stubs) -> None:
+    message = request("echo", x=np.zeros(2**21, np.float32)).SerializeToString()
+    # As a stream of answers, gRPC reads no more of them than the client asks for.
+    call = stubs.channel.unary_stream("/tensorflow.serving.PredictionService/Predict")
+    answers, room = call(message), serving.workers.answers
+    until(lambda: room.taken)
+    size = room.taken
+    (answer,) = answers
+    assert size == 2 * len(answer)
+    until(lambda: not room.taken)
+    call(message).cancel()
+    until(lambda: not room.taken)
+    room.take(room.most)
+    with pytest.raises(grpc.RpcError, match="RESOURCE_EXHAUSTED"):
+        next(call(message))
+    room.give(room.most)
 
 
 def test_who_waits_for_others_too_long_is_told(serving: Serving, stubs: Stubs) -> None:
