@@ -3,7 +3,10 @@
 import argparse
 import importlib
 import os
+import sys
 from pathlib import Path
+
+from training.errors import UserError
 
 BENCHMARKS = {
     "layers": "layers",
@@ -43,15 +46,24 @@ def main() -> None:
         help="how long each timing may wait for other processes (default: %(default)s)",
     )
     arguments = parser.parse_args()
+    if arguments.backend not in BACKENDS:
+        parser.error(
+            f"KERAS_BACKEND must be one of {', '.join(BACKENDS)}. Received: "
+            f"{arguments.backend!r}. Set it, or give --backend."
+        )
     # Keras reads it once, when it is imported.
     os.environ["KERAS_BACKEND"] = arguments.backend
     from benchmarks.report import report
     from benchmarks.timing import environment
 
     module = importlib.import_module(f"benchmarks.{BENCHMARKS[arguments.benchmark]}")
+    try:
+        measured = module.run(arguments.quick, arguments.patience)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     results = {
         "environment": {"backend": arguments.backend, **environment()},
-        **module.run(arguments.quick, arguments.patience),
+        **measured,
     }
     backend = "" if arguments.backend == "tensorflow" else arguments.backend
     report(arguments.benchmark, results, arguments.output / backend)

@@ -54,7 +54,7 @@ def draw_models(results: dict[str, Any], path: Path) -> None:
     """Draw the training steps of whole models."""
     _draw_bars(
         [(row["network"], row["times"]) for row in results["models"]],
-        "Training step, batch 128",
+        "Training step, batch 128 (32 for keras.applications)",
         path,
     )
 
@@ -63,7 +63,7 @@ def draw_inference(results: dict[str, Any], path: Path) -> None:
     """Draw the answers of exported models."""
     _draw_bars(
         [(f"{r['network']}\n{r['batch']}", r["times"]) for r in results["inference"]],
-        "An exported model's answer, by batch size",
+        "An answer, by batch size",
         path,
     )
 

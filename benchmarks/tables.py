@@ -65,8 +65,9 @@ def memory_table(rows: list[dict[str, Any]]) -> Table:
 def models_table(rows: list[dict[str, Any]]) -> Table:
     """Make the table of whole models' training steps."""
     table = _table(
-        "Milliseconds of a training step, batch 128: median (quartiles). Share: what "
-        "our layers add to the model with neither, of what Keras's add.",
+        "Milliseconds of a training step, batch 128 (32 for keras.applications): "
+        "median (quartiles). Share: what our layers add to the model with neither, of "
+        "what Keras's add.",
         ("model", "kerasnorm", "keras", "neither"),
         ("keras / ours", "share", "others"),
     )
@@ -108,7 +109,8 @@ def costs_table(rows: list[dict[str, Any]]) -> Table:
 def inference_table(rows: list[dict[str, Any]]) -> Table:
     """Make the table of exported models."""
     table = _table(
-        "Milliseconds of an exported model's answer: median (quartiles).",
+        "Milliseconds of an answer, on TensorFlow of the exported model: median "
+        "(quartiles).",
         ("model", "batch", "kerasnorm", "folded", "keras", "neither"),
         ("keras / ours", "ours / folded", "others"),
     )

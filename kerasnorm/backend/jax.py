@@ -118,8 +118,7 @@ def _tangents(
     y = deviation * (gamma * inverse) + beta
     dmean = _mean(dx, axes)
     half_dvariance = _mean(deviation * dx, axes)
-    # An infinite variance has no tangent, and not NaN.
-    dlog_stddev = jnp.where(inverse > 0, half_dvariance, 0) * jnp.square(inverse)
+    dlog_stddev = half_dvariance * jnp.square(inverse)
     dy = (
         gamma * inverse * dx
         + deviation * (inverse * (dgamma - gamma * dlog_stddev))
@@ -142,13 +141,20 @@ def _deviation(
     mean = lax.cond(
         is_large, lambda rest: _mean(rest, axes), lambda _: jnp.zeros_like(shift), rest
     )
-    return rest - mean, shift + mean, jnp.maximum(variance - jnp.square(mean), 0)
+    # Infinity less a finite number is infinite, and not NaN.
+    square = jnp.minimum(jnp.square(mean), jnp.finfo(mean.dtype).max)
+    variance = jnp.maximum(variance - square, 0)
+    # An infinite variance makes every output beta, and no tangent 0 times infinity.
+    deviation = jnp.where(jnp.isinf(variance), 0, rest - mean)
+    return deviation, shift + mean, variance
 
 
 def _mean(values: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Return the mean over the axes; 0 where there are no samples."""
-    count = math.prod(values.shape[axis] for axis in axes)
-    return jnp.sum(values, axes, keepdims=True) / max(count, 1)
+    count = max(math.prod(values.shape[axis] for axis in axes), 1)
+    # A power of two costs no digits, and no sum is larger than the largest term.
+    scale = 2.0 ** -math.ceil(math.log2(count))
+    return jnp.sum(values * scale, axes, keepdims=True) / (count * scale)
 
 
 def _in_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -1,35 +1,34 @@
 """Batch normalization of many samples by sums over blocks of them.
 
 A block is summed by a matrix product, the products of two tensors as the gradient of a
-depthwise convolution's filter. These kernels read their inputs once and write nothing
-of their size. No sum is so long that its rounding counts.
+depthwise convolution's filter. Up to half a million rows these kernels read their
+inputs once and write nothing of their size. No sum is so long that its rounding counts.
 """
 
 import itertools
-import math
 
 import tensorflow as tf
 
 from kerasnorm import functional
-from kerasnorm.backend.tensorflow.composed import is_large, times
+from kerasnorm.backend.tensorflow.composed import (
+    is_large,
+    rows_side_by_side,
+    times,
+)
 from kerasnorm.backend.tensorflow.typed import compile_for_features, cond
 from kerasnorm.functional import Tensor
 
 ROWS = 256
 """Rows of a block."""
 
-MOST_ROWS = 16_384
-"""So many rows the depthwise kernel may add one after another."""
+SLICE = 16_384
+"""Rows of a slice: the depthwise kernel may add them one after another."""
 
 MOST_SLICES = 32
-"""So often the kernel is called for slices of the rows; more rows are multiplied first.
-"""
+"""The kernel is called for at most this many slices. More rows are multiplied first."""
 
 UNKNOWN_SLICES = 8
-"""The same where the number of rows is not known."""
-
-LANES = 64
-"""So many features fill the processor's vectors. Fewer are taken from several rows."""
+"""The number of slices where that of rows is not known."""
 
 LARGE_MEAN = 4.0
 """In standard deviations. The rounding of a larger mean shows in the outputs."""
@@ -52,7 +51,9 @@ def normalize_blocks(
         lambda: total(rest) * share,
         lambda: tf.zeros_like(shift),
     )
-    variance = tf.maximum(variance - tf.square(mean), 0)
+    # Infinity less a finite number is infinite, and not NaN.
+    square = tf.minimum(tf.square(mean), mean.dtype.max)
+    variance = tf.maximum(variance - square, 0)
     factor = gamma * tf.math.rsqrt(variance + epsilon)
     multiply_add = compile_for_features(_multiply_add, gamma.shape[0])
     y = multiply_add(rest, factor, beta - times(mean, factor))
@@ -88,7 +89,7 @@ def total(x: Tensor) -> Tensor:
 def _dot(x: Tensor, y: Tensor) -> Tensor:
     """Sum x * y over the first axis."""
     rows = x.shape[0]
-    slices = UNKNOWN_SLICES if rows is None else -(-rows // MOST_ROWS)
+    slices = UNKNOWN_SLICES if rows is None else -(-rows // SLICE)
     rows = tf.shape(x)[0] if rows is None else rows
 
     def by_slices() -> Tensor:
@@ -100,7 +101,7 @@ def _dot(x: Tensor, y: Tensor) -> Tensor:
             (0,),
         )
 
-    fit = rows <= MOST_ROWS * min(slices, MOST_SLICES)
+    fit = rows <= SLICE * min(slices, MOST_SLICES)
     return cond(fit, by_slices, lambda: total(x * y))
 
 
@@ -115,13 +116,15 @@ def _dot_slice(x: Tensor, y: Tensor) -> Tensor:
         strides=[1, 1, 1, 1],
         padding="VALID",
     )
+    # TensorFlow's own kernel leaves the sum over no blocks as the memory was.
+    sums = tf.where(tf.shape(x)[0] > 0, sums, 0)
     return _join(sums, rest_of_x * rest_of_y)
 
 
 def _split(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the rows as (blocks, rows of a block, lanes), and those left."""
     features = x.shape[-1]
-    wider = 1 if features >= LANES else LANES // math.gcd(features, LANES)
+    wider = rows_side_by_side(features)
     rows = tf.clip_by_value(tf.shape(x)[0] // wider, 1, ROWS)
     whole = tf.shape(x)[0] // (rows * wider) * rows * wider
     return tf.reshape(x[:whole], (-1, rows, wider * features)), x[whole:]

@@ -5,19 +5,14 @@ merged by Chan's formula. So x is read once for both moments, nothing of its siz
 written in between, and no sum is so long that its rounding counts.
 """
 
-import math
-
 import tensorflow as tf
 
 from kerasnorm import functional
-from kerasnorm.backend.tensorflow.composed import times
+from kerasnorm.backend.tensorflow.composed import rows_side_by_side, times
 from kerasnorm.functional import Tensor
 
 CHUNK = 16
 """Rows of a chunk. What is written of each is as much as one of its rows."""
-
-LANES = 64
-"""So many features fill the processor's vectors. Fewer are taken from several rows."""
 
 
 def normalize_chunks(
@@ -91,7 +86,7 @@ def _split(x: Tensor) -> tuple[Tensor, Tensor]:
     Few features are taken together with those of the next rows.
     """
     features = x.shape[-1]
-    wider = 1 if features >= LANES else LANES // math.gcd(features, LANES)
+    wider = rows_side_by_side(features)
     whole = tf.shape(x)[0] // (CHUNK * wider)
     rows = whole * CHUNK * wider
     return tf.reshape(x[:rows], (whole, CHUNK, wider * features)), x[rows:]

@@ -3,6 +3,7 @@
 `total` sums values over the samples. The other arguments broadcast to `x`.
 """
 
+import math
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -10,6 +11,9 @@ import tensorflow as tf
 from kerasnorm.functional import Tensor
 
 Sum = Callable[[Tensor], Tensor]
+
+LANES = 64
+"""Features that fill the processor's vectors."""
 
 
 def moments_around_mean(x: Tensor, count: Tensor, total: Sum) -> tuple[Tensor, ...]:
@@ -90,6 +94,11 @@ def gradients(
 def is_large(mean: Tensor, variance: Tensor, epsilon: float, ratio: float) -> Tensor:
     """Return whether a mean is more than `ratio` standard deviations from 0."""
     return tf.reduce_any(tf.abs(mean) > ratio * tf.sqrt(variance + epsilon))
+
+
+def rows_side_by_side(features: int) -> int:
+    """Return of how many rows the features are taken together, to fill the lanes."""
+    return 1 if features >= LANES else LANES // math.gcd(features, LANES)
 
 
 def sum_rows(values: Tensor) -> Tensor:

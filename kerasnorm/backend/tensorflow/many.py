@@ -51,7 +51,7 @@ def normalize_many(
     under_xla = is_under_xla()
     known = x.shape[0]
     has_few_rows = (tf.shape(x)[0] if known is None else known) <= MOST_ROWS
-    is_one_chunk = known is not None and known <= functional.BLOCK
+    is_one_sum = known is not None and known <= functional.BLOCK
 
     def choose(
         composed: Callable[[], Tensors],
@@ -62,7 +62,7 @@ def normalize_many(
         def many() -> Tensors:
             return cond(has_few_rows, fused, blocks) if is_fast() else blocks()
 
-        compiled = composed if is_one_chunk else chunks
+        compiled = composed if is_one_sum else chunks
         return cond(are_few, composed, lambda: cond(under_xla, compiled, many))
 
     def forward(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensors:

@@ -44,7 +44,7 @@ def normalize_batch(
     x is seen as (samples, features). Few samples are normalized by composed operations;
     many by the fused kernel where it is fast and exact, else by sums over blocks or,
     under XLA, chunks. Under a mask and in float64 there are composed operations for any
-    axes.
+    axes. No gradient flows through the moments.
     """
     x = tf.convert_to_tensor(x)
     dtype = functional.widened(x.dtype)

@@ -4,6 +4,9 @@ What is many elements for the library is few here: the same code runs sooner.
 """
 
 import gc
+import os
+import subprocess
+import sys
 import weakref
 
 import numpy as np
@@ -13,7 +16,14 @@ from keras import ops
 
 from kerasnorm import KBatchNorm, KDropout, functional
 from kerasnorm.backend import tensorflow as kernels
-from kerasnorm.backend.tensorflow import blocks, chunks, many, noise, normalization
+from kerasnorm.backend.tensorflow import (
+    blocks,
+    chunks,
+    composed,
+    many,
+    noise,
+    normalization,
+)
 from tests import oracle
 from tests.kerasnorm import probes
 from tests.kerasnorm.inputs import random_mask, uneven
@@ -38,10 +48,9 @@ def few_are_many(monkeypatch):
         monkeypatch.setattr(module, "SMALL", 1000)
     # Chunks of 4 rows are traced and compiled in a third of the time.
     monkeypatch.setattr(chunks, "CHUNK", 4)
-    for module in (blocks, chunks):
-        monkeypatch.setattr(module, "LANES", 4)
+    monkeypatch.setattr(composed, "LANES", 4)
     monkeypatch.setattr(blocks, "ROWS", 8)
-    monkeypatch.setattr(blocks, "MOST_ROWS", 100)
+    monkeypatch.setattr(blocks, "SLICE", 100)
 
 
 def randomised(shape, axis, epsilon=EPSILON, **options):
@@ -161,6 +170,37 @@ def test_many_samples(shape, axis, location, mode, options, monkeypatch):
         for ours, other in zip(gradients, expected, strict=True):
             tolerance = 1e-5 * np.abs(other).max()
             np.testing.assert_allclose(ours, other, rtol=0, atol=tolerance)
+
+
+WITHOUT_ONEDNN = """
+import numpy as np
+import tensorflow as tf
+from kerasnorm.backend import tensorflow as kernels
+from kerasnorm.backend.tensorflow import fused
+from tests import oracle
+
+assert not fused.is_fast()
+for shape, axes, sizes in (
+    ((2048,), (0,), (1, 5, 9)),
+    ((16, 16, 3), (0, 1, 2), (1,)),
+):
+    signature = [tf.TensorSpec((None, *shape))]
+    normalize = tf.function(
+        lambda x: kernels.normalize_batch(x, axes, None, None, 0.01)[0], signature
+    )
+    for size in sizes:
+        x = np.random.default_rng(1).normal(3, 2, (size, *shape)).astype("float32")
+        ones = np.ones(shape[-1])
+        expected = oracle.batch_norm(x, axes, ones, 0 * ones, 0.01)
+        np.testing.assert_allclose(normalize(x), expected, rtol=0, atol=1e-5)
+"""
+
+
+def test_slices_without_a_whole_block_where_there_is_no_onednn():
+    """TensorFlow's own kernels, of which one leaves an empty sum as the memory was."""
+    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0"}
+    command = [sys.executable, "-c", WITHOUT_ONEDNN]
+    subprocess.run(command, env=environment, check=True)
 
 
 @LAYOUTS
