@@ -134,27 +134,48 @@ def _deviation(
     x: Tensor, axes: tuple[int, ...], epsilon: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return x less its mean, the mean and the variance: BN, Alg. 1, lines 1 and 2."""
-    shift = functional.saturate(_mean(x, axes))
-    rest = x - shift
-    variance = _mean(jnp.square(rest), axes)
-    is_large = jnp.any(jnp.abs(shift) > LARGE_MEAN * jnp.sqrt(variance + epsilon))
-    mean = lax.cond(
-        is_large, lambda rest: _mean(rest, axes), lambda _: jnp.zeros_like(shift), rest
+    shift = _mean(x, axes)
+    variance = _mean(jnp.square(x - shift), axes)
+    # False also where a sum is infinite or NaN.
+    is_exact = jnp.all(jnp.abs(shift) <= LARGE_MEAN * jnp.sqrt(variance + epsilon))
+    is_exact &= jnp.all(jnp.isfinite(variance))
+    shift, mean, variance = lax.cond(
+        is_exact,
+        lambda x: (shift, jnp.zeros_like(shift), variance),
+        lambda x: _moments_in_two_steps(x, axes),
+        x,
     )
+    # An infinite variance makes every output beta, and no tangent 0 times infinity.
+    deviation = jnp.where(jnp.isinf(variance), 0, x - shift - mean)
+    return deviation, shift + mean, variance
+
+
+def _moments_in_two_steps(
+    x: Tensor, axes: tuple[int, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the two tensors whose sum is the mean, and the variance.
+
+    The mean of what is left after the first one is subtracted corrects it.
+    """
+    # A power of two costs no digits, and no sum is larger than the largest term.
+    scale = 2.0 ** -math.ceil(math.log2(_count(x, axes)))
+    shift = functional.saturate(_mean(x * scale, axes) / scale)
+    rest = x - shift
+    mean = _mean(rest * scale, axes) / scale
     # Infinity less a finite number is infinite, and not NaN.
     square = jnp.minimum(jnp.square(mean), jnp.finfo(mean.dtype).max)
-    variance = jnp.maximum(variance - square, 0)
-    # An infinite variance makes every output beta, and no tangent 0 times infinity.
-    deviation = jnp.where(jnp.isinf(variance), 0, rest - mean)
-    return deviation, shift + mean, variance
+    variance = _mean(jnp.square(rest), axes) - square
+    return shift, mean, jnp.maximum(variance, 0)
 
 
 def _mean(values: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Return the mean over the axes; 0 where there are no samples."""
-    count = max(math.prod(values.shape[axis] for axis in axes), 1)
-    # A power of two costs no digits, and no sum is larger than the largest term.
-    scale = 2.0 ** -math.ceil(math.log2(count))
-    return jnp.sum(values * scale, axes, keepdims=True) / (count * scale)
+    return jnp.sum(values, axes, keepdims=True) / _count(values, axes)
+
+
+def _count(values: Tensor, axes: tuple[int, ...]) -> int:
+    sizes: list[int] = [values.shape[axis] for axis in axes]
+    return max(math.prod(sizes), 1)
 
 
 def _in_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
