@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 from keras.backend import standardize_dtype
 
-from kerasnorm._words import int32, mix, uniform
+from kerasnorm._words import int32, mix, shift_right, uniform
 
 Tensor = Any
 """A tensor of Keras's backend, or what `keras.ops` takes in its place."""
@@ -429,9 +429,9 @@ def keep_mask(
     """
     units = math.prod(shape)
     words = random_words(ops.arange((units + 1) // 2, dtype="int32"), seed)
-    halves = ops.view(ops.expand_dims(words, -1), "int16")  # the low half first
-    draws = ops.bitwise_and(ops.cast(ops.reshape(halves, (-1,)), "int32"), 0xFFFF)
-    return ops.reshape(draws[:units] >= drop_threshold(rate), shape)
+    low, high = ops.bitwise_and(words, 0xFFFF), shift_right(words, 16)
+    draws = ops.reshape(ops.stack([low, high], axis=-1), (-1,))[:units]
+    return ops.reshape(draws >= drop_threshold(rate), shape)
 
 
 def thin(x: Tensor, mask: Tensor) -> Tensor:
