@@ -128,9 +128,10 @@ def lambda_argument(layer: keras.layers.Lambda, name: str) -> Any:
 def reason_of(error: Exception) -> str:
     """Return the line in which Keras says why a call of a layer failed.
 
-    Around it are the layer's name, escape sequences, and the arguments.
+    Around it are the layer's name, escape sequences, TensorFlow's place in the graph,
+    and the arguments.
     """
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    text = re.sub(r"\x1b\[[0-9;]*m|{{.*?}} ", "", str(error))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     own = [line for line in lines if not line.startswith("Exception encountered when")]
     return (own or lines or [repr(error)])[0]

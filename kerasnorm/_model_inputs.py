@@ -63,7 +63,7 @@ def inputs_that_fit(argument: str, model: keras.Model, value: Any) -> Iterator[N
     """Say in one line that inputs do not fit, where the model refuses them."""
     try:
         yield
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # of any class, as the backend has it
         shapes = [tuple(array.shape) for array in keras.tree.flatten(value)]
         raise ValueError(
             message(

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasnorm import functional
+from kerasnorm import _validation, functional
 from kerasnorm._keras import all_layers
 from kerasnorm.transforms._configs import (
     Config,
@@ -62,6 +62,7 @@ def fold(
     Raises:
         ValueError: If the model is subclassed or not built, if two of its layers have
             one name, or if a part cannot be made again with the same weights.
+        TypeError: If an argument is of a wrong type.
 
     Example:
 
@@ -76,6 +77,8 @@ def fold(
     ['Dense', 'ReLU']
     """
     check_is_functional(model)
+    if print_fn is not None and not callable(print_fn):
+        raise _validation.wrong_type("print_fn", "a function of a string", print_fn)
     if not _has_graph(model):
         raise ValueError(
             f"`model` must be built. Received: {model.name!r} without an input shape, "

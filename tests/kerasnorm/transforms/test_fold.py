@@ -377,6 +377,8 @@ def test_layers_that_compute_in_other_dtypes_are_not_folded():
 def test_models_that_cannot_be_folded():
     with pytest.raises(ValueError, match=r"functional model\. Received: Own"):
         kerasnorm.fold(Own())
+    with pytest.raises(TypeError, match=r"must be a function.*print_fn=5\."):
+        kerasnorm.fold(keras.Sequential([keras.Input((6,))]), print_fn=5)
     with pytest.raises(ValueError, match="must be built"):
         kerasnorm.fold(keras.Sequential([KBatchNorm()]))
 
