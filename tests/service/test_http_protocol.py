@@ -39,7 +39,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.fixture
-def connection() -> Iterator[socket.socket]:
+def server() -> Iterator[uvicorn.Server]:
     config = uvicorn.Config(
         KeepAlive(echo), port=0, http=HttpProtocol, lifespan="off", log_level="critical"
     )
@@ -47,11 +47,16 @@ def connection() -> Iterator[socket.socket]:
     thread = threading.Thread(target=server.run)
     thread.start()
     wait_until(lambda: server.started)
+    yield server
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def connection(server: uvicorn.Server) -> Iterator[socket.socket]:
     (address,) = (s.getsockname() for each in server.servers for s in each.sockets)
     with socket.create_connection(address, timeout=60) as client:
         yield client
-    server.should_exit = True
-    thread.join()
 
 
 def ask(connection: socket.socket, request: bytes) -> dict[str, Any]:
@@ -173,7 +178,7 @@ def test_a_head_that_is_too_slow_ends_the_connection(
 
 
 def test_a_client_that_reads_nothing_loses_its_connection(
-    monkeypatch: pytest.MonkeyPatch, connection: socket.socket
+    monkeypatch: pytest.MonkeyPatch, server: uvicorn.Server, connection: socket.socket
 ) -> None:
     monkeypatch.setattr(HttpProtocol, "seconds", 0.5)
     body = b"x" * 20_000_000
@@ -185,7 +190,7 @@ def test_a_client_that_reads_nothing_loses_its_connection(
         received += len(connection.recv(1_000_000))
         time.sleep(0.02)
     connection.sendall(head + b"\r\n" + body)
-    time.sleep(2)
+    wait_until(lambda: not server.server_state.connections)
     received = 0
     with contextlib.suppress(ConnectionError):
         while part := connection.recv(2**20):
