@@ -81,6 +81,12 @@ class JobOptions(BaseModel):
         f"as well as from {_DATASETS}; can be given several times",
         json_schema_extra=named("DIR"),
     )
+    model_root: Annotated[tuple[Location, ...], NoDecode] = Field(
+        (),
+        description="let jobs train models of Python files below this directory, whose "
+        "code their trainers run; can be given several times",
+        json_schema_extra=named("DIR"),
+    )
     allow_downloads: bool = Field(
         False,
         description="let jobs name datasets that TFDS fetches from other hosts",
@@ -125,6 +131,7 @@ class JobOptions(BaseModel):
             state_dir=self.state_dir,
             exports=exports,
             data_roots=(_DATASETS, *self.data_root),
+            model_roots=self.model_root,
             allow_downloads=self.allow_downloads,
             slots=self.slots,
             retries=self.retries,

@@ -4,13 +4,16 @@ It describes each option once. `read` in `training/cli/command_line.py` fills it
 the command line, the environment and a TOML file. A program fills it directly.
 """
 
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -18,9 +21,11 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+from pydantic_settings import NoDecode
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = "folder:"  # before the path of a dataset
+APPLICATIONS = "applications:"  # before the name of a model of keras.applications
 LONGEST_NAME = 100  # of a run and its exported model
 
 # Before a name of TFDS, but not before a version.
@@ -28,6 +33,9 @@ _NAMESPACE = re.compile(r"[\w-]+:(?!(\d+|\*)(\.(\d+|\*)){2}$)")
 # Neither control characters, nor line breaks of any kind, nor marks that turn the
 # direction of writing: a name stands in messages.
 _ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]*$"
+
+# NAME of the repository, applications:NAME, FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION
+_MODEL = re.compile(r"cnn|mlp|(?P<file>.+\.py):\w+|[^\W\d][\w.]*:\w+")
 
 # Kept absolute, so that a run can be resumed from any working directory.
 Location = Annotated[Path, AfterValidator(lambda path: _absolute(path))]
@@ -37,6 +45,44 @@ def _absolute_folder(dataset: str) -> str:
     if not dataset.startswith(FOLDER):
         return dataset
     return f"{FOLDER}{_absolute(Path(dataset.removeprefix(FOLDER)))}"
+
+
+def _absolute_model(model: str) -> str:
+    if not _MODEL.fullmatch(model):
+        raise ValueError(
+            "it must be cnn, mlp, applications:NAME, FILE.py:FUNCTION or "
+            "PACKAGE.MODULE:FUNCTION"
+        )
+    file = file_of(model)
+    return model if file is None else f"{_absolute(file)}{model[len(str(file)) :]}"
+
+
+def is_code(model: str) -> bool:
+    """Return whether a model is a function of a file or a module, which is run."""
+    return ":" in model and not model.startswith(APPLICATIONS)
+
+
+def file_of(model: str) -> Path | None:
+    """Return the file that FILE.py:FUNCTION names; `None` for other models."""
+    match = _MODEL.fullmatch(model)
+    return Path(match["file"]) if match and match["file"] else None
+
+
+def _options(given: Any) -> Any:
+    """Return options by name; as text, each is KEY=VALUE, and its value may be JSON."""
+    if isinstance(given, Mapping):
+        return given
+    texts = given.split() if isinstance(given, str) else given
+    if not all(isinstance(text, str) and text.find("=") > 0 for text in texts):
+        raise ValueError("it must be KEY=VALUE")
+    return {key: _plain(value) for key, _, value in (t.partition("=") for t in texts)}
+
+
+def _plain(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def is_elsewhere(dataset: str) -> bool:
@@ -59,7 +105,34 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: Literal["cnn", "mlp"] = Field("cnn", description="the architecture")
+    model: Annotated[str, AfterValidator(_absolute_model)] = Field(
+        "cnn",
+        max_length=1000,
+        pattern=_ONE_LINE,
+        description="cnn, mlp, applications:NAME (one of keras.applications), "
+        "FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION: a function of input_shape and "
+        "num_classes that returns a Keras model from images to logits",
+        examples=["cnn", "mlp"],
+    )
+    model_option: Annotated[dict[str, Any], BeforeValidator(_options), NoDecode] = (
+        Field(
+            {},
+            description="another argument of the model's function; can be given "
+            "several times",
+            json_schema_extra={"metavar": "KEY=VALUE"},
+        )
+    )
+    model_hash: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="the SHA-256 of the model's file, which train.py notes; with "
+        "--resume: go on although the file has changed to this",
+    )
+    convert: bool = Field(
+        True,
+        description="replace Keras's own dropout and batch normalization in the model "
+        "with kerasnorm's; --no-convert leaves them",
+    )
     preset: Literal["small", "srivastava2014"] = Field(
         "small",
         description="the MLP's hidden layers: 512-512 or the 1024-1024-2048 of "
@@ -267,10 +340,11 @@ class TrainConfig(BaseModel):
 
     @property
     def export_name(self) -> str:
-        """Return the name given, or `<model>-<dataset>`."""
+        """Return the name given, or `<model>-<dataset>` without directories."""
         if self.name:
             return self.name
         dataset = self.dataset.removeprefix(FOLDER)
         if dataset != self.dataset:
             dataset = Path(dataset).name
-        return f"{self.model}-{re.sub(r'[^A-Za-z0-9._-]+', '-', dataset)}"
+        model = self.model.rpartition(":")[2]
+        return f"{model}-{re.sub(r'[^A-Za-z0-9._-]+', '-', dataset)}"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import keras
 
-import models
 from training.cluster.fit import fit_together
 from training.cluster.team import Team
 from training.config import TrainConfig
 from training.data.pipeline import Data
 from training.errors import UserError
+from training.model import made_model
 from training.report.monitor import draw, make_monitor
 from training.run import files
 from training.run.checkpoint import Checkpoint, RunState
@@ -25,18 +25,7 @@ def compiled_model(config: TrainConfig, data: Data) -> keras.Model:
     """Make the model of a job, compiled; the same variables at every call."""
     keras.utils.set_random_seed(config.seed)
     steps = _steps(config, data)
-    options = {"preset": config.preset} if config.model == "mlp" else {}
-    model = models.build(
-        config.model,
-        data.shape,
-        len(data.labels),
-        norm=config.norm,
-        synchronized=config.synchronized,
-        dropout_rate=config.dropout_rate,
-        max_norm=config.max_norm,
-        scale=data.scale,
-        **options,
-    )
+    model = made_model(config, data)
     warm_up_steps = round(WARM_UP * steps * config.epochs)
     optimizer = keras.optimizers.AdamW(
         keras.optimizers.schedules.CosineDecay(

@@ -16,6 +16,7 @@ from training.data.pipeline import SPLITS, Data, load
 from training.errors import UserError, first_line
 from training.export import export
 from training.fitting import compiled_model, fit
+from training.model import check_source
 from training.report.evaluation import draw, finish
 from training.report.tables import print_classes, print_metrics
 from training.run import files
@@ -44,9 +45,11 @@ def train(config: TrainConfig) -> Result | None:
         return None
     data = team.chief_first(lambda: load(config))
     check_writable(config.export_dir / config.export_name, "--export-dir")
+    model = team.build(lambda: compiled_model(config, data))
     directory = create(config)
     with claim(directory):
-        return _run(config, team, data, directory)
+        config = check_source(config, directory)
+        return _run(config, team, data, model, directory)
 
 
 def resume(directory: Path, config: TrainConfig) -> Result | None:
@@ -77,9 +80,11 @@ def resume(directory: Path, config: TrainConfig) -> Result | None:
             # Look again: the process that trained here until now may have finished.
             finished = _finished(directory, config)
             if finished is None:
+                config = check_source(config, directory)
                 data = team.chief_first(lambda: load(config))
                 check_writable(config.export_dir / config.export_name, "--export-dir")
-                return _run(config, team, data, directory)
+                model = team.build(lambda: compiled_model(config, data))
+                return _run(config, team, data, model, directory)
     print(f"The run in {directory} has finished; nothing is left to do.")
     _show(finished)
     return finished
@@ -94,8 +99,9 @@ def _assist(config: TrainConfig, team: Team, directory: Path | None) -> None:
     team.barrier()
 
 
-def _run(config: TrainConfig, team: Team, data: Data, directory: Path) -> Result:
-    model = team.build(lambda: compiled_model(config, data))
+def _run(
+    config: TrainConfig, team: Team, data: Data, model: keras.Model, directory: Path
+) -> Result:
     hint = _resume_command(directory)
     print(_description(config, data, model))
     print_classes(data)

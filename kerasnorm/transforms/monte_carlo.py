@@ -127,7 +127,7 @@ def monte_carlo(
     seed = _validation.check_seed(seed)
     if seed is None:
         seed = random.randrange(2**31)
-    _random_layers(model)
+    random_layers(model)
     _model_inputs.check_arrays("x", x)
     _model_inputs.check_inputs_fit("x", model, x)
     _check_has_one_output(model, _outputs_of_first(model, x))
@@ -184,7 +184,7 @@ def draw_masks(
         samples: The number of draws, an integer or a tensor.
         from_logits: As in `monte_carlo`.
     """
-    layers = _random_layers(model)
+    layers = random_layers(model)
     positions = ops.arange(len(layers), dtype="int32")
     # On JAX the variables have the values of the scope around, and no others.
     values = [(variable, variable.value) for variable in model.variables]
@@ -227,7 +227,7 @@ def draw_masks(
     }
 
 
-def _random_layers(model: keras.Model) -> list[RandomLayer]:
+def random_layers(model: keras.Model) -> list[RandomLayer]:
     """Return the dropout layers; refuse those of Keras."""
     layers = [la for la in all_layers(model) if isinstance(la, RandomLayer)]
     others = [la for la in all_layers(model) if not isinstance(la, RandomLayer)]

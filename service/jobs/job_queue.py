@@ -25,6 +25,7 @@ class QueueConfig:
         state_dir: Where jobs and runs are kept. One service at a time uses it.
         exports: Where jobs export their models to.
         data_roots: Where jobs may take data from.
+        model_roots: Where the files of models lie that jobs may name.
         allow_downloads: Whether trainers may fetch datasets from other hosts.
         slots: How many jobs run at a time.
         retries: How often in a row a trainer may die without finishing an epoch and
@@ -37,6 +38,7 @@ class QueueConfig:
     state_dir: Path
     exports: Path
     data_roots: tuple[Path, ...] = ()
+    model_roots: tuple[Path, ...] = ()
     allow_downloads: bool = False
     slots: int = 1
     retries: int = 3
@@ -81,6 +83,7 @@ class Queue:
             runs=config.state_dir / RUNS,
             exports=config.exports,
             data=config.data_roots,
+            models=config.model_roots,
             downloads=config.allow_downloads,
         )
         self._runner = Runner(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from training.config import FOLDER, TrainConfig, is_elsewhere
+from training.config import FOLDER, TrainConfig, file_of, is_code, is_elsewhere
 
 _LONGEST_PATH = 4095  # bytes, Linux's PATH_MAX
 _NAMES_A_FILE = re.compile(r"[/\\]|^[.~]|^\w+:")  # also as a URL
@@ -37,12 +37,14 @@ class Roots:
         data: Where all other paths must lie: `data_dir`, `archives`, `folder:PATH` as
             `dataset`, and whatever option comes later.
         downloads: Whether trainers may fetch datasets from other hosts.
+        models: Where the files of models must lie, whose code trainers run.
     """
 
     runs: Path
     exports: Path
     data: tuple[Path, ...]
     downloads: bool = False
+    models: tuple[Path, ...] = ()
 
     def confine(self, config: TrainConfig) -> TrainConfig:
         """Return a config with this service's directories for runs and exports.
@@ -61,6 +63,7 @@ class Roots:
         for field, path in paths_in(config):
             if field not in own:
                 _check(field, path, self.data)
+        self._check_model(config.model)
         if self.downloads:
             return config.model_copy(update=own)
         asked = "download" in config.model_fields_set and config.download
@@ -72,14 +75,29 @@ class Roots:
             )
         return config.model_copy(update={**own, "download": False})
 
+    def _check_model(self, model: str) -> None:
+        file = file_of(model)
+        if file is not None and self.models:
+            _check("model", file, self.models)
+        elif is_code(model):
+            raise OutsideError(
+                "model",
+                "`model` must be cnn, mlp or applications:NAME, or FILE.py:FUNCTION "
+                "where the service's operator allows files with --model-root. "
+                f"Received: {model!r}.",
+            )
+
 
 def paths_in(config: TrainConfig) -> Iterator[tuple[str, Path]]:
     """Yield each path that a config names, with its field.
 
     It goes by the values, so that no option can be forgotten. A text that could name a
-    file is taken for a path, but for the name of a dataset.
+    file is taken for a path, but for the name of a dataset. Those of a model are not
+    here: they are code.
     """
     for field, value in config:
+        if field == "model":
+            continue
         if field == "dataset":
             if value.startswith(FOLDER):
                 yield field, Path(value.removeprefix(FOLDER))

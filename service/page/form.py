@@ -7,7 +7,8 @@ import gradio as gr
 from service.jobs.submission import SubmissionError
 from training.config import TrainConfig
 
-_LEFT_OUT = ("run_dir", "export_dir", "download")  # the service's own
+# The service's own, and what a trainer notes.
+_LEFT_OUT = ("run_dir", "export_dir", "download", "model_hash")
 _IN_FRONT = ("model", "dataset", "epochs", "learning_rate")
 
 
@@ -76,8 +77,9 @@ def complaint(error: SubmissionError) -> str:
 
 def _component(name: str, field: dict[str, Any]) -> gr.components.Component:
     """Return a component for the type of a field; if it is empty, it means None."""
+    default = field.get("default")
     options: dict[str, Any] = {
-        "value": field.get("default"),
+        "value": "" if default == {} else default,
         "label": _label(name),
         "info": _explanation(field["description"]),
         "elem_id": f"option-{name}",
@@ -85,6 +87,8 @@ def _component(name: str, field: dict[str, Any]) -> gr.components.Component:
     }
     if "enum" in field:
         return gr.Dropdown(field["enum"], **options)
+    if "examples" in field:
+        return gr.Dropdown(field["examples"], allow_custom_value=True, **options)
     if field.get("type") == "boolean":
         return gr.Checkbox(**options)
     if field.get("type") in ("integer", "number"):

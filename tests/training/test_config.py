@@ -24,7 +24,7 @@ def test_a_program_does_not_read_the_environment(
 
 def test_choices_are_those_of_the_models() -> None:
     schema = TrainConfig.model_json_schema()["properties"]
-    assert set(schema["model"]["enum"]) == set(models.REGISTRY)
+    assert set(schema["model"]["examples"]) == set(models.REGISTRY)
     assert set(schema["preset"]["enum"]) == set(PRESETS)
 
 
@@ -46,3 +46,16 @@ def test_replicas_are_those_of_one_machine(options: dict) -> None:
 def test_synchronization_needs_batch_normalization() -> None:
     with pytest.raises(ValueError, match="`synchronized` needs batch normalization"):
         TrainConfig(norm=False, synchronized=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("cnn", "cnn-mnist"),
+        ("applications:ResNet50", "ResNet50-mnist"),
+        ("/a b/nets.py:wide", "wide-mnist"),
+        ("package.nets:wide", "wide-mnist"),
+    ],
+)
+def test_a_run_is_named_by_its_model_and_dataset(model: str, name: str) -> None:
+    assert TrainConfig(model=model, dataset="mnist").export_name == name

@@ -25,6 +25,7 @@ TOKEN = f"{ENVIRONMENT_PREFIX}TOKEN"  # no option: it must not end up in a confi
 # A resumed run may have other directories and devices: they do not change its results.
 _MOVABLE = {
     *("data_dir", "archives", "download", "export_dir", "distribute", "replicas"),
+    "model_hash",
 }
 
 
@@ -77,6 +78,8 @@ class CommandLine(TrainConfig, BaseSettings):
       python train.py --model mlp --dropout-rate 0.2   an MLP; 20 % of units dropped
       python train.py --dataset mnist --seed 1         TFDS fetches MNIST
       python train.py --dataset folder:~/pets --image-size 64
+      python train.py --model applications:MobileNetV2 --dataset cifar10
+      python train.py --model nets.py:wide --model-option width=256
       python train.py --resume runs/cnn-fashion_mnist  go on after an interruption
       python train.py --submit http://localhost:8501   run it at a service, follow it
 

@@ -30,6 +30,7 @@ BEAT = ".beat"  # empty; its time is that of the last progress
 TENSORBOARD = "logs"
 CHECKPOINTS = "checkpoints"
 MODEL = "model.keras"
+SOURCE = "model.py"  # a copy of the file that --model names
 CURVES_PICTURE = "curves.png"
 CONFUSION_PICTURE = "confusion.png"
 MISTAKES_PICTURE = "mistakes.png"

@@ -137,13 +137,54 @@ def test_every_option_that_is_a_path_is_confined(
 
 
 def test_every_other_text_option_can_name_no_file() -> None:
-    texts = set(options_of(str)) - {"dataset"}
+    texts = set(options_of(str)) - {"dataset", "model", "model_option"}
     for field in texts:
         for text in ("/etc", "a/b", "..", "~root", "http://evil.example", "C:\\x"):
             with pytest.raises(ValueError, match="pattern"):
                 TrainConfig(**{field: text})
     assert set(options_of(Path)) >= OWN
     assert "dataset" in options_of(str)
+
+
+@pytest.mark.parametrize("options", [{"file": "/etc/passwd"}, {"a": ["x", "../x"]}])
+def test_an_argument_of_a_model_is_confined(roots: Roots, options: Any) -> None:
+    with pytest.raises(OutsideError, match="`model_option` must lie in"):
+        roots.confine(TrainConfig(model_option=options))
+    inside = {"file": str(roots.data[0] / "x"), "width": 3, "name": "plain"}
+    assert roots.confine(TrainConfig(model_option=inside)).model_option == inside
+
+
+CODE = (
+    *("{}/../nets.py:f", "/etc/nets.py:f", "nets.py:f", "~/nets.py:f", "{}2/nets.py:f"),
+    *("os:system", "os.path:join", "service.app:make", "{}/link/nets.py:f"),
+)
+
+
+@pytest.mark.parametrize("model", CODE)
+def test_a_job_runs_no_code_but_that_of_the_operator(
+    roots: Roots, tmp_path: Path, model: str
+) -> None:
+    root = tmp_path / "nets"
+    root.mkdir()
+    (root / "link").symlink_to("/etc")
+    config = TrainConfig(model=model.format(root))
+    for given in (roots, replace(roots, models=(root,))):
+        with pytest.raises(OutsideError, match="`model` must ") as caught:
+            given.confine(config)
+        assert caught.value.field == "model"
+
+
+def test_a_job_names_models_of_keras_and_of_the_operator(
+    roots: Roots, tmp_path: Path
+) -> None:
+    own = f"{tmp_path}/nets/a.py:wide"
+    for model in ("cnn", "mlp", "applications:ResNet50", own):
+        config = replace(roots, models=(tmp_path / "nets",)).confine(
+            TrainConfig(model=model)
+        )
+        assert config.model == model
+    with pytest.raises(OutsideError, match="--model-root"):
+        roots.confine(TrainConfig(model=own))
 
 
 class Later(TrainConfig):

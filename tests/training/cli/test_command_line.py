@@ -88,7 +88,9 @@ def test_flags_switch_both_ways() -> None:
         ("--validation-split 1", "`--validation-split` .* Received: 1."),
         ("--patience 0", "`--patience` .* Received: 0."),
         ("--seed -1", "`--seed` .* Received: -1."),
-        ("--model rnn", "`--model` must be 'cnn' or 'mlp'. Received: rnn."),
+        ("--model rnn", "`--model` .* it must be cnn, mlp, .* Received: rnn."),
+        ("--model a.py:", "`--model` .* it must be cnn, mlp, .* Received: a.py:."),
+        ("--model-option 3", "`--model-option` .* KEY=VALUE. Received: .*3"),
         ("--name a/b", "`--name` .* Received: a/b."),
         ("--preset srivastava2014", "`preset` .* preset=srivastava2014, model=cnn."),
         ("--epocs 3", "`--epocs` is not an option. Did you mean `--epochs`?"),
@@ -197,3 +199,12 @@ def test_paths_are_kept_absolute(
     assert config.run_dir == tmp_path / "r"
     assert config.dataset == f"folder:{tmp_path / 'pets'}"
     assert config.export_name == "cnn-pets"
+
+
+def test_a_models_function_and_its_arguments() -> None:
+    given = ("--model", "nets.py:wide", "--model-option", "width=5")
+    more = ("--model-option", "name=a,b", "--model-option", "sizes=[1, 2]")
+    config = read([*given, *more]).job()
+    assert config.model == f"{Path.cwd() / 'nets.py'}:wide"
+    assert config.model_option == {"width": 5, "name": "a,b", "sizes": [1, 2]}
+    assert config.export_name == "wide-fashion_mnist"
