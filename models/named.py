@@ -120,8 +120,13 @@ def _check_model(
         raise ValueError(
             f"{name} must return a Keras model. Received: {type(model).__name__}."
         )
-    if not model.built:
+    if not model.built and isinstance(model, keras.Sequential):
         model.build((None, *input_shape))
+    if not getattr(model, "outputs", None):
+        raise ValueError(
+            f"{name} must return a Sequential or functional model. Received: "
+            f"{type(model).__name__}, a subclassed one."
+        )
     expected = (None, *input_shape), (None, num_classes)
     received = model.input_shape, model.output_shape
     if received != expected:

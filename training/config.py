@@ -191,6 +191,25 @@ class TrainConfig(BaseModel):
     norm: bool = Field(
         True, description="batch normalization; --no-norm builds the model without"
     )
+    moving_average: Literal["exponential", "debiased", "cumulative"] = Field(
+        "exponential",
+        description="how batch normalization averages the statistics of the batches",
+    )
+    virtual_batch_size: int | None = Field(
+        None,
+        ge=1,
+        lt=2**31,
+        description="let batch normalization see parts of N images of each batch; "
+        "default: the whole batch",
+    )
+    renorm: bool = Field(
+        False, description="batch renormalization, for small batches (Ioffe 2017)"
+    )
+    scale_at: Literal["training", "inference"] = Field(
+        "training",
+        description="when dropout scales: by 1 / keep in training, or by keep at "
+        "inference as Srivastava et al. (2014) have it",
+    )
     max_norm: float | None = Field(
         None,
         gt=0,
@@ -198,6 +217,14 @@ class TrainConfig(BaseModel):
         allow_inf_nan=False,
         description="upper bound of the norm of each unit's incoming weights "
         "(3 to 4 in the dropout paper); default: no bound",
+    )
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        "float32",
+        description="what layers compute in; variables stay float32. float16 needs a "
+        "GPU to be fast, and scales the loss",
+    )
+    jit: Literal["auto", "on", "off"] = Field(
+        "auto", description="compile the training step with XLA; auto: as Keras decides"
     )
     patience: int | None = Field(
         None,
@@ -331,6 +358,13 @@ class TrainConfig(BaseModel):
                 "`replicas` needs `distribute` to be mirrored. "
                 f"Received: replicas={self.replicas}, distribute={self.distribute}."
             )
+        for field, only in (("precision", "float32"), ("jit", "auto")):
+            value = getattr(self, field)
+            if value != only and self.distribute != "none":
+                raise ValueError(
+                    f"`{field}` needs training on one device. "
+                    f"Received: {field}={value}, distribute={self.distribute}."
+                )
         if self.monte_carlo and not self.dropout_rate:
             raise ValueError(
                 "`monte_carlo` needs dropout. "

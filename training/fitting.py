@@ -44,9 +44,11 @@ def compiled_model(config: TrainConfig, data: Data) -> keras.Model:
         # One that has its variables: Keras makes those of a name in the first step,
         # which TensorFlow then traces twice.
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile={"auto": "auto", "on": True, "off": False}[config.jit],
     )
-    # A checkpoint can only be restored into variables that exist.
-    optimizer.build(model.trainable_variables)
+    # A checkpoint can only be restored into variables that exist. Keras wraps the
+    # optimizer where a loss of half precision must be scaled.
+    model.optimizer.build(model.trainable_variables)
     return model
 
 

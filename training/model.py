@@ -20,15 +20,20 @@ from training.run import files
 _DECLARED = ("preset", "norm", "synchronized", "dropout_rate", "max_norm")
 """Options that the model's function gets if it declares an argument of that name."""
 
+_OF_NORMS = ("moving_average", "virtual_batch_size", "renorm")
+"""Options that every `KBatchNorm` of the model gets."""
+
 
 def made_model(config: TrainConfig, data: Data) -> keras.Model:
-    """Make the model of a job, not compiled.
+    """Make the model of a job, not compiled, with logits of float32.
 
     Raises:
         UserError: If it cannot be made, is no model from the images to logits, or
             lacks a layer that an option needs.
     """
     shape, classes = data.shape, len(data.labels)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.precision)
     try:
         declared = models.arguments(models.find(config.model))
         options = {**_given(config, declared), **config.model_option}
@@ -37,10 +42,12 @@ def made_model(config: TrainConfig, data: Data) -> keras.Model:
         model = models.build(config.model, shape, classes, **options)
     except ValueError as error:
         raise UserError(f"`--model` is not usable: {first_line(error)}") from error
+    finally:
+        keras.config.set_dtype_policy(before)
     if config.convert and config.model not in models.REGISTRY:
         model = _converted(model)
     _check_layers(model, config)
-    return model
+    return _with_float32_logits(_with_layer_options(model, config))
 
 
 def check_source(config: TrainConfig, directory: Path) -> TrainConfig:
@@ -78,9 +85,8 @@ def check_source(config: TrainConfig, directory: Path) -> TrainConfig:
 
 def _given(config: TrainConfig, declared: set[str]) -> dict[str, Any]:
     """Return the options of `_DECLARED` that the function takes; refuse others."""
-    for name in _DECLARED:
-        default = TrainConfig.model_fields[name].default
-        if name not in declared and getattr(config, name) != default:
+    for name in _changed(config, *_DECLARED):
+        if name not in declared:
             raise ValueError(
                 f"`{option(name)}` needs a model whose function has an argument "
                 f"`{name}`. Received: {config.model}."
@@ -96,15 +102,51 @@ def _converted(model: keras.Model) -> keras.Model:
         return model
 
 
+def _with_layer_options(model: keras.Model, config: TrainConfig) -> keras.Model:
+    """Return the model, made again if a layer of ours has other options."""
+    changes: list[tuple[type, dict[str, Any]]] = [
+        (kerasnorm.KBatchNorm, _changed(config, *_OF_NORMS)),
+        (kerasnorm.KDropout, _changed(config, "scale_at")),
+    ]
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        layer_config = layer.get_config()
+        for kind, options in changes:
+            if isinstance(layer, kind):
+                layer_config |= options
+        return type(layer).from_config(layer_config)
+
+    if not any(options for _, options in changes):
+        return model
+    return keras.models.clone_model(model, clone_function=clone, recursive=True)
+
+
+def _with_float32_logits(model: keras.Model) -> keras.Model:
+    """Return the model; the loss and the answers of half precision lose digits."""
+    (logits,) = model.outputs
+    if keras.backend.standardize_dtype(logits.dtype) == "float32":
+        return model
+    cast = keras.layers.Activation("linear", dtype="float32", name="logits_in_float32")
+    return keras.Model(model.inputs, cast(logits), name=model.name)
+
+
+def _changed(config: TrainConfig, *names: str) -> dict[str, Any]:
+    """Return those of the options that do not have their defaults."""
+    fields = TrainConfig.model_fields
+    given = {name: getattr(config, name) for name in names}
+    return {n: v for n, v in given.items() if v != fields[n].default}
+
+
 def _check_layers(model: keras.Model, config: TrainConfig) -> None:
-    needs_norm = [n for n in ("recalibrate", "monitor") if getattr(config, n)]
+    needs_norm = _changed(config, "recalibrate", "monitor", *_OF_NORMS)
     if needs_norm and not batch_norms(model):
         raise UserError(
-            f"`{option(needs_norm[0])}` needs a model with batch normalization of "
-            f"kerasnorm. Received: {config.model} without."
+            f"`{option(next(iter(needs_norm)))}` needs a model with batch "
+            f"normalization of kerasnorm. Received: {config.model} without."
         )
-    if config.monte_carlo:
+    if needs_dropout := _changed(config, "monte_carlo", "scale_at"):
         try:
             random_layers(model)
         except ValueError as error:
-            raise UserError(f"`--monte-carlo` is not usable: {error}") from error
+            name = option(next(iter(needs_dropout)))
+            raise UserError(f"`{name}` is not usable: {error}") from error

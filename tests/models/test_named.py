@@ -32,6 +32,13 @@ def five(input_shape, num_classes):
 def three(input_shape, num_classes):
     return 3
 
+class Own(keras.Model):
+    def call(self, x):
+        return x
+
+def own(input_shape, num_classes):
+    return Own()
+
 def fails(input_shape, num_classes):
     return unknown
 """
@@ -72,6 +79,7 @@ def test_a_function_of_a_module() -> None:
         ("{}:nothing", "must have a function 'nothing'"),
         ("{}:NETS", "must have a function 'NETS'"),
         ("{}:three", "must return a Keras model. Received: int"),
+        ("{}:own", "a Sequential or functional model. Received: Own, a subclassed"),
         ("{}:soft", "to logits. Received: .* is a softmax. Leave the activation"),
         ("{}:five", r"logits \(None, 7\). Received: .* to \(None, 5\)"),
         ("{}:fails", "makes no model: NameError: name 'unknown' is not defined"),

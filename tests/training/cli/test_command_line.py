@@ -83,6 +83,12 @@ def test_flags_switch_both_ways() -> None:
             "--monte-carlo 20 --dropout-rate 0",
             "`monte_carlo` needs dropout. Received: monte_carlo=20, dropout_rate=0.",
         ),
+        (
+            "--precision mixed_bfloat16 --distribute mirrored",
+            "`precision` needs training on one device. "
+            "Received: precision=mixed_bfloat16, distribute=mirrored.",
+        ),
+        ("--jit on --distribute mirrored", "`jit` needs training on one device. "),
         ("--max-norm 0", "`--max-norm` must be greater than 0. Received: 0."),
         ("--image-size 4", "`--image-size` .* Received: 4."),
         ("--validation-split 1", "`--validation-split` .* Received: 1."),
