@@ -53,13 +53,14 @@ def test_the_run_directory_holds_all_that_is_promised(real: Run) -> None:
         *("config.json", "result.json", "history.csv", "progress.json"),
         *("logs", "checkpoints"),
         *("model.keras", "curves.png", "confusion.png", "mistakes.png"),
+        "reliability.png",
     }
     assert list((run / "logs").rglob("events.out.tfevents.*"))
     assert json.loads((run / "config.json").read_text())["epochs"] == 1
     (row,) = csv.DictReader((run / "history.csv").read_text().splitlines())
     assert row["epoch"] == "1"
     assert 0.5 < float(row["val_accuracy"]) < 1
-    for name in ("curves", "confusion", "mistakes"):
+    for name in ("curves", "confusion", "mistakes", "reliability"):
         with Image.open(run / f"{name}.png") as image:
             assert min(image.size) > 400
             pixels = np.asarray(image.convert("L"))

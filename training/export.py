@@ -39,6 +39,7 @@ def export(
     data: Data,
     config: TrainConfig,
     metrics: files.Metrics,
+    measures: files.Measures,
     run: str,
 ) -> Path:
     """Write the next version of the model, whole or not at all.
@@ -48,6 +49,7 @@ def export(
         data: The dataset it was trained on.
         config: The options of the run.
         metrics: Loss and accuracy by split, for the model card.
+        measures: How good the predictions of the test images are, for it too.
         run: The `run_id`. A half-written version of the same run is removed first.
 
     Returns:
@@ -64,7 +66,7 @@ def export(
             return earlier
         shutil.rmtree(staging, ignore_errors=True)
         folding = _write_saved_model(model, data, config, staging)
-        card = _model_card(data, config, metrics, folding, run)
+        card = _model_card(data, config, metrics, measures, folding, run)
         (staging / files.CARD).write_text(card, encoding="utf-8")
         files.write_card(staging, _card_data(data, config, metrics, run))
         sync_tree(staging)
@@ -160,10 +162,16 @@ def _model_card(
     data: Data,
     config: TrainConfig,
     metrics: files.Metrics,
+    measures: files.Measures,
     folding: list[str],
     run: str,
 ) -> str:
     labels = "\n".join(f"| {i} | {name} |" for i, name in enumerate(data.labels))
+    classes = "\n".join(
+        f"| {each.name} | {each.precision:.4f} | {each.recall:.4f} | {each.f1:.4f} | "
+        f"{each.images} |"
+        for each in measures.classes
+    )
     scores = "\n".join(
         f"| {split} | {data.sizes[split]} | {s.loss:.4f} | {s.accuracy:.4f} |"
         for split, s in metrics
@@ -218,6 +226,14 @@ In inference mode.
 | split | images | loss | accuracy |
 |---|---|---|---|
 {scores}
+
+Of the test images, the true class is among the five likeliest for
+{measures.top_5_accuracy:.2%}. The expected calibration error, the mean difference of
+confidence and accuracy in 15 bins, is {measures.calibration_error:.2%}. By class:
+
+| name | precision | recall | F1 | images |
+|---|---|---|---|---|
+{classes}
 
 ## Classes
 

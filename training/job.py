@@ -17,7 +17,13 @@ from training.errors import UserError, first_line
 from training.export import export
 from training.fitting import compiled_model, fit
 from training.model import check_source
-from training.report.evaluation import draw, finish
+from training.report.evaluation import (
+    Predictions,
+    draw,
+    finish,
+    measure,
+    predict_test,
+)
 from training.report.tables import print_classes, print_metrics
 from training.run import files
 from training.run.atomic import check_writable
@@ -121,14 +127,17 @@ def _run(
             )
         metrics = finish(model, data, config, directory)
         check_claim(directory)
-        path = export(model, data, config, metrics, run_id(directory))
-        _draw(model, data, config, history, directory)
+        predictions = predict_test(model, data, config)
+        measures = measure(predictions, data.labels)
+        path = export(model, data, config, metrics, measures, run_id(directory))
+        _draw(model, data, config, history, predictions, directory)
         result = Result(
             directory=directory,
             export=path,
             epochs=len(history),
             training_seconds=round(sum(row["seconds"] for row in history), 1),
             metrics=metrics,
+            test=measures,
         )
         files.write_result(result)
     except (UserError, OSError, tf.errors.OpError) as error:
@@ -146,11 +155,12 @@ def _draw(
     data: Data,
     config: TrainConfig,
     history: list[dict[str, float]],
+    predictions: Predictions,
     directory: Path,
 ) -> None:
     """Draw the pictures. The model is exported, so the run does not fail with them."""
     try:
-        draw(model, data, config, history, directory)
+        draw(model, data, config, history, predictions, directory)
     except Exception as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         print(f"The pictures could not be drawn: {reason}", flush=True)

@@ -27,7 +27,7 @@ from training.errors import UserError
 from training.export import export
 from training.run import files
 from training.run.claim import run_id
-from training.run.files import Metrics, Scores
+from training.run.files import Measures, Metrics, Scores
 
 Split = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
@@ -263,16 +263,24 @@ def test_the_model_is_folded_unless_it_is_not_to_be(
     assert re.search(r"^- k_dropout.*: removed$", card, re.M)
     card = (unfolded / "MODEL_CARD.md").read_text()
     assert "not folded" in card
+    (measured,) = [
+        each
+        for each in files.result(whole / "runs" / "cnn").test.classes
+        if each.name == "class3"
+    ]
+    shares = f"{measured.precision:.4f} | {measured.recall:.4f} | {measured.f1:.4f}"
+    assert f"| class3 | {shares} | {measured.images} |" in card
     assert "`monte_carlo`: `images` as above" in card
 
 
 _SCORES = Scores(accuracy=0.5, loss=1.0)
 METRICS = Metrics(train=_SCORES, validation=_SCORES, test=_SCORES)
+MEASURES = Measures(top_5_accuracy=1.0, calibration_error=0.1, classes=[])
 
 
 def write(small: tuple[keras.Model, Data], directory: Path, run: str = "first") -> Path:
     config = TrainConfig(name="small", export_dir=directory, image_size=8)
-    return export(*small, config, METRICS, run)
+    return export(*small, config, METRICS, MEASURES, run)
 
 
 def test_versions_are_counted_up_and_nothing_is_overwritten(

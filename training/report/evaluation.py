@@ -1,7 +1,9 @@
 """Evaluate every split after training, save the model and draw its pictures."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -11,6 +13,12 @@ import kerasnorm
 from training.config import TrainConfig
 from training.data.pipeline import SPLITS, Data
 from training.report import pictures
+from training.report.measures import (
+    by_class,
+    calibration,
+    confusion_matrix,
+    top_accuracy,
+)
 from training.run import files
 from training.run.atomic import sync
 
@@ -39,22 +47,61 @@ def finish(
     return files.Metrics.model_validate(scores)
 
 
+class Predictions(NamedTuple):
+    """What the model says of the test images: NumPy arrays, in their order."""
+
+    true: np.ndarray
+    probabilities: np.ndarray
+
+    def confusion(self) -> np.ndarray:
+        """Return counts by true class (row) and predicted class (column)."""
+        size = self.probabilities.shape[1]
+        return confusion_matrix(self.true, self.probabilities.argmax(1), size)
+
+
+def predict_test(model: keras.Model, data: Data, config: TrainConfig) -> Predictions:
+    """Predict the test images in inference mode."""
+    test = data.batches("test", config.batch_size)
+    logits = model.predict(test, verbose=0)
+    true = np.concatenate([labels for _, labels in test.as_numpy_iterator()])
+    return Predictions(true, keras.ops.convert_to_numpy(keras.ops.softmax(logits)))
+
+
+def measure(predictions: Predictions, labels: Sequence[str]) -> files.Measures:
+    """Return how good the predictions are; `labels` are the names of the classes."""
+    counts = predictions.confusion()
+    of_class = by_class(counts)
+    rows = zip(labels, *of_class, counts.sum(axis=1), strict=True)
+    return files.Measures(
+        top_5_accuracy=top_accuracy(*predictions, k=5),
+        calibration_error=calibration(*predictions).error,
+        classes=[
+            files.ClassMeasures(
+                name=name, precision=precision, recall=recall, f1=f1, images=images
+            )
+            for name, precision, recall, f1, images in rows
+        ],
+    )
+
+
 def draw(
     model: keras.Model,
     data: Data,
     config: TrainConfig,
     history: list[dict[str, float]],
+    predictions: Predictions,
     directory: Path,
 ) -> None:
     """Draw the pictures of a run. Few images are in memory at a time."""
     pictures.draw_curves(history, directory / files.CURVES_PICTURE)
+    true, probabilities = predictions
     test = data.batches("test", config.batch_size)
-    logits = model.predict(test, verbose=0)
-    probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-    true = np.concatenate([labels for _, labels in test.as_numpy_iterator()])
     worst = pictures.worst_mistakes(true, probabilities)
-    counts = pictures.confusion_matrix(true, probabilities.argmax(1), len(data.labels))
+    counts = predictions.confusion()
     pictures.draw_confusion(counts, data.labels, directory / files.CONFUSION_PICTURE)
+    pictures.draw_reliability(
+        calibration(true, probabilities), directory / files.RELIABILITY_PICTURE
+    )
     pictures.draw_mistakes(
         pick(test, worst),
         true[worst],

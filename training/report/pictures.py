@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from training.report.measures import Calibration
 from training.report.names import drawable, explained
 
 _DPI = 150
@@ -28,13 +29,6 @@ def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
         axes.legend()
     figure.suptitle("Training values are averages over the epoch, with dropout")
     figure.savefig(path, dpi=_DPI)
-
-
-def confusion_matrix(true: np.ndarray, predicted: np.ndarray, size: int) -> np.ndarray:
-    """Return counts by true class (row) and predicted class (column)."""
-    counts = np.zeros((size, size), dtype=np.int64)
-    np.add.at(counts, (true, predicted), 1)
-    return counts
 
 
 def draw_confusion(counts: np.ndarray, labels: Sequence[str], path: Path) -> None:
@@ -66,6 +60,33 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str], path: Path) -> Non
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     title = f"Test images: {np.trace(counts):,} of {counts.sum():,} right"
     figure.suptitle(explained(title, names))
+    figure.savefig(path, dpi=_DPI)
+
+
+def draw_reliability(calibration: Calibration, path: Path) -> None:
+    """Draw accuracy against confidence, and how many images have which confidence."""
+    figure = Figure(figsize=(5, 5.5), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    bins = len(calibration.images)
+    middles, width = (np.arange(bins) + 0.5) / bins, 0.9 / bins
+    seen = calibration.images > 0
+    top.plot([0, 1], [0, 1], "--", color="black", label="as confident as right")
+    top.bar(
+        middles[seen], calibration.accuracy[seen], width, color="tab:blue", alpha=0.6
+    )
+    top.plot(
+        calibration.confidence[seen],
+        calibration.accuracy[seen],
+        "o",
+        color="tab:blue",
+        label="test images",
+    )
+    top.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    top.legend(loc="upper left")
+    top.grid(alpha=0.3)
+    bottom.bar(middles, calibration.images, width, color="tab:gray")
+    bottom.set(xlabel="probability of the predicted class", ylabel="images")
+    figure.suptitle(f"Expected calibration error: {calibration.error:.2%}")
     figure.savefig(path, dpi=_DPI)
 
 

@@ -34,6 +34,7 @@ SOURCE = "model.py"  # a copy of the file that --model names
 CURVES_PICTURE = "curves.png"
 CONFUSION_PICTURE = "confusion.png"
 MISTAKES_PICTURE = "mistakes.png"
+RELIABILITY_PICTURE = "reliability.png"
 CERTAINTY_PICTURE = "certainty.png"
 MONITOR_PICTURE = "monitor.png"
 
@@ -88,6 +89,24 @@ class Metrics(BaseModel):
     test: Scores
 
 
+class ClassMeasures(BaseModel):
+    """How good the model is on the test images of a class; `images` is their number."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    images: int
+
+
+class Measures(BaseModel):
+    """How good the model's predictions of the test images are."""
+
+    top_5_accuracy: float
+    calibration_error: Metric  # the expected one, of 15 bins
+    classes: list[ClassMeasures]
+
+
 class Result(BaseModel):
     """What a finished run has reached, and where everything lies."""
 
@@ -96,6 +115,7 @@ class Result(BaseModel):
     epochs: int
     training_seconds: float
     metrics: Metrics
+    test: Measures | None = None  # an earlier release has none
 
 
 class ModelCard(BaseModel):

@@ -44,11 +44,12 @@ def test_certainty_is_predicted_and_drawn_with_few_images_in_memory(
         drawn.update(images=images, true=true, rest=rest)
 
     monkeypatch.setattr(kerasnorm, "monte_carlo", monte_carlo)
-    for name in ("curves", "confusion", "mistakes"):
+    for name in ("curves", "confusion", "mistakes", "reliability"):
         monkeypatch.setattr(pictures, f"draw_{name}", lambda *arguments: None)
     monkeypatch.setattr(pictures, "draw_certainty", draw_certainty)
     monkeypatch.setattr(evaluation, "_BYTES_AT_A_TIME", 16 * 28 * 28)
-    evaluation.draw(model, data, config, [], tmp_path)
+    predictions = evaluation.predict_test(model, data, config)
+    evaluation.draw(model, data, config, [], predictions, tmp_path)
     assert sizes == [16, 16, 8]
     test = list(data.splits["test"].as_numpy_iterator())
     assert drawn["true"].tolist() == [label for _, label in test]
@@ -77,3 +78,15 @@ def test_the_monitor_takes_no_more_images_than_a_batch_or_than_fit(
     data = Data("a", "1", {}, ("a", "b"), shape, shape, "uint8", {}, (), splits)
     make_monitor(TrainConfig(monitor=True, batch_size=32), data, 10)
     assert taken == [number]
+
+
+def test_the_measures_of_the_test_images() -> None:
+    """Two of three classes are predicted; the first twice, once rightly."""
+    probabilities = np.array([[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.2, 0.8, 0.0]])
+    predictions = evaluation.Predictions(np.array([0, 1, 1]), probabilities)
+    measures = evaluation.measure(predictions, ["a", "b", "c"])
+    rows = [tuple(each.model_dump().values()) for each in measures.classes]
+    assert rows == [("a", 0.5, 1, 2 / 3, 1), ("b", 1, 0.5, 2 / 3, 2), ("c", 0, 0, 0, 0)]
+    assert measures.top_5_accuracy == 1
+    # |1 - 0.9|, |0 - 0.6|, |1 - 0.8|, each in a bin of its own
+    assert measures.calibration_error == pytest.approx((0.1 + 0.6 + 0.2) / 3)

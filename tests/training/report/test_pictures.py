@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from training.report import pictures
+from training.report.measures import calibration
 from training.report.names import drawable, explained
 
 
@@ -16,8 +17,6 @@ def test_the_worst_mistakes_are_the_most_confident_ones() -> None:
         [[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.05, 0.95, 0.0], [0.2, 0.4, 0.4]]
     )
     assert pictures.worst_mistakes(true, probabilities).tolist() == [2, 1, 3]
-    counts = pictures.confusion_matrix(true, probabilities.argmax(axis=1), 3)
-    assert counts.tolist() == [[1, 1, 0], [1, 0, 0], [0, 1, 0]]
 
 
 def test_pictures_are_drawn_for_a_hundred_classes_and_for_no_mistake(
@@ -28,6 +27,9 @@ def test_pictures_are_drawn_for_a_hundred_classes_and_for_no_mistake(
     nothing = np.zeros((0, 100))
     pictures.draw_mistakes(
         [], nothing[:, 0], nothing, labels, tmp_path / "mistakes.png"
+    )
+    pictures.draw_reliability(
+        calibration(np.array([0]), np.eye(100)[:1]), tmp_path / "reliability.png"
     )
     for path in tmp_path.iterdir():
         with Image.open(path) as image:
