@@ -167,6 +167,11 @@ class TrainConfig(BaseModel):
     batch_size: int = Field(
         128, ge=1, lt=2**31, description="images in a training step"
     )
+    augment: Literal["none", "flip", "crop", "standard", "strong"] = Field(
+        "none",
+        description="change training images at random: flip, mirrored; crop, moved by "
+        "up to an eighth; standard, both; strong, also turned and partly erased",
+    )
     learning_rate: float = Field(
         4e-3,
         gt=0,

@@ -115,7 +115,9 @@ def fit(
         else functools.partial(fit_together, team, model)
     )
     train(
-        data.epochs(done, config.epochs, config.batch_size, config.seed),
+        data.epochs(
+            done, config.epochs, config.batch_size, config.seed, config.augment
+        ),
         steps_per_epoch=steps,
         initial_epoch=done,
         epochs=config.epochs,

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from training.config import TrainConfig
+from training.data.augment import change
 from training.data.source import Source
 from training.data.sources import open_source
 from training.errors import UserError
@@ -50,14 +51,16 @@ class Data:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def epochs(
-        self, first: int, last: int, batch_size: int, seed: int
+        self, first: int, last: int, batch_size: int, seed: int, augment: str = "none"
     ) -> tf.data.Dataset:
         """Return the training batches of the epochs `first` to `last - 1`, in a row.
 
-        The order within an epoch depends on `(seed, epoch)` alone, so a resumed run
-        sees the batches that the uninterrupted run would have seen.
+        The order within an epoch depends on `(seed, epoch)` alone, and how a batch is
+        changed on its number in the epoch, too. So a resumed run sees the batches that
+        the uninterrupted run would have seen.
         """
         train = self.splits["train"]
+        changed = None if augment == "none" else change(augment)
 
         def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
             # This function is traced, so this sets the seed of its graph alone.
@@ -67,9 +70,18 @@ class Data:
             epoch_seed = tf.random.stateless_uniform(
                 (), (seed, epoch), minval=None, maxval=None, dtype=tf.int64
             )
-            return train.shuffle(
+            batches = train.shuffle(
                 self._shuffle_window(), epoch_seed, reshuffle_each_iteration=False
             ).batch(batch_size)
+            if changed is None:
+                return batches
+            return batches.enumerate().map(
+                lambda number, batch: (
+                    changed(batch[0], tf.stack([epoch_seed, number])),
+                    batch[1],
+                ),
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
 
         return (
             tf.data.Dataset.range(first, last)
