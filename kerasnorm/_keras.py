@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 from keras.src import backend
+from keras.src.models.functional import Functional
 
 
 def all_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
@@ -18,6 +19,43 @@ def all_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """
     layers: list[keras.layers.Layer] = layer._flatten_layers(include_self=False)
     return layers
+
+
+def has_graph(layer: Any) -> bool:
+    """Return whether a layer is a Sequential or functional model.
+
+    Its class may be one's own. No public class is that of functional models alone.
+    """
+    return isinstance(layer, (Functional, keras.Sequential))
+
+
+def runs_its_graph(layer: Any) -> bool:
+    """Return whether calling a model runs its graph, and no `call` of its class."""
+    calls = (Functional.call, keras.Sequential.call)
+    return has_graph(layer) and type(layer).call in calls
+
+
+_PLACE = ("_inbound_nodes", "_outbound_nodes", "_path", "_parent_path")
+"""What a layer knows of the graph and of the layer that it is in."""
+
+
+def become(layer: keras.layers.Layer, other: keras.layers.Layer) -> None:
+    """Turn a layer into another one, at the place where it is.
+
+    What refers to it then refers to the other: graphs, attributes, lists, dictionaries,
+    and what Keras and the backend note of them. No list names all of these.
+    """
+    vars(other).update({name: vars(layer)[name] for name in _PLACE})
+    # Keras would track what is set by `setattr`.
+    object.__setattr__(layer, "__dict__", vars(other))
+    object.__setattr__(layer, "__class__", type(other))
+
+
+def track_variables(layer: keras.layers.Layer) -> None:
+    """Tell PyTorch which parameters a layer has, and those inside of it, by now."""
+    if keras.backend.backend() == "torch":
+        for each in (layer, *all_layers(layer)):
+            each._track_variables()
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
@@ -44,12 +82,12 @@ def wrapped_function(
     return metric._fn, dict(metric._fn_kwargs)
 
 
-def set_path(variable: keras.Variable, path: str) -> None:
-    """Give a variable a path, by which some optimizers choose how to train it.
+def set_path(thing: keras.Variable | keras.layers.Layer, path: str | None) -> None:
+    """Give a variable or a layer a path, by which some optimizers choose variables.
 
-    The public `path` is of the name scopes in which the variable was made.
+    The public `path` is of the name scopes in which it was made.
     """
-    variable._path = path
+    thing._path = path
 
 
 AVERAGES = "_model_variables_moving_average"
