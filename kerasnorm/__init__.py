@@ -8,6 +8,7 @@ from kerasnorm.layers.recompute import recompute
 from kerasnorm.monitor import ShiftMonitor
 from kerasnorm.transforms.convert import convert
 from kerasnorm.transforms.fold import fold
+from kerasnorm.transforms.load import load_model, load_weights
 from kerasnorm.transforms.monte_carlo import MonteCarloPrediction, monte_carlo
 from kerasnorm.transforms.recalibrate import recalibrate
 
@@ -23,6 +24,8 @@ __all__ = [
     "convert",
     "fold",
     "functional",
+    "load_model",
+    "load_weights",
     "monte_carlo",
     "recalibrate",
     "recompute",

@@ -3,12 +3,18 @@
 `tests/kerasnorm/test_keras.py` says what each of them relies on.
 """
 
+import contextlib
 import re
+import zipfile
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import keras
 from keras.src import backend
+from keras.src.models.functional import Functional
+from keras.src.saving import saving_lib
 
 
 def all_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
@@ -18,6 +24,48 @@ def all_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """
     layers: list[keras.layers.Layer] = layer._flatten_layers(include_self=False)
     return layers
+
+
+def has_graph(layer: Any) -> bool:
+    """Return whether a layer is a Sequential or functional model.
+
+    Its class may be one's own. No public class is that of functional models alone.
+    """
+    return isinstance(layer, (Functional, keras.Sequential))
+
+
+def runs_its_graph(layer: Any) -> bool:
+    """Return whether calling a model runs its graph, and no `call` of its class."""
+    calls = (Functional.call, keras.Sequential.call)
+    return has_graph(layer) and type(layer).call in calls
+
+
+_PLACE = ("_inbound_nodes", "_outbound_nodes", "_path", "_parent_path")
+"""What a layer knows of the graph and of the layer that it is in."""
+
+
+def become(layer: keras.layers.Layer, other: keras.layers.Layer) -> None:
+    """Turn a layer into another one, at the place where it is.
+
+    What refers to it then refers to the other: graphs, attributes, lists, dictionaries,
+    and what Keras and the backend note of them. No list names all of these.
+    """
+    vars(other).update({name: vars(layer)[name] for name in _PLACE})
+    # Keras would track what is set by `setattr`.
+    object.__setattr__(layer, "__dict__", vars(other))
+    set_class(layer, type(other))
+
+
+def set_class(layer: keras.layers.Layer, kind: type) -> None:
+    """Give a layer another class, of the same attributes."""
+    object.__setattr__(layer, "__class__", kind)
+
+
+def track_variables(layer: keras.layers.Layer) -> None:
+    """Tell PyTorch which parameters a layer has, and those inside of it, by now."""
+    if keras.backend.backend() == "torch":
+        for each in (layer, *all_layers(layer)):
+            each._track_variables()
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
@@ -44,12 +92,12 @@ def wrapped_function(
     return metric._fn, dict(metric._fn_kwargs)
 
 
-def set_path(variable: keras.Variable, path: str) -> None:
-    """Give a variable a path, by which some optimizers choose how to train it.
+def set_path(thing: keras.Variable | keras.layers.Layer, path: str | None) -> None:
+    """Give a variable or a layer a path, by which some optimizers choose variables.
 
-    The public `path` is of the name scopes in which the variable was made.
+    The public `path` is of the name scopes in which it was made.
     """
-    variable._path = path
+    thing._path = path
 
 
 AVERAGES = "_model_variables_moving_average"
@@ -144,3 +192,98 @@ def why_not_made(error: Exception) -> str:
     """
     reason = str(error).rpartition("encountered: ")[2].strip().splitlines()
     return reason[0] if reason else repr(error)
+
+
+def model_of_file(
+    path: Path, custom_objects: dict[str, Any] | None, safe_mode: bool
+) -> keras.Model:
+    """Return the model that a `.keras` file describes, without what it has learnt.
+
+    The public `load_model` loads that into it at once.
+    """
+    with zipfile.ZipFile(path) as archive:
+        config = archive.read("config.json").decode()
+    return saving_lib._model_from_config(config, custom_objects, True, safe_mode)
+
+
+def load_state(model: keras.Model, path: Path) -> None:
+    """Load what a `.keras` or `.weights.h5` file has, assets such as vocabularies too.
+
+    The public `load_weights` loads no assets.
+    """
+    failures: dict[int, Any] = {}
+    with _opened(path) as (weights, assets):
+        saving_lib._load_state(
+            model,
+            weights,
+            assets,
+            inner_path="",
+            visited_saveables=set(),
+            failed_saveables=set(),
+            error_msgs=failures,
+        )
+    if failures:
+        layer, error = next(iter(failures.values()))
+        raise ValueError(f"{layer.name!r}: {error}")
+
+
+Shapes = dict[str, tuple[int, ...]]
+"""What a file has, or is to have, by its place in it."""
+
+
+def shapes_in_file(path: Path) -> Shapes:
+    """Return the shapes of what a `.keras` or `.weights.h5` file holds."""
+    shapes: Shapes = {}
+
+    def note(name: str, entry: Any) -> None:
+        if hasattr(entry, "shape"):
+            shapes[name] = tuple(entry.shape)
+
+    with _opened(path) as (weights, _):
+        weights.h5_file.visititems(note)
+    return shapes
+
+
+def shapes_to_save(model: keras.Model) -> Shapes:
+    """Return the shapes of what Keras would save of a model, by the places in a file.
+
+    The places have the names of the layers' classes, or of attributes.
+    """
+    names = _Names()
+    saving_lib._save_state(model, names, None, "", set())
+    return names.shapes
+
+
+class _Names(saving_lib.H5IOStore):
+    """Takes in the names of what is saved, and nothing else."""
+
+    def __init__(self) -> None:
+        self.shapes: Shapes = {}
+        self._group = ""
+
+    def __bool__(self) -> bool:
+        return True
+
+    def make(self, path: str, metadata: Any = None) -> "_Names":
+        self._group = f"{path}/vars" if path else "vars"
+        return self
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.shapes[f"{self._group}/{key}"] = tuple(value.shape)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """Open the stores of a file: of weights, and of assets or `None`."""
+    with contextlib.ExitStack() as stack:
+        assets = None
+        if path.suffix == ".keras":
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            weights = saving_lib.H5IOStore("model.weights.h5", archive, mode="r")
+            if any(name.startswith("assets/") for name in archive.namelist()):
+                assets = saving_lib.DiskIOStore("assets", archive, mode="r")
+                stack.callback(assets.close)
+        else:
+            weights = saving_lib.H5IOStore(path, mode="r")
+        stack.callback(weights.close)
+        yield weights, assets

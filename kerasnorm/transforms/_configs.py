@@ -7,36 +7,34 @@ from typing import Any
 
 import keras
 
-from kerasnorm._keras import all_layers, lambda_argument, why_not_made
+from kerasnorm._keras import all_layers, has_graph, lambda_argument, why_not_made
 
 Config = dict[str, Any]
 
 
-def is_functional(model: Any) -> bool:
-    """Return whether a layer is a Sequential or functional model.
-
-    Its layers can be replaced. A subclass with a configuration of its own is neither.
-    """
-    if not isinstance(model, keras.Model):
-        return False
-    try:
-        return "layers" in model.get_config()
-    except NotImplementedError:
-        return False
-
-
-def check_is_functional(model: Any) -> None:
-    """Refuse what is no Sequential or functional model."""
+def check_has_graph(model: Any) -> None:
+    """Refuse what is no Sequential or functional model, whatever its class."""
     check_is_model(model)
-    if not is_functional(model):
+    if not has_graph(model):
         raise ValueError(
             "`model` must be a Sequential or functional model. Received: "
             f"{type(model).__name__} {model.name!r}, a subclassed one, whose layers "
             "only its own code can replace."
         )
     for inner in (model, *all_layers(model)):
-        if is_functional(inner):
+        if has_graph(inner) and is_made_of_graph(inner):
             _check_names_differ(inner)
+
+
+def is_made_of_graph(model: keras.Model) -> bool:
+    """Return whether the configuration of a model is its graph.
+
+    A class with a constructor of its own has another one.
+    """
+    try:
+        return "layers" in model.get_config()
+    except NotImplementedError:
+        return False
 
 
 def _check_names_differ(model: keras.Model) -> None:
@@ -55,18 +53,17 @@ def check_is_model(model: Any) -> None:
         raise TypeError(f"`model` must be a Keras model. Received: model={model!r}.")
 
 
-def layers_of_attention(model: keras.Model) -> set[keras.layers.Layer]:
-    """Return the layers that Keras's attention layers make: a Dropout each."""
-    return {
-        inner
-        for layer in all_layers(model)
-        if type(layer)
-        in (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
-        for inner in all_layers(layer)
-    }
+def graph_of(model: keras.Model) -> keras.Model:
+    """Return the graph of a functional model, of any class, as a model of its layers.
+
+    It is no Sequential model, and has nothing of the class.
+    """
+    return keras.Model(model.input, model.output, name=model.name)
 
 
-def remade(model: keras.Model, edit: Callable[[Config], Config]) -> keras.Model:
+def remade(
+    model: keras.Model, edit: Callable[[Config], Config] = lambda config: config
+) -> keras.Model:
     """Make a model from the configuration of `model` as `edit` changes it.
 
     The new model is not compiled and does not have the weights of `model`.
@@ -74,14 +71,17 @@ def remade(model: keras.Model, edit: Callable[[Config], Config]) -> keras.Model:
     Raises:
         ValueError: If a part of the model cannot be made of its configuration.
     """
-    config = edit(keras.saving.serialize_keras_object(model))
     objects = {**_own_objects(model), _NAMED: _Named}
     functions = _functions_of_lambdas(model)
 
     def prepare(entry: Config) -> Config:
         entry = {k: v for k, v in entry.items() if k != "compile_config"}
+        if "build_input_shape" in entry["config"]:
+            entry["config"]["layers"] = [
+                _built_by_call(each) for each in entry["config"]["layers"]
+            ]
         if "inbound_nodes" in entry:
-            return _named(entry)
+            return _named(_built_by_call(entry))
         if entry["class_name"] == "__lambda__":
             # Made of its bytecode, it would lack the names of its module.
             for name, (code, function) in functions.items():
@@ -91,17 +91,26 @@ def remade(model: keras.Model, edit: Callable[[Config], Config]) -> keras.Model:
         return entry
 
     try:
+        config = keras.saving.serialize_keras_object(model)
+    except NotImplementedError as error:
+        raise _not_made(model, error) from error
+    config = edit(config)
+    try:
         # Bytecode of a model that is in memory already is no less safe than the model.
         return keras.saving.deserialize_keras_object(
             map_objects(config, prepare), custom_objects=objects, safe_mode=False
         )
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise ValueError(
-            f"`model` must be made of parts that Keras can make again. Received: "
-            f"{model.name!r}, where it says: {why_not_made(error)} "
-            "Give custom classes a `get_config`, and register them and custom "
-            "functions with `keras.saving.register_keras_serializable`."
-        ) from error
+        raise _not_made(model, error) from error
+
+
+def _not_made(model: keras.Model, error: Exception) -> ValueError:
+    return ValueError(
+        f"`model` must be made of parts that Keras can make again. Received: "
+        f"{model.name!r}, where it says: {why_not_made(error)} Give custom classes a "
+        "`get_config`, and register them and custom functions with "
+        "`keras.saving.register_keras_serializable`."
+    )
 
 
 def map_objects(config: Any, change: Callable[[Config], Config]) -> Any:
@@ -133,6 +142,14 @@ class _Named:
 
 
 _NAMED = "kerasnorm>_Named"
+
+
+def _built_by_call(entry: Config) -> Config:
+    """Return the entry of a layer that is called once it is made.
+
+    Of one without a `build` Keras would warn that it builds nothing.
+    """
+    return {key: value for key, value in entry.items() if key != "build_config"}
 
 
 def _named(entry: Config) -> Config:

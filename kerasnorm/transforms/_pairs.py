@@ -12,14 +12,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from kerasnorm._keras import all_layers, set_path
+from kerasnorm._keras import all_layers, become, set_path
+from kerasnorm.transforms._layers import DROPOUTS, NORMALIZATIONS
 
+Pairs = list[tuple[keras.layers.Layer, keras.layers.Layer]]
 Weights = list[tuple[keras.Variable, keras.Variable]]
 
 
-def paired_layers(
-    old: keras.layers.Layer, new: keras.layers.Layer
-) -> list[tuple[keras.layers.Layer, keras.layers.Layer]]:
+def paired_layers(old: keras.layers.Layer, new: keras.layers.Layer) -> Pairs:
     """Return both layers and all inside of them, in pairs."""
     olds, news = ([layer, *all_layers(layer)] for layer in (old, new))
     if len(olds) != len(news):
@@ -31,6 +31,26 @@ def paired_layers(
             "twice; a layer that is an attribute alone is not in it."
         )
     return list(zip(olds, news, strict=True))
+
+
+def built_as(made: keras.layers.Layer, layer: keras.layers.Layer) -> keras.layers.Layer:
+    """Return a layer that was just made, with the policy and the shapes of another."""
+    # Keras's spatial dropout leaves its policy out of its configuration.
+    if made.dtype_policy != layer.dtype_policy:
+        made.dtype_policy = layer.dtype_policy
+    if layer.built and not made.built:
+        made.build_from_config(layer.get_build_config())
+    return made
+
+
+def restore_class(theirs: keras.layers.Layer, ours: keras.layers.Layer) -> None:
+    """Give a layer the class of the one that it was made after.
+
+    A custom layer makes Keras's layers inside of itself, which `convert` has replaced.
+    """
+    kind = type(theirs)
+    if kind is not type(ours) and kind in (*NORMALIZATIONS, *DROPOUTS):
+        become(ours, built_as(kind.from_config(theirs.get_config()), theirs))
 
 
 def paired_weights(old: keras.layers.Layer, new: keras.layers.Layer) -> Weights:

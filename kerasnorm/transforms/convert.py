@@ -7,27 +7,26 @@ from typing import Any
 import keras
 
 from kerasnorm import _validation
-from kerasnorm._keras import all_layers
+from kerasnorm._keras import become, set_path, track_variables
 from kerasnorm.layers._schedule import is_schedule
 from kerasnorm.layers.batch_norm import KBatchNorm
 from kerasnorm.layers.dropout import KDropout, KGaussianDropout, KSpatialDropout
 from kerasnorm.transforms._compilation import copy_compilation
-from kerasnorm.transforms._configs import (
-    Config,
-    check_is_functional,
-    layers_of_attention,
-    map_objects,
-    remade,
-    replaced,
-)
+from kerasnorm.transforms._configs import Config, check_has_graph
 from kerasnorm.transforms._layers import COUNTERPARTS, DROPOUTS, SPATIAL_DROPOUTS
 from kerasnorm.transforms._pairs import (
+    Pairs,
     Weights,
     assign_copy,
+    built_as,
     copy_state,
-    paired_layers,
     paired_weights,
+    restore_class,
 )
+from kerasnorm.transforms._remaking import paired_with_new
+
+Makers = dict[Any, Callable[[Any], keras.layers.Layer]]
+"""How to make the counterpart of a layer, by its class."""
 
 
 def convert(model: keras.Model, to: str = "kerasnorm") -> keras.Model:
@@ -36,16 +35,21 @@ def convert(model: keras.Model, to: str = "kerasnorm") -> keras.Model:
     `BatchNormalization`, `Dropout`, `SpatialDropout1D`, `2D`, `3D` and
     `GaussianDropout` become `KBatchNorm`, `KDropout`, `KSpatialDropout` and
     `KGaussianDropout` with the same names, configurations and weights, or the other
-    way round. All other layers are copied, so `MultiHeadAttention` keeps the `Dropout`
-    that it makes for itself. Predictions stay what they are. If the model is compiled
-    the new one is too, with the same loss and metrics and a copy of the optimizer:
-    training goes on where it was.
+    way round, wherever they are: in the graph, in models and wrappers in it, and in
+    custom layers that hold them as attributes or in lists, as blocks of KerasHub and
+    `MultiHeadAttention` do. All other layers are copied. The new model is of the same
+    class. Predictions stay what they are. If the model is compiled the new one is too,
+    with the same loss and metrics and a copy of the optimizer: training goes on where
+    it was.
 
     Weights, and the optimizer's slots, go by the path: the place of the layer and the
     name of the weight. Where the optimizer was built for other weights than the model
     has now, as before `quantize` or Sequential's `pop` and `add`, a warning names the
     slots that are dropped and those that begin as in a new optimizer; the others and
     the count of steps are carried over. If none fits, the whole optimizer begins anew.
+
+    What the code of a custom layer makes, a saved file makes of Keras's layers again:
+    load a `.keras` file of such a model by `kerasnorm.load_model`.
 
     Args:
         model: Sequential or functional model, which does not change. It may have models
@@ -76,39 +80,80 @@ def convert(model: keras.Model, to: str = "kerasnorm") -> keras.Model:
     ['Dense', 'KBatchNorm', 'KDropout']
     """
     to = _validation.check_choice("to", to, ("kerasnorm", "keras"))
-    check_is_functional(model)
-    replace, outdated = (
-        (_to_ours, tuple(COUNTERPARTS))
-        if to == "kerasnorm"
-        else (_to_keras, tuple(COUNTERPARTS.values()))
-    )
-
-    new = remade(model, lambda config: map_objects(config, replace))
-    _check_all_are_replaced(new, outdated)
-    weights = _copy_layers(model, new)
+    check_has_graph(model)
+    makers = _TO_OURS if to == "kerasnorm" else _TO_KERAS
+    pairs = paired_with_new(model)
+    _, new = pairs[0]
+    for theirs, ours in pairs:
+        ours.name = theirs.name
+        if type(theirs) in makers:
+            become(ours, built_as(makers[type(theirs)](theirs), theirs))
+        else:
+            _check_is_no_subclass(theirs, makers)
+            restore_class(theirs, ours)
+        set_path(ours, theirs.path)
+    weights = _copy_layers(pairs) if model.built else []
+    track_variables(new)
     if model.compiled and (remark := copy_compilation(model, new, weights)):
         warnings.warn(remark, stacklevel=2)
     return new
 
 
-def _to_ours(entry: Config) -> Config:
-    for theirs, ours in COUNTERPARTS.items():
-        place = entry.get("module"), entry["class_name"]
-        if place == ("keras.layers", theirs.__name__):
-            return replaced(entry, ours.from_config(entry["config"]))
-    return entry
+def _check_is_no_subclass(layer: keras.layers.Layer, makers: Makers) -> None:
+    for base in makers:
+        if isinstance(layer, base):
+            raise ValueError(
+                f"The layer {layer.path or layer.name!r} must be a {base.__name__} "
+                f"itself to be converted. Received: {type(layer).__name__}, a subclass "
+                f"with code of its own. Put a {base.__name__} in its place, or derive "
+                "its class from the layer that it is to become."
+            )
 
 
-def _to_keras(entry: Config) -> Config:
-    for ours in COUNTERPARTS.values():
-        if entry.get("registered_name") == f"kerasnorm>{ours.__name__}":
-            layer = ours.from_config(entry["config"])
-            shape = (entry.get("build_config") or {}).get("input_shape")
-            return replaced(entry, _BACK[ours](layer, shape))
-    return entry
+def _copy_layers(pairs: Pairs) -> Weights:
+    """Copy what the layers have learnt; return the weights of both in pairs."""
+    weights: Weights = []
+    for theirs, ours in pairs:
+        weights += paired_weights(theirs, ours)
+        if type(ours) is type(theirs) or not isinstance(theirs, DROPOUTS):
+            copy_state(theirs, ours)
+        our_seed, their_seed = (
+            getattr(layer, "seed_generator", None) for layer in (ours, theirs)
+        )
+        if our_seed and their_seed:  # a built-in dropout of rate 0 has none
+            assign_copy(our_seed.state, their_seed.state)
+    _check_are_apart(weights)
+    return weights
 
 
-def _batch_normalization(layer: KBatchNorm, shape: Any) -> keras.layers.Layer:
+def _check_are_apart(weights: Weights) -> None:
+    counterparts: dict[int, keras.Variable] = {}
+    for theirs, ours in weights:
+        if counterparts.setdefault(id(theirs), ours) is not ours:
+            raise ValueError(
+                "The weights of `model` must each belong to one layer. Received: "
+                f"{theirs.path!r}, which two layers have. Made again they would be "
+                "two weights. Call one layer twice instead."
+            )
+
+
+def _of_config(ours: Any) -> Callable[[Any], keras.layers.Layer]:
+    return lambda layer: ours.from_config(layer.get_config())
+
+
+def _of_spatial_dropout(layer: Any) -> keras.layers.Layer:
+    ours = KSpatialDropout.from_config(layer.get_config())
+    ours.compute_output_shape((None,) * layer.input_spec.ndim)
+    return ours
+
+
+_TO_OURS: Makers = {
+    theirs: _of_spatial_dropout if ours is KSpatialDropout else _of_config(ours)
+    for theirs, ours in COUNTERPARTS.items()
+}
+
+
+def _batch_normalization(layer: KBatchNorm) -> keras.layers.Layer:
     config = layer.get_config()
     _refuse(layer, "moving_average", config.pop("moving_average"), "exponential")
     _refuse(layer, "bessel_correction", config.pop("bessel_correction"), False)
@@ -124,21 +169,22 @@ def _batch_normalization(layer: KBatchNorm, shape: Any) -> keras.layers.Layer:
     return keras.layers.BatchNormalization.from_config(config)
 
 
-def _dropout(layer: KDropout, shape: Any) -> keras.layers.Layer:
+def _dropout(layer: KDropout) -> keras.layers.Layer:
     config = _with_constant_rate(layer)
     _refuse(layer, "scale_at", config.pop("scale_at"), "training")
     _refuse(layer, "monte_carlo", config.pop("monte_carlo"), False)
     return keras.layers.Dropout.from_config(config)
 
 
-def _spatial_dropout(layer: KSpatialDropout, shape: Any) -> keras.layers.Layer:
+def _spatial_dropout(layer: KSpatialDropout) -> keras.layers.Layer:
     config = _with_constant_rate(layer)
-    if shape is None:
+    build_config = layer.get_build_config()
+    if build_config is None:
         raise ValueError(
             f"The layer {layer.name!r} must be built to become one of Keras's, which "
             "has a class for each rank. Give the model an input shape."
         )
-    theirs = SPATIAL_DROPOUTS[len(shape) - 3]
+    theirs = SPATIAL_DROPOUTS[len(build_config["input_shape"]) - 3]
     if theirs is keras.layers.SpatialDropout1D:
         _refuse(layer, "data_format", config.pop("data_format"), "channels_last")
     # Their constructors take no `trainable`, and not every one a policy.
@@ -146,16 +192,8 @@ def _spatial_dropout(layer: KSpatialDropout, shape: Any) -> keras.layers.Layer:
     return theirs(**config)
 
 
-def _gaussian_dropout(layer: KGaussianDropout, shape: Any) -> keras.layers.Layer:
+def _gaussian_dropout(layer: KGaussianDropout) -> keras.layers.Layer:
     return keras.layers.GaussianDropout.from_config(_with_constant_rate(layer))
-
-
-_BACK: dict[type, Callable[[Any, Any], keras.layers.Layer]] = {
-    KBatchNorm: _batch_normalization,
-    KDropout: _dropout,
-    KSpatialDropout: _spatial_dropout,
-    KGaussianDropout: _gaussian_dropout,
-}
 
 
 def _with_constant_rate(layer: Any) -> Config:
@@ -178,46 +216,9 @@ def _no_counterpart(layer: Any, option: str, value: Any, instead: str) -> ValueE
     )
 
 
-def _check_all_are_replaced(new: keras.Model, outdated: tuple[type, ...]) -> None:
-    kept = layers_of_attention(new)
-    for layer in all_layers(new):
-        if type(layer) in outdated and layer not in kept:
-            name = layer.path or layer.name
-            raise ValueError(
-                f"The {type(layer).__name__} {name!r} must be part of a "
-                "Sequential or functional model. Received: one that the code of a "
-                "subclassed model or layer makes. Only that code can replace it."
-            )
-
-
-def _copy_layers(old: keras.Model, new: keras.Model) -> Weights:
-    """Copy what the layers have learnt; return the weights of both in pairs."""
-    weights: Weights = []
-    for theirs, ours in paired_layers(old, new):
-        ours.name = theirs.name
-        if not old.built:
-            continue
-        weights += paired_weights(theirs, ours)
-        if type(ours) is type(theirs) or not isinstance(theirs, DROPOUTS):
-            copy_state(theirs, ours)
-        # Keras's spatial dropout leaves its policy out of its configuration.
-        if ours.dtype_policy != theirs.dtype_policy:
-            ours.dtype_policy = theirs.dtype_policy
-        our_seed, their_seed = (
-            getattr(layer, "seed_generator", None) for layer in (ours, theirs)
-        )
-        if our_seed and their_seed:  # a built-in dropout of rate 0 has none
-            assign_copy(our_seed.state, their_seed.state)
-    _check_are_apart(weights)
-    return weights
-
-
-def _check_are_apart(weights: Weights) -> None:
-    counterparts: dict[int, keras.Variable] = {}
-    for theirs, ours in weights:
-        if counterparts.setdefault(id(theirs), ours) is not ours:
-            raise ValueError(
-                "The weights of `model` must each belong to one layer. Received: "
-                f"{theirs.path!r}, which two layers have. Made again they would be "
-                "two weights. Call one layer twice instead."
-            )
+_TO_KERAS: Makers = {
+    KBatchNorm: _batch_normalization,
+    KDropout: _dropout,
+    KSpatialDropout: _spatial_dropout,
+    KGaussianDropout: _gaussian_dropout,
+}

@@ -8,11 +8,12 @@ import numpy as np
 from keras import ops
 
 from kerasnorm import _validation, functional
-from kerasnorm._keras import all_layers
+from kerasnorm._keras import all_layers, runs_its_graph, track_variables
 from kerasnorm.transforms._configs import (
     Config,
-    check_is_functional,
-    is_functional,
+    check_has_graph,
+    graph_of,
+    is_made_of_graph,
     remade,
     replaced,
 )
@@ -25,7 +26,7 @@ from kerasnorm.transforms._linear import (
     with_output,
 )
 from kerasnorm.transforms._multiply_add import MultiplyAdd
-from kerasnorm.transforms._pairs import copy_state, paired_layers
+from kerasnorm.transforms._pairs import copy_state, paired_layers, restore_class
 
 _REMOVED: Layers = (*DROPOUTS, keras.layers.AlphaDropout)
 
@@ -76,10 +77,16 @@ def fold(
     norm: folded into dense before it
     ['Dense', 'ReLU']
     """
-    check_is_functional(model)
+    check_has_graph(model)
     if print_fn is not None and not callable(print_fn):
         raise _validation.wrong_type("print_fn", "a function of a string", print_fn)
-    if not _has_graph(model):
+    if not runs_its_graph(model):
+        raise ValueError(
+            "`model` must do nothing but run its graph. Received: "
+            f"{type(model).__name__} {model.name!r}, whose class has a `call` of its "
+            "own. Fold a model without it: keras.Model(model.input, model.output)."
+        )
+    if not _has_inputs(model):
         raise ValueError(
             f"`model` must be built. Received: {model.name!r} without an input shape, "
             "or a Sequential model of several inputs."
@@ -96,6 +103,8 @@ class _Folding:
         if isinstance(model, keras.Sequential):
             (inputs,), (outputs,) = model.inputs, model.outputs
             model = keras.Model(inputs, outputs, name=model.name)
+        elif not is_made_of_graph(model):
+            model = graph_of(model)
         self._functional = model
         self._layers = {layer.name: layer for layer in model.layers}
         # An operation such as x + y is no layer, but may stand beside one.
@@ -111,7 +120,9 @@ class _Folding:
                 continue
             source = self._sources[layer.name]
             for theirs, ours in paired_layers(source, layer):
+                restore_class(theirs, ours)
                 copy_state(theirs, ours)
+        track_variables(new)
         if isinstance(self._model, keras.Sequential) and len(new.layers) > 1:
             return keras.Sequential(new.layers, name=new.name)
         return new
@@ -119,7 +130,7 @@ class _Folding:
     def _fold(self, config: Config) -> Config:
         self._graph = Graph(config["config"])
         for name, layer in self._layers.items():
-            if is_functional(layer) and _has_graph(layer):
+            if runs_its_graph(layer) and _has_inputs(layer):
                 self._fold_model(name, layer)
             elif type(layer) in _REMOVED:
                 self._fold_dropout(name, layer)
@@ -239,7 +250,7 @@ class _Folding:
                 self._report(f"{name}: kept, since {_whose(inner, layer)}")
 
 
-def _has_graph(model: keras.Model) -> bool:
+def _has_inputs(model: keras.Model) -> bool:
     """Return whether a model knows its inputs; Sequential raises if it does not."""
     return getattr(model, "inputs", None) is not None
 

@@ -83,7 +83,7 @@ def monte_carlo(
     Args:
         model: Model with one output, also in a dictionary or list, and dropout layers
             of this package. Keras's own may be there at a rate of 0 only, also those of
-            recurrent and attention layers: see `kerasnorm.convert`.
+            recurrent layers: see `kerasnorm.convert`.
         x: The inputs, an array or a structure of arrays.
         samples: S, at least 1. Defaults to 50.
         seed: Integer. The same seed and `batch_size` give the same masks. Defaults to a
@@ -236,10 +236,7 @@ def random_layers(model: keras.Model) -> list[RandomLayer]:
     if layers and not builtin and not inside:
         return layers
     received = "none"
-    advice = (
-        "`kerasnorm.convert` makes them of Keras's, but of those inside of attention "
-        "layers."
-    )
+    advice = "`kerasnorm.convert` makes them of Keras's."
     if builtin:
         received = f"the {type(builtin[0]).__name__} {builtin[0].name!r}"
     elif inside:
@@ -256,7 +253,12 @@ def random_layers(model: keras.Model) -> list[RandomLayer]:
 
 
 def _own_dropout(layer: keras.layers.Layer) -> list[str]:
-    """Return the arguments by which a layer drops something itself, as an LSTM does."""
+    """Return the arguments by which a layer drops something itself, as an LSTM does.
+
+    They are none if it gives its rate to dropout layers that it holds.
+    """
+    if any(isinstance(la, RandomLayer) for la in all_layers(layer)):
+        return []
     names = ("dropout", "recurrent_dropout")
     values = {name: getattr(layer, name, None) for name in names}
     return [

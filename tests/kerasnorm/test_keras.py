@@ -28,6 +28,66 @@ def test_all_layers_are_those_of_every_depth_each_once():
     assert by_name(_keras.all_layers(layers.Dense(3))) == []
 
 
+class Doubled(keras.Model):
+    """A functional model that does not call its graph alone."""
+
+    def call(self, inputs, training=None, mask=None):
+        return 2 * super().call(inputs, training=training, mask=mask)
+
+
+def test_models_that_have_a_graph_and_run_it():
+    """`Functional`, `Functional.call`, `Sequential.call`."""
+    inputs = keras.Input((3,))
+    outputs = layers.Dense(2)(inputs)
+    models = [keras.Model(inputs, outputs), keras.Sequential([layers.Dense(2)])]
+    for model in models:
+        assert _keras.has_graph(model)
+        assert _keras.runs_its_graph(model)
+    assert _keras.has_graph(Doubled(inputs, outputs))
+    assert not _keras.runs_its_graph(Doubled(inputs, outputs))
+    for other in (keras.Model(), layers.Dense(2), None):
+        assert not _keras.has_graph(other)
+        assert not _keras.runs_its_graph(other)
+
+
+@pytest.mark.any_backend
+def test_a_layer_becomes_another_one_wherever_it_is():
+    """`__dict__`, `_inbound_nodes`, `_outbound_nodes`, `_path`, `_parent_path`."""
+
+    class Holder(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.one = layers.Dense(2, name="one")
+            self.several = [self.one, {"one": self.one}]
+
+        def call(self, x):
+            return self.several[0](x)
+
+    holder, alone = Holder(), layers.Dense(2, name="alone")
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, alone(holder(inputs)))
+    paths = holder.one.path, alone.path
+    for old in (holder.one, alone):
+        new = layers.EinsumDense("ab,bc->ac", 2, name="new")
+        new.build((None, 2))
+        new.kernel.assign([[0.0, 2.0], [1.0, 0.0]])
+        _keras.become(old, new)
+    _keras.track_variables(model)
+    assert type(holder.one) is layers.EinsumDense
+    assert holder.several[1]["one"] is holder.one
+    assert (holder.one.path, alone.path) == paths
+    assert by_name(_keras.all_layers(model))[1:] == [holder.name, "new", "new"]
+    x = keras.ops.convert_to_tensor([[1.0, 3.0]])
+    # Each swaps the two and doubles what was the first.
+    assert keras.ops.convert_to_numpy(model(x)).tolist() == [[2.0, 6.0]]
+    assert len(model.weights) == 2
+    entries = model.get_config()["layers"]
+    assert [entry["class_name"] for entry in entries][-1] == "EinsumDense"
+    if keras.backend.backend() == "torch":
+        held = {id(p) for p in model.parameters()}
+        assert held == {id(w.value) for w in model.weights}
+
+
 def test_compile_arguments_are_those_that_were_given():
     """`Model._compile_config.config`."""
 

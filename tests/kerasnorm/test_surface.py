@@ -43,6 +43,8 @@ def test_public_names():
         "convert",
         "fold",
         "functional",
+        "load_model",
+        "load_weights",
         "monte_carlo",
         "recalibrate",
         "recompute",
