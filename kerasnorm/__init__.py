@@ -9,6 +9,7 @@ from kerasnorm.monitor import ShiftMonitor
 from kerasnorm.transforms.convert import convert
 from kerasnorm.transforms.fold import fold
 from kerasnorm.transforms.monte_carlo import MonteCarloPrediction, monte_carlo
+from kerasnorm.transforms.monte_carlo_model import monte_carlo_model
 from kerasnorm.transforms.recalibrate import recalibrate
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "fold",
     "functional",
     "monte_carlo",
+    "monte_carlo_model",
     "recalibrate",
     "recompute",
 ]
