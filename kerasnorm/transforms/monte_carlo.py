@@ -11,7 +11,7 @@ from keras import ops
 
 from kerasnorm import _model_inputs, _validation, functional
 from kerasnorm._keras import all_layers, producer
-from kerasnorm._words import int32
+from kerasnorm._words import int32, low_bits
 from kerasnorm.functional import Tensor
 from kerasnorm.layers._random import RandomLayer, monte_carlo_is
 from kerasnorm.transforms._configs import check_is_model
@@ -203,7 +203,7 @@ def draw_masks(
 
     def draw(index: Tensor) -> Tensor:
         words = functional.random_words(positions, ops.stack([seed, index]))
-        words = ops.bitwise_and(words, 2**31 - 1)  # the states are unsigned
+        words = low_bits(words, 31)  # the states are unsigned
         states = [
             (state, ops.cast(ops.stack([words[i], 0]), state.dtype))
             for i, state in enumerate(la.seed_generator.state for la in layers)
@@ -226,8 +226,12 @@ def draw_masks(
 
     first = draw(ops.convert_to_tensor(0, dtype="int32"))
     sums = (first, ops.zeros_like(first), _entropy(first))
-    samples = ops.maximum(samples, 1)
-    mean, m2, total_entropy = ops.fori_loop(1, samples, add, sums)
+    if not isinstance(samples, int):
+        samples = ops.maximum(samples, 1)
+        sums = ops.fori_loop(1, samples, add, sums)
+    elif samples > 1:  # OpenVINO takes no loop that does nothing
+        sums = ops.fori_loop(1, samples, add, sums)
+    mean, m2, total_entropy = sums
     count = ops.cast(samples, mean.dtype)
     predictive, expected = _entropy(mean), total_entropy / count
     return {

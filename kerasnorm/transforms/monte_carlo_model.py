@@ -6,14 +6,17 @@ import keras
 from keras import ops
 
 from kerasnorm import _validation, functional
+from kerasnorm._keras import export_in_progress
+from kerasnorm._words import arithmetic_is
 from kerasnorm.functional import Tensor
+from kerasnorm.layers._export import check_seed_is_exported
 from kerasnorm.transforms._configs import check_is_model
 from kerasnorm.transforms.monte_carlo import (
     are_seen_to_be_probabilities,
-    dropout_layers,
+    batch_seed,
     check_has_one_output,
     draw_masks,
-    batch_seed,
+    dropout_layers,
 )
 
 
@@ -72,9 +75,35 @@ def monte_carlo_model(
     check_has_one_output(model, model.outputs)
     seed = keras.Input(batch_shape=(1,), dtype="int32", name="seed")
     layer = MonteCarloAverage(model, samples, from_logits)
-    return keras.Model(
+    averaged = MonteCarloModel(
         [inputs, seed], layer(inputs, seed), name=f"monte_carlo_{model.name}"
     )
+    averaged(averaged.input)  # to ONNX Keras exports only what was called
+    return averaged
+
+
+@keras.saving.register_keras_serializable(package="kerasnorm")
+class MonteCarloModel(keras.Model):
+    """What `monte_carlo_model` returns: a functional model, and how it is exported."""
+
+    def export(
+        self,
+        filepath: Any,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Export the model, as `keras.Model.export`, with a seed of shape `(1,)`.
+
+        To ONNX the default of `opset_version` is 18, the first with what masks need.
+        """
+        if input_signature is None:
+            # Keras would give the seed a batch size, and on JAX that of the inputs.
+            input_signature = [keras.tree.map_structure(_spec_of, self.input)]
+        if format == "onnx" and keras.backend.backend() == "tensorflow":
+            kwargs.setdefault("opset_version", 18)
+        super().export(filepath, format, verbose, input_signature, **kwargs)
 
 
 @keras.saving.register_keras_serializable(package="kerasnorm")
@@ -91,19 +120,22 @@ class MonteCarloAverage(keras.layers.Layer):
 
     def call(self, inputs: Any, seed: Tensor) -> dict[str, Tensor]:
         """Return the averages of one batch."""
-        seed = batch_seed(ops.reshape(seed, (-1,))[0])
-        averages = draw_masks(self.model, inputs, seed, self.samples, self.from_logits)
+        check_seed_is_exported()
+        export = export_in_progress()
+        with arithmetic_is(export is not None and export[0] == "litert"):
+            seed = batch_seed(ops.reshape(seed, (-1,))[0])
+            averages = draw_masks(
+                self.model, inputs, seed, self.samples, self.from_logits
+            )
         return {name: averages[name] for name in self._names()}
 
     def compute_output_spec(self, inputs: Any, seed: Any) -> dict[str, Any]:
         """Return the shapes of the averages, for which nothing needs to be drawn."""
         (y,) = keras.tree.flatten(self.model.compute_output_spec(inputs))
         dtype = functional.widened(y.dtype)
-        is_whole = {"mean", "variance"} if len(y.shape) > 1 else set(self._names())
-        return {
-            name: keras.KerasTensor(y.shape if name in is_whole else y.shape[:-1], dtype)
-            for name in self._names()
-        }
+        shapes = dict.fromkeys(self._names(), y.shape[: max(len(y.shape) - 1, 1)])
+        shapes |= {"mean": y.shape, "variance": y.shape}
+        return {name: keras.KerasTensor(s, dtype) for name, s in shapes.items()}
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""
@@ -145,3 +177,7 @@ def _input_like(tensor: Any) -> Any:
         sparse=tensor.sparse,
         name=tensor.name,
     )
+
+
+def _spec_of(tensor: Any) -> keras.InputSpec:
+    return keras.InputSpec(tensor.dtype, tensor.shape, name=tensor.name)
