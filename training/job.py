@@ -16,6 +16,7 @@ from training.data.pipeline import SPLITS, Data, load
 from training.errors import UserError, first_line
 from training.export import export
 from training.fitting import compiled_model, fit
+from training.formats import check_packages
 from training.report.evaluation import draw, finish
 from training.report.tables import print_classes, print_metrics
 from training.run import files
@@ -38,6 +39,7 @@ def train(config: TrainConfig) -> Result | None:
     Raises:
         UserError: If an option does not fit the other options or the machine.
     """
+    check_packages(config)
     team = Team(config)
     if not team.is_chief:
         _assist(config, team, None)
@@ -68,6 +70,7 @@ def resume(directory: Path, config: TrainConfig) -> Result | None:
     """
     finished = _finished(directory, config)
     if finished is None:
+        check_packages(config)
         team = Team(config)
         if not team.is_chief:
             _assist(config, team, directory)

@@ -1,4 +1,4 @@
-"""`monte_carlo_model`: a model whose seed is an input, of the numbers of `monte_carlo`."""
+"""`monte_carlo_model`: its seed is an input, its numbers are those of `monte_carlo`."""
 
 import keras
 import numpy as np
