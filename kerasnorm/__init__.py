@@ -10,6 +10,7 @@ from kerasnorm.transforms.convert import convert
 from kerasnorm.transforms.fold import fold
 from kerasnorm.transforms.load import load_model, load_weights
 from kerasnorm.transforms.monte_carlo import MonteCarloPrediction, monte_carlo
+from kerasnorm.transforms.monte_carlo_model import monte_carlo_model
 from kerasnorm.transforms.recalibrate import recalibrate
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "load_model",
     "load_weights",
     "monte_carlo",
+    "monte_carlo_model",
     "recalibrate",
     "recompute",
 ]

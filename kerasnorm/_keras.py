@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import inspect
 import re
 import zipfile
 from collections.abc import Iterator
@@ -163,6 +164,37 @@ def producer(tensor: Any) -> tuple[Any, list[Any]]:
     """Return the layer or operation that makes a symbolic tensor, and its inputs."""
     operation, node, _ = tensor._keras_history
     return operation, list(operation._inbound_nodes[node].input_tensors)
+
+
+_EXPORTERS = {
+    ("keras.src.export.saved_model", "export_saved_model"): "tf_saved_model",
+    ("keras.src.export.onnx", "export_onnx"): "onnx",
+    ("keras.src.export.openvino", "export_openvino"): "openvino",
+    ("keras.src.export.litert", "export_litert"): "litert",
+    ("keras.src.export.torch", "export_torch"): "torch",
+}
+"""The functions that `export` calls, by module and name, and its `format` for each."""
+
+
+def export_in_progress() -> tuple[str, dict[str, Any]] | None:
+    """Return the `format` of the `export` that calls this function, if one does.
+
+    With it come the variables of Keras's function for that format. Nothing public tells
+    a layer that it is being exported.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        function = frame.f_globals.get("__name__"), frame.f_code.co_name
+        if function in _EXPORTERS:
+            return _EXPORTERS[function], frame.f_locals
+        frame = frame.f_back
+    return None
+
+
+def in_one_line(error: Exception) -> Exception:
+    """Return an error of a layer's call to which Keras adds no lines of its own."""
+    error._keras_call_info_injected = True  # type: ignore[attr-defined]
+    return error
 
 
 def lambda_argument(layer: keras.layers.Lambda, name: str) -> Any:

@@ -1,11 +1,17 @@
 """Arithmetic of 32-bit words, held as int32: all backends can hash in that."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 from keras import ops
 
+from kerasnorm._scoped import Scoped
+
 Words = Any
 """An int32 tensor."""
+
+_ARITHMETIC: Scoped[bool] = Scoped(False)
+"""What `arithmetic_is` says, in this thread."""
 
 
 def int32(word: int) -> int:
@@ -27,4 +33,28 @@ def uniform(words: Words) -> Any:
 
 def shift_right(words: Words, bits: int) -> Words:
     """Shift in zeros from the left, as for an unsigned integer."""
-    return ops.bitwise_and(ops.right_shift(words, bits), 2 ** (32 - bits) - 1)
+    return low_bits(_halve(words, bits), 32 - bits)
+
+
+def low_bits(words: Words, bits: int) -> Words:
+    """Return the lowest bits, at most 31, and zeros for the others."""
+    if _ARITHMETIC.get():
+        return words - _halve(words, bits) * int32(2**bits)
+    return ops.bitwise_and(words, 2**bits - 1)
+
+
+def _halve(words: Words, times: int) -> Words:
+    """Shift to the right and keep the sign: halve so often, rounding down."""
+    if not _ARITHMETIC.get():
+        return ops.right_shift(words, times)
+    if times == 31:  # 2**31 is no int32
+        return _halve(_halve(words, 30), 1)
+    return ops.floor_divide(words, 2**times)
+
+
+def arithmetic_is(value: bool) -> AbstractContextManager[None]:
+    """Let `low_bits` do without a bitwise and in the block, as LiteRT has to.
+
+    The words stay the same. It takes longer on the backends.
+    """
+    return _ARITHMETIC.holds(value)

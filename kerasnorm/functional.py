@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 from keras.backend import standardize_dtype
 
-from kerasnorm._words import int32, mix, shift_right, uniform
+from kerasnorm._words import int32, low_bits, mix, shift_right, uniform
 
 Tensor = Any
 """A tensor of Keras's backend, or what `keras.ops` takes in its place."""
@@ -429,7 +429,7 @@ def keep_mask(
     """
     units = math.prod(shape)
     words = random_words(ops.arange((units + 1) // 2, dtype="int32"), seed)
-    low, high = ops.bitwise_and(words, 0xFFFF), shift_right(words, 16)
+    low, high = low_bits(words, 16), shift_right(words, 16)
     draws = ops.reshape(ops.stack([low, high], axis=-1), (-1,))[:units]
     return ops.reshape(draws >= drop_threshold(rate), shape)
 

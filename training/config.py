@@ -36,6 +36,7 @@ _ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]
 
 # NAME of the repository, applications:NAME, FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION
 _MODEL = re.compile(r"cnn|mlp|(?P<file>.+\.py):\w+|[^\W\d][\w.]*:\w+")
+_FORMAT = "(savedmodel|onnx|litert|openvino)"
 
 # Kept absolute, so that a run can be resumed from any working directory.
 Location = Annotated[Path, AfterValidator(lambda path: _absolute(path))]
@@ -252,6 +253,14 @@ class TrainConfig(BaseModel):
         "and without dropout, which gives the same answers faster; --no-fold exports "
         "the model as it is",
     )
+    export_format: str = Field(
+        "savedmodel",
+        pattern=rf"^{_FORMAT}(,{_FORMAT})*$",
+        max_length=100,
+        description="what to export, separated by commas: savedmodel, which is always "
+        "written, and beside it onnx, litert, openvino; with --monte-carlo each with "
+        "a second file that takes a seed",
+    )
     monte_carlo: int | None = Field(
         None,
         ge=2,
@@ -376,6 +385,12 @@ class TrainConfig(BaseModel):
                 f"Received: monte_carlo={self.monte_carlo}, dropout_rate=0."
             )
         return self
+
+    @property
+    def export_formats(self) -> tuple[str, ...]:
+        """Return the formats beside the SavedModel, each once."""
+        names = dict.fromkeys(self.export_format.split(","))
+        return tuple(name for name in names if name != "savedmodel")
 
     @property
     def export_name(self) -> str:

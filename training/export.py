@@ -10,7 +10,8 @@ import keras
 import tensorflow as tf
 
 import kerasnorm
-from kerasnorm.transforms.monte_carlo import draw_masks
+from kerasnorm.transforms.monte_carlo import batch_seed, draw_masks
+from training import formats
 from training.config import TrainConfig
 from training.data.pipeline import Data, resize
 from training.errors import UserError, first_line
@@ -30,6 +31,36 @@ default of `samples`, which TensorFlow Serving gives to gRPC requests without it
 | `expected_entropy` | float32 (batch,) | its part that lies in the image |
 | `mutual_information` | float32 (batch,) | its part that lies in the model |
 """
+
+_OTHER_FORMATS = """
+## Other formats
+
+Each takes `images`, {dtype}, (any batch size, {shape}), and has the outputs above.
+Those named `monte_carlo` also take `seed`, int32, (1,), and have the outputs of the
+signature of that name: for the same seed the same masks as there. The error is the
+largest of the probabilities, averages and entropies to the Keras model's on images of
+the test split.
+
+| file | largest error |
+|---|---|
+{rows}
+
+```python
+{examples}
+```
+"""
+
+_EXAMPLES = {
+    ".onnx": """session = onnxruntime.InferenceSession("model.onnx")
+logits, = session.run(["logits"], {"images": images})""",
+    ".tflite": """from ai_edge_litert.interpreter import Interpreter
+
+answer = Interpreter("model.tflite").get_signature_runner()(images=images)""",
+    ".xml": """# With its default precision some processors answer with errors of 1e-2.
+precision = {"INFERENCE_PRECISION_HINT": "f32"}
+compiled = openvino.Core().compile_model("model.xml", "CPU", precision)
+logits = compiled({"images": images})["logits"]""",
+}
 
 SOFTWARE = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
 
@@ -65,8 +96,11 @@ def export(
         if earlier := _version_of(run, directory):
             return earlier
         shutil.rmtree(staging, ignore_errors=True)
-        folding = _write_saved_model(model, data, config, staging)
-        card = _model_card(data, config, metrics, measures, folding, run)
+        folding: list[str] = []
+        served = kerasnorm.fold(model, folding.append) if config.fold else model
+        _write_saved_model(served, model, data, config, staging)
+        errors = formats.write(served, model, data, config, staging)
+        card = _model_card(data, config, metrics, measures, folding, errors, run)
         (staging / files.CARD).write_text(card, encoding="utf-8")
         files.write_card(staging, _card_data(data, config, metrics, run))
         sync_tree(staging)
@@ -74,6 +108,9 @@ def export(
         sync(directory)
         sync(config.export_dir)
         return version
+    except UserError:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
     except (OSError, tf.errors.OpError) as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise UserError(
@@ -82,11 +119,13 @@ def export(
 
 
 def _write_saved_model(
-    model: keras.Model, data: Data, config: TrainConfig, directory: Path
-) -> list[str]:
-    """Write the model, folded if `config` says so; return what has been folded."""
-    folding: list[str] = []
-    served = kerasnorm.fold(model, folding.append) if config.fold else model
+    served: keras.Model,
+    model: keras.Model,
+    data: Data,
+    config: TrainConfig,
+    directory: Path,
+) -> None:
+    """Write `served`, and the signature of `model`'s random masks."""
 
     def resized(images: tf.Tensor) -> tf.Tensor:
         is_resized = data.served_shape != data.shape
@@ -106,6 +145,7 @@ def _write_saved_model(
     def monte_carlo(
         images: tf.Tensor, seed: tf.Tensor, samples: tf.Tensor = default_samples
     ) -> dict[str, tf.Tensor]:
+        seed = batch_seed(seed)
         return draw_masks(model, resized(images), seed, samples, from_logits=True)
 
     archive = keras.export.ExportArchive()
@@ -121,7 +161,6 @@ def _write_saved_model(
             input_signature=[images, number, number],
         )
     archive.write_out(str(directory), verbose=False)
-    return folding
 
 
 def _version_of(run: str, directory: Path) -> Path | None:
@@ -158,12 +197,27 @@ def _card_data(
     )
 
 
+def _other_formats(errors: dict[str, float], data: Data) -> str:
+    """Return the part of the model card on the files of other formats."""
+    if not errors:
+        return ""
+    rows = "\n".join(f"| `{name}` | {error:.1e} |" for name, error in errors.items())
+    examples = "\n".join(
+        example for suffix, example in _EXAMPLES.items() if f"model{suffix}" in errors
+    )
+    shape = ", ".join(map(str, data.shape))
+    return _OTHER_FORMATS.format(
+        rows=rows, examples=examples, shape=shape, dtype=data.dtype
+    )
+
+
 def _model_card(
     data: Data,
     config: TrainConfig,
     metrics: files.Metrics,
     measures: files.Measures,
     folding: list[str],
+    errors: dict[str, float],
     run: str,
 ) -> str:
     labels = "\n".join(f"| {i} | {name} |" for i, name in enumerate(data.labels))
@@ -218,7 +272,7 @@ The directory above this one is a model base path of TensorFlow Serving. Send
 model = tf.saved_model.load("<this directory>")
 answer = model.signatures["{files.DEFAULT_SIGNATURE}"](images=images)
 ```
-
+{_other_formats(errors, data)}
 ## Metrics
 
 In inference mode.

@@ -16,6 +16,7 @@ from training.data.pipeline import SPLITS, Data, load
 from training.errors import UserError, first_line
 from training.export import export
 from training.fitting import compiled_model, fit
+from training.formats import check_packages
 from training.model import check_source
 from training.report.evaluation import (
     Predictions,
@@ -45,6 +46,7 @@ def train(config: TrainConfig) -> Result | None:
     Raises:
         UserError: If an option does not fit the other options or the machine.
     """
+    check_packages(config)
     team = Team(config)
     if not team.is_chief:
         _assist(config, team, None)
@@ -77,6 +79,7 @@ def resume(directory: Path, config: TrainConfig) -> Result | None:
     """
     finished = _finished(directory, config)
     if finished is None:
+        check_packages(config)
         team = Team(config)
         if not team.is_chief:
             _assist(config, team, directory)

@@ -10,7 +10,7 @@ import keras
 import kerasnorm
 import models
 from kerasnorm.layers.batch_norm import batch_norms
-from kerasnorm.transforms.monte_carlo import random_layers
+from kerasnorm.transforms.monte_carlo import dropout_layers
 from training.cli.settings import option
 from training.config import TrainConfig
 from training.data.pipeline import Data
@@ -146,7 +146,7 @@ def _check_layers(model: keras.Model, config: TrainConfig) -> None:
         )
     if needs_dropout := _changed(config, "monte_carlo", "scale_at"):
         try:
-            random_layers(model)
+            dropout_layers(model)
         except ValueError as error:
             name = option(next(iter(needs_dropout)))
             raise UserError(f"`{name}` is not usable: {error}") from error

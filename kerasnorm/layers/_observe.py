@@ -5,8 +5,8 @@ from contextlib import AbstractContextManager
 
 import keras
 
+from kerasnorm._scoped import Scoped
 from kerasnorm.functional import Tensor
-from kerasnorm.layers._scoped import Scoped
 
 Observer = Callable[[Tensor, Tensor, Tensor | None], None]
 """Called with a layer's inputs, outputs and mask."""

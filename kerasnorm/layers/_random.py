@@ -9,8 +9,10 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from kerasnorm import _validation, backend, functional
+from kerasnorm._scoped import Scoped
 from kerasnorm._words import int32
 from kerasnorm.functional import MASK_BITS, Shape, Tensor
+from kerasnorm.layers._export import check_masks_move_on
 from kerasnorm.layers._recompute import check_is_first_pass, recomputed
 from kerasnorm.layers._schedule import (
     add_step_count,
@@ -18,7 +20,6 @@ from kerasnorm.layers._schedule import (
     is_schedule,
     serialize_schedule,
 )
-from kerasnorm.layers._scoped import Scoped
 
 _MONTE_CARLO: Scoped[Mapping["RandomLayer", bool]] = Scoped({})
 """What `monte_carlo_is` says of layers, in this thread."""
@@ -147,8 +148,10 @@ class RandomLayer(keras.layers.Layer):
     def _is_random(self, training: Any) -> Any:
         """Return whether to draw noise; a tensor if `training` is one and decides."""
         if is_schedule(self.rate) or self.rate > 0:
-            monte_carlo = _MONTE_CARLO.get().get(self, self.monte_carlo)
-            return True if monte_carlo else training
+            given = _MONTE_CARLO.get().get(self)
+            if given is None and self.monte_carlo:
+                check_masks_move_on(self.name)
+            return True if (self.monte_carlo if given is None else given) else training
         return False
 
     def _seed(self) -> Tensor:

@@ -8,8 +8,8 @@ from keras import ops
 
 from kerasnorm import backend
 from kerasnorm._keras import without_autocast
+from kerasnorm._scoped import Scoped
 from kerasnorm.functional import Tensor
-from kerasnorm.layers._scoped import Scoped
 
 _IS_RECOMPUTED = Scoped(False)
 

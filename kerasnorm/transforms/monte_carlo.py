@@ -11,7 +11,7 @@ from keras import ops
 
 from kerasnorm import _model_inputs, _validation, functional
 from kerasnorm._keras import all_layers, producer
-from kerasnorm._words import int32
+from kerasnorm._words import int32, low_bits
 from kerasnorm.functional import Tensor
 from kerasnorm.layers._random import RandomLayer, monte_carlo_is
 from kerasnorm.transforms._configs import check_is_model
@@ -127,17 +127,17 @@ def monte_carlo(
     seed = _validation.check_seed(seed)
     if seed is None:
         seed = random.randrange(2**31)
-    random_layers(model)
+    dropout_layers(model)
     _model_inputs.check_arrays("x", x)
     _model_inputs.check_inputs_fit("x", model, x)
-    _check_has_one_output(model, _outputs_of_first(model, x))
+    check_has_one_output(model, _outputs_of_first(model, x))
     index = np.arange(len(keras.tree.flatten(x)[0]), dtype="int32")
     prediction = MonteCarloPrediction(
         **_Drawer(model, samples, seed, from_logits).predict(
             {"x": x, "index": index}, batch_size=batch_size, verbose=verbose
         )
     )
-    is_sigmoid = from_logits or _ends_in_sigmoid(model)
+    is_sigmoid = from_logits or _ends_in("sigmoid", model)
     if _are_probabilities(prediction.mean, is_sigmoid):
         return prediction
     return MonteCarloPrediction(*prediction[:2], None, None, None)
@@ -157,12 +157,24 @@ class _Drawer(keras.Model):
 
     def call(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
         first = inputs["index"][0]
-        batch_seed = functional.random_words(
-            ops.reshape(first, (1,)), ops.stack([ops.full_like(first, self._seed), 0])
-        )[0]
+        seed = batch_seed(ops.full_like(first, self._seed), first)
         return draw_masks(
-            self._model, inputs["x"], batch_seed, self._samples, self._from_logits
+            self._model, inputs["x"], seed, self._samples, self._from_logits
         )
+
+
+def batch_seed(seed: Tensor, first: Tensor | None = None) -> Tensor:
+    """Return the seed that `monte_carlo` gives `draw_masks` for a batch.
+
+    Args:
+        seed: The seed of all batches, int32, of shape ().
+        first: The place of the batch's first sample, int32, of shape (). Defaults to
+            that of the first batch.
+    """
+    first = ops.zeros_like(seed) if first is None else first
+    return functional.random_words(
+        ops.reshape(first, (1,)), ops.stack([seed, ops.zeros_like(seed)])
+    )[0]
 
 
 def draw_masks(
@@ -184,14 +196,14 @@ def draw_masks(
         samples: The number of draws, an integer or a tensor.
         from_logits: As in `monte_carlo`.
     """
-    layers = random_layers(model)
+    layers = dropout_layers(model)
     positions = ops.arange(len(layers), dtype="int32")
     # On JAX the variables have the values of the scope around, and no others.
     values = [(variable, variable.value) for variable in model.variables]
 
     def draw(index: Tensor) -> Tensor:
         words = functional.random_words(positions, ops.stack([seed, index]))
-        words = ops.bitwise_and(words, 2**31 - 1)  # the states are unsigned
+        words = low_bits(words, 31)  # the states are unsigned
         states = [
             (state, ops.cast(ops.stack([words[i], 0]), state.dtype))
             for i, state in enumerate(la.seed_generator.state for la in layers)
@@ -214,8 +226,12 @@ def draw_masks(
 
     first = draw(ops.convert_to_tensor(0, dtype="int32"))
     sums = (first, ops.zeros_like(first), _entropy(first))
-    samples = ops.maximum(samples, 1)
-    mean, m2, total_entropy = ops.fori_loop(1, samples, add, sums)
+    if not isinstance(samples, int):
+        samples = ops.maximum(samples, 1)
+        sums = ops.fori_loop(1, samples, add, sums)
+    elif samples > 1:  # OpenVINO takes no loop that does nothing
+        sums = ops.fori_loop(1, samples, add, sums)
+    mean, m2, total_entropy = sums
     count = ops.cast(samples, mean.dtype)
     predictive, expected = _entropy(mean), total_entropy / count
     return {
@@ -227,7 +243,7 @@ def draw_masks(
     }
 
 
-def random_layers(model: keras.Model) -> list[RandomLayer]:
+def dropout_layers(model: keras.Model) -> list[RandomLayer]:
     """Return the dropout layers; refuse those of Keras."""
     layers = [la for la in all_layers(model) if isinstance(la, RandomLayer)]
     others = [la for la in all_layers(model) if not isinstance(la, RandomLayer)]
@@ -279,7 +295,8 @@ def _outputs_of_first(model: keras.Model, x: Any) -> list[Tensor]:
     return outputs
 
 
-def _check_has_one_output(model: keras.Model, outputs: list[Tensor]) -> None:
+def check_has_one_output(model: keras.Model, outputs: list[Tensor]) -> None:
+    """Refuse a model whose `outputs` are several."""
     if len(outputs) != 1:
         raise ValueError(
             f"`model` must have one output. Received: {model.name!r} with "
@@ -315,16 +332,23 @@ def _are_probabilities(p: np.ndarray, is_sigmoid: bool) -> bool:
     return bool((p >= 0).all() and np.allclose(p.sum(axis=-1), 1, atol=1e-2))
 
 
-def _ends_in_sigmoid(layer: Any) -> bool:
-    """Return whether a sigmoid makes the outputs of a model or a layer in it."""
+def are_seen_to_be_probabilities(model: keras.Model) -> bool:
+    """Return whether a sigmoid or softmax makes the output as the entropies need it."""
+    (output,) = model.outputs
+    return _ends_in("sigmoid" if _is_one_class(output.shape) else "softmax", model)
+
+
+def _ends_in(name: str, layer: Any) -> bool:
+    """Return whether an activation makes the outputs of a model or a layer in it."""
     while isinstance(layer, keras.layers.Wrapper):
         layer = layer.layer
     outputs = getattr(layer, "outputs", None)
     if not isinstance(layer, keras.Model) or not outputs:
         # An operation of `keras.ops` has no activation.
         activation = getattr(layer, "activation", type(layer).__name__.lower())
-        return activation in (keras.activations.sigmoid, "sigmoid")
+        is_last = getattr(layer, "axis", -1) == -1
+        return is_last and activation in (getattr(keras.activations, name), name)
     operation, inputs = producer(outputs[0])
-    while isinstance(operation, _KEEP_VALUES):
+    while name == "sigmoid" and isinstance(operation, _KEEP_VALUES):
         operation, inputs = producer(inputs[0])
-    return _ends_in_sigmoid(operation)
+    return _ends_in(name, operation)

@@ -45,6 +45,8 @@ CARD_DATA = "model_card.json"  # a ModelCard, for programs
 WARM_UP_REQUESTS = Path("assets.extra", "tf_serving_warmup_requests")
 DEFAULT_SIGNATURE = "serving_default"
 MONTE_CARLO_SIGNATURE = "monte_carlo"
+MODEL_STEM = "model"  # of the files in other formats
+MONTE_CARLO_STEM = "monte_carlo"
 
 # What Python raises for a file that train.py has not written.
 _DAMAGED = (ValueError, TypeError, RecursionError, csv.Error)
