@@ -3,12 +3,16 @@
 `tests/kerasnorm/test_keras.py` says what each of them relies on.
 """
 
+import inspect
 import re
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import keras
 from keras.src import backend
+from keras.src.backend.common import global_state
+from keras.src.layers.layer import CallContext
 
 
 def all_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
@@ -103,12 +107,41 @@ def in_stateless_scope() -> bool:
     return bool(backend.in_stateless_scope())
 
 
+@contextmanager
+def call_in(layer: keras.layers.Layer, training: Any) -> Iterator[None]:
+    """Let layers that are given no `training` take this one, as in a call of `layer`.
+
+    Keras before 3.11 does not pass it to a layer whose `call` does not take it. In a
+    call of a layer nothing changes.
+    """
+    name = "current_call_ctx"
+    if global_state.get_global_attribute(name) is not None:
+        yield
+        return
+    context = CallContext(entry_layer=layer)
+    context.training = training
+    global_state.set_global_attribute(name, context)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(name, None)
+
+
 def build_at_init(layer: keras.layers.Layer) -> None:
     """Mark a layer as built that has all its variables once it is made.
 
-    A subclass with a `build` of its own is built when it is called.
+    A subclass with a `build` of its own is built when it is called. Keras has one
+    function for this since 3.11.
     """
-    layer._build_at_init()
+    if type(layer).build is keras.layers.Layer.build:
+        layer.built = True
+        layer._post_build()
+        layer._lock_state()
+
+
+def has_renorm() -> bool:
+    """Return whether Keras has batch renormalization: it came with 3.14."""
+    return "renorm" in inspect.signature(keras.layers.BatchNormalization).parameters
 
 
 def producer(tensor: Any) -> tuple[Any, list[Any]]:
