@@ -3,16 +3,20 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+NUMBER := $(shell $(PYTHON) -c 'import platform; print(platform.python_version())')
 # The library alone, as a user has it: the built wheel, and its tests.
-ALONE  := build/library-$(shell $(PYTHON) -c 'import platform; print(platform.python_version())')
+ALONE  := build/library-$(NUMBER)
+# The same for each combination of versions, which is a group of pyproject.toml.
+VERSIONS := keras-3.8-tensorflow-2.18 keras-3.12-tensorflow-2.20 newest-tensorflow jax-alone torch-alone
+APART  := build/versions-$(NUMBER)
 # Two processes; the tests of a file run in one of them, the files in their order.
 PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # pytest ends with 5 where ARGS selects none of a part's tests.
 NONE_IS_FINE := $(if $(ARGS),|| [ $$? -eq 5 ])
 
 .DEFAULT_GOAL := help
-.PHONY: help train serve test wheel test-slow test-backends test-ray test-endurance
-.PHONY: mutants lint types bench docs release-check clean
+.PHONY: help train serve test wheel test-versions test-slow test-backends test-ray
+.PHONY: test-endurance mutants lint types bench docs release-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -50,22 +54,49 @@ $(ALONE)/.ready: pyproject.toml | $(ALONE)/bin/python
 	$(ALONE)/bin/python -m pip install --quiet --group library-tests
 	@touch $@
 
-wheel: $(VENV)/.release $(ALONE)/.ready  ## the library's tests, on the built wheel in an environment of its own
-	rm -rf dist $(ALONE)/alone && mkdir -p $(ALONE)/alone/tests
-	$(BIN)/python -m build --wheel --no-isolation > $(ALONE)/build.log || { cat $(ALONE)/build.log; exit 1; }
-	$(ALONE)/bin/python -m pip uninstall --quiet --yes kerasnorm
-	$(ALONE)/bin/python -m pip install --quiet "$$(ls dist/*.whl)[tensorflow]"
-	cp pyproject.toml $(ALONE)/alone
-	cp -r tests/__init__.py tests/oracle.py tests/test_oracle.py tests/kerasnorm $(ALONE)/alone/tests
-	cd $(ALONE)/alone && ../bin/$(PYTEST) tests $(ARGS)
+build/wheel/.built: $(VENV)/.release pyproject.toml README.md LICENSE $(shell find kerasnorm -name '*.py')
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel > build/wheel.log || { cat build/wheel.log; exit 1; }
+	@touch $@
+
+# Install the wheel for a backend and run the library's tests: environment, backend, options.
+define test_wheel
+rm -rf $(1)/alone && mkdir -p $(1)/alone/tests
+$(1)/bin/python -m pip uninstall --quiet --yes kerasnorm
+$(1)/bin/python -m pip install --quiet "$$(ls build/wheel/*.whl)[$(2)]"
+cp pyproject.toml $(1)/alone
+cp -r tests/__init__.py tests/oracle.py tests/test_oracle.py tests/kerasnorm $(1)/alone/tests
+cd $(1)/alone && KERAS_BACKEND=$(2) ../bin/$(PYTEST) tests/test_oracle.py tests/kerasnorm $(3) $(ARGS)
+endef
+
+wheel: build/wheel/.built $(ALONE)/.ready  ## the library's tests, on the built wheel in an environment of its own
+	$(call test_wheel,$(ALONE),tensorflow)
+
+test-versions: $(VERSIONS:%=versions/%)  ## the same with other versions and with one backend alone: docs/versions.md
+
+.PRECIOUS: $(APART)/%/.ready
+$(APART)/%/.ready: pyproject.toml
+	@test ! -e $(APART)/$* || rm -r $(APART)/$*
+	$(call make_environment,$(APART)/$*)
+	@echo 'Installing "$*" into $(APART)/$*; some minutes.'
+	$(APART)/$*/bin/python -m pip install --quiet --group $*
+	@touch $@
+
+# TensorFlow's environments run all of the tests, the others those of every backend.
+versions/%: build/wheel/.built $(APART)/%/.ready
+	@$(APART)/$*/bin/python -m pip list 2> /dev/null | grep -E '^(keras|tensorflow|jax|torch|numpy) '
+	$(call test_wheel,$(APART)/$*,$(filter tensorflow jax torch,$(subst -, ,$*)),$(if $(findstring tensorflow,$*),,-m 'any_backend and not slow'))
 
 test-slow: $(VENV)/.test  ## the large models of keras.applications; every experiment in small
 	$(BIN)/$(PYTEST) -m slow $(ARGS)
 
-test-backends: $(VENV)/.test $(VENV)/.backends  ## the tests of layers and transforms on JAX and PyTorch
-	for backend in jax torch; do export KERAS_BACKEND=$$backend; \
-		$(BIN)/python -m pytest tests/docs/test_migrate.py docs/migrate.md $(ARGS) $(NONE_IS_FINE) \
-		&& $(BIN)/$(PYTEST) -m any_backend tests/kerasnorm tests/benchmarks/test_backends.py $(ARGS) $(NONE_IS_FINE) || exit; done
+# versions/jax-alone runs the library's tests on JAX too: LIBRARY_ON=torch leaves them to it.
+LIBRARY_ON ?= jax torch
+test-backends: $(VENV)/.test $(VENV)/.backends  ## layers, transforms and benchmarks on JAX and PyTorch
+	for backend in jax torch; do KERAS_BACKEND=$$backend $(BIN)/python -m pytest \
+		tests/docs/test_migrate.py docs/migrate.md tests/benchmarks/test_backends.py $(ARGS) $(NONE_IS_FINE) || exit; done
+	for backend in $(LIBRARY_ON); do KERAS_BACKEND=$$backend $(BIN)/$(PYTEST) \
+		-m any_backend tests/kerasnorm $(ARGS) $(NONE_IS_FINE) || exit; done
 
 test-ray: $(VENV)/.test $(VENV)/.ray  ## the tests on clusters of Ray
 	$(BIN)/python -m pytest tests/training/test_ray_workers.py tests/service/jobs/test_ray_trainers.py \

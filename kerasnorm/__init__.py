@@ -1,5 +1,9 @@
 """Dropout and batch normalization for Keras 3, faithful to the papers."""
 
+from kerasnorm import _requirements
+
+_requirements.check_version("keras")
+
 from kerasnorm import functional
 from kerasnorm._version import __version__
 from kerasnorm.layers.batch_norm import KBatchNorm, KBatchNormalization

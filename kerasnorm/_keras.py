@@ -14,6 +14,8 @@ from typing import Any
 
 import keras
 from keras.src import backend
+from keras.src.backend.common import global_state
+from keras.src.layers.layer import CallContext
 from keras.src.models.functional import Functional
 from keras.src.saving import saving_lib
 
@@ -152,12 +154,41 @@ def in_stateless_scope() -> bool:
     return bool(backend.in_stateless_scope())
 
 
+@contextlib.contextmanager
+def call_in(layer: keras.layers.Layer, training: Any) -> Iterator[None]:
+    """Let layers that are given no `training` take this one, as in a call of `layer`.
+
+    Keras before 3.11 does not pass it to a layer whose `call` does not take it. In a
+    call of a layer nothing changes.
+    """
+    name = "current_call_ctx"
+    if global_state.get_global_attribute(name) is not None:
+        yield
+        return
+    context = CallContext(entry_layer=layer)
+    context.training = training
+    global_state.set_global_attribute(name, context)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(name, None)
+
+
 def build_at_init(layer: keras.layers.Layer) -> None:
     """Mark a layer as built that has all its variables once it is made.
 
-    A subclass with a `build` of its own is built when it is called.
+    A subclass with a `build` of its own is built when it is called. Keras has one
+    function for this since 3.11.
     """
-    layer._build_at_init()
+    if type(layer).build is keras.layers.Layer.build:
+        layer.built = True
+        layer._post_build()
+        layer._lock_state()
+
+
+def has_renorm() -> bool:
+    """Return whether Keras has batch renormalization: it came with 3.14."""
+    return "renorm" in inspect.signature(keras.layers.BatchNormalization).parameters
 
 
 def producer(tensor: Any) -> tuple[Any, list[Any]]:

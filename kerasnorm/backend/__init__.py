@@ -6,6 +6,10 @@ Each backend has the same functions. It takes those that it does not make faster
 
 import keras
 
+from kerasnorm._requirements import check_version
+
+check_version(keras.backend.backend())
+
 if keras.backend.backend() == "tensorflow":
     from kerasnorm.backend.tensorflow import (
         dropout,
@@ -16,6 +20,7 @@ if keras.backend.backend() == "tensorflow":
         normalize_with,
         on_known_rank,
         pool_replicas,
+        remat,
         replica_seed,
         thinning,
     )
@@ -29,6 +34,7 @@ elif keras.backend.backend() == "jax":
         normalize_with,
         on_known_rank,
         pool_replicas,
+        remat,
         replica_seed,
         thinning,
     )
@@ -42,6 +48,7 @@ elif keras.backend.backend() == "torch":
         normalize_with,
         on_known_rank,
         pool_replicas,
+        remat,
         replica_seed,
         thinning,
     )
@@ -55,6 +62,7 @@ else:
         normalize_with,
         on_known_rank,
         pool_replicas,
+        remat,
         replica_seed,
         thinning,
     )
@@ -68,6 +76,7 @@ __all__ = [
     "normalize_with",
     "on_known_rank",
     "pool_replicas",
+    "remat",
     "replica_seed",
     "thinning",
 ]

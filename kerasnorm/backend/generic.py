@@ -6,6 +6,7 @@ The backend has no replicas: a batch is one array, however it is sharded.
 import inspect
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -31,6 +32,7 @@ __all__ = [
     "normalize_with",
     "on_known_rank",
     "pool_replicas",
+    "remat",
     "replica_seed",
     "thinning",
 ]
@@ -55,6 +57,11 @@ def on_known_rank(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def pool_replicas(batch: Moments) -> Moments:
     """Return `batch`, which is the batch of all replicas."""
     return batch
+
+
+def remat(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function`: there is no backward pass to compute it again in."""
+    return function
 
 
 def replica_seed(seed: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ __all__ = [
     "normalize_with",
     "on_known_rank",
     "pool_replicas",
+    "remat",
     "replica_seed",
     "thinning",
 ]
@@ -91,6 +92,12 @@ def thinning(
     if noise_shape is not None:
         return functional.thinning(x, rate, seed, noise_shape)
     return _in_rows(lambda x: functional.thinning(x, rate, seed), x)
+
+
+def remat(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that is computed again for its gradient."""
+    repeated: Callable[..., Any] = jax.checkpoint(function)
+    return repeated
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3, 4))

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from kerasnorm import backend
-from kerasnorm._keras import without_autocast
+from kerasnorm._keras import call_in, without_autocast
 from kerasnorm._scoped import Scoped
 from kerasnorm.functional import Tensor
 
@@ -47,7 +47,7 @@ def recomputed(
             ):
                 scope.add_update(update)
             old = [scope.get_current_value(variable) for variable in others]
-            with scope, _IS_RECOMPUTED.holds(True):
+            with scope, _IS_RECOMPUTED.holds(True), call_in(layer, training):
                 packed = keras.tree.pack_sequence_as(args, inputs)
                 outputs = function(*packed, **kwargs)
             new = [scope.get_current_value(variable) for variable in others]
@@ -86,7 +86,7 @@ def _remat(
 ) -> tuple[Any, list[Tensor | None], list[Tensor]]:
     if keras.backend.backend() == "jax":
         # Nothing but its outputs leaves what JAX traces.
-        results: tuple[Any, Any, Any] = keras.remat(run)(*tensors)
+        results: tuple[Any, Any, Any] = backend.remat(run)(*tensors)
         return results
     first: list[Any] = []
     is_first = True
@@ -97,7 +97,7 @@ def _remat(
             first.extend((outputs, changed))
         return [*keras.tree.flatten(outputs), *losses]
 
-    flat = keras.remat(outputs_and_losses)(*tensors)
+    flat = backend.remat(outputs_and_losses)(*tensors)
     is_first = False
     structure, changed = first
     first.clear()

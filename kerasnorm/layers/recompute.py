@@ -21,7 +21,8 @@ def recompute(layer: keras.layers.Layer, name: str | None = None) -> keras.layer
 
     `tf.recompute_grad`, `keras.remat` and `torch.utils.checkpoint` alone know nothing
     of a layer's state: in their second pass a layer of this package raises an error.
-    Layers of this package that are made in a `keras.RematScope` do what is here.
+    Layers of this package that are made in a `keras.RematScope` (since Keras 3.9) do
+    what is here.
 
     Args:
         layer: Keras layer or model, mostly a block of several layers. Keras's own

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from kerasnorm import _validation
-from kerasnorm._keras import become, set_path, track_variables
+from kerasnorm._keras import become, has_renorm, set_path, track_variables
 from kerasnorm.layers._schedule import is_schedule
 from kerasnorm.layers.batch_norm import KBatchNorm
 from kerasnorm.layers.dropout import KDropout, KGaussianDropout, KSpatialDropout
@@ -162,6 +162,9 @@ def _batch_normalization(layer: KBatchNorm) -> keras.layers.Layer:
         if len(layer.axis) > 1:
             raise _no_counterpart(layer, "axis", layer.axis, "one integer as `axis`")
         (config["axis"],) = layer.axis
+    if not has_renorm():
+        _refuse(layer, "renorm", layer.renorm, False)
+        config = {k: v for k, v in config.items() if not k.startswith("renorm")}
     for bound, value in layer.renorm_clipping.items():
         if is_schedule(value):
             option = f"renorm_clipping['{bound}']"

@@ -1,5 +1,6 @@
 """What the tests of the library do with a layer on every backend of Keras."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,10 @@ from numpy.typing import NDArray
 from tests.oracle import Array
 
 BACKEND: str = keras.backend.backend()
+
+_ARGUMENTS = inspect.signature(keras.layers.BatchNormalization).parameters
+HAS_RENORM: bool = "renorm" in _ARGUMENTS
+"""Whether Keras's own layer has batch renormalization: since 3.14."""
 
 
 def numpy(tensor: Any) -> NDArray[Any]:

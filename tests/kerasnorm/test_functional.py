@@ -3,13 +3,17 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import ops
 
 from kerasnorm import functional
 from tests import oracle
 from tests.kerasnorm.inputs import random_mask, uneven
-from tests.kerasnorm.probes import in_mode, numpy
+from tests.kerasnorm.probes import BACKEND, in_mode, numpy
+
+if BACKEND != "tensorflow":
+    pytest.skip("It traces with tf.function.", allow_module_level=True)
+
+import tensorflow as tf
 
 REDUCTIONS = [
     ((8, 3), (0,)),

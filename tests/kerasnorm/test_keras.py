@@ -209,6 +209,25 @@ def test_variables_are_not_cast_where_the_policy_is_mixed():
     assert list(dtypes) == ["bfloat16", "float32"]
 
 
+def test_training_is_that_of_the_call_around():
+    """`CallContext.training`, `"current_call_ctx"`."""
+
+    class Seen(layers.Layer):
+        def call(self, x, training=None):
+            self.training = training
+            return x
+
+    seen, x = Seen(), keras.ops.ones((1, 2))
+    with _keras.call_in(layers.Identity(), True):
+        seen(x)
+        assert seen.training is True
+        with _keras.call_in(layers.Identity(), False):
+            seen(x)
+        assert seen.training is True, "Within a call its own `training` counts."
+    seen(x)
+    assert not seen.training
+
+
 def test_a_stateless_scope_is_known():
     """`in_stateless_scope`."""
     assert not _keras.in_stateless_scope()

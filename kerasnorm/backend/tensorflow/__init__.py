@@ -8,7 +8,7 @@ from kerasnorm.backend.tensorflow.noise import dropout, gaussian_dropout, thinni
 from kerasnorm.backend.tensorflow.normalization import normalize_batch, normalize_with
 from kerasnorm.backend.tensorflow.ranks import on_known_rank
 from kerasnorm.backend.tensorflow.replicas import pool_replicas, replica_seed
-from kerasnorm.backend.tensorflow.second_pass import is_second_pass
+from kerasnorm.backend.tensorflow.second_pass import is_second_pass, remat
 from kerasnorm.backend.tensorflow.state import next_seed
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "normalize_with",
     "on_known_rank",
     "pool_replicas",
+    "remat",
     "replica_seed",
     "thinning",
 ]

@@ -1,5 +1,10 @@
 """Calls that TensorFlow repeats for their gradient."""
 
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
 from kerasnorm.backend.generic import is_called_by
 
 
@@ -8,3 +13,9 @@ def is_second_pass() -> bool:
     return is_called_by(
         {("tensorflow.python.ops.custom_gradient", "inner_recompute_grad")}
     )
+
+
+def remat(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that is computed again for its gradient."""
+    repeated: Callable[..., Any] = tf.recompute_grad(function)
+    return repeated

@@ -10,7 +10,7 @@ from kerasnorm.backend.generic import (
 )
 from kerasnorm.backend.torch.noise import dropout, gaussian_dropout, thinning
 from kerasnorm.backend.torch.normalization import normalize_batch, normalize_with
-from kerasnorm.backend.torch.second_pass import is_second_pass
+from kerasnorm.backend.torch.second_pass import is_second_pass, remat
 from kerasnorm.backend.torch.state import next_seed
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "normalize_with",
     "on_known_rank",
     "pool_replicas",
+    "remat",
     "replica_seed",
     "thinning",
 ]

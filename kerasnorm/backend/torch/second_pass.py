@@ -1,6 +1,11 @@
 """Calls that PyTorch repeats for their gradient."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from kerasnorm.backend.generic import is_called_by
 
@@ -22,3 +27,8 @@ def is_second_pass() -> bool:
             }
         )
     )
+
+
+def remat(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that is computed again for its gradient."""
+    return functools.partial(checkpoint, function, use_reentrant=False)

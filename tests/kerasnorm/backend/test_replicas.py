@@ -5,10 +5,16 @@ import itertools
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from kerasnorm import KBatchNorm, KDropout, KGaussianDropout, KSpatialDropout
 from tests import oracle
+from tests.kerasnorm.probes import BACKEND
+
+if BACKEND != "tensorflow":
+    pytest.skip("Only TensorFlow has replicas.", allow_module_level=True)
+
+import tensorflow as tf
+
 from tests.kerasnorm.replicas import (
     RATE,
     Replicas,

@@ -11,10 +11,19 @@ import weakref
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import ops
 
 from kerasnorm import KBatchNorm, KDropout, functional
+from tests import oracle
+from tests.kerasnorm import probes
+from tests.kerasnorm.inputs import random_mask, uneven
+from tests.kerasnorm.probes import BACKEND, exact, in_mode
+
+if BACKEND != "tensorflow":
+    pytest.skip("It is TensorFlow's.", allow_module_level=True)
+
+import tensorflow as tf
+
 from kerasnorm.backend import tensorflow as kernels
 from kerasnorm.backend.tensorflow import (
     blocks,
@@ -24,10 +33,6 @@ from kerasnorm.backend.tensorflow import (
     noise,
     normalization,
 )
-from tests import oracle
-from tests.kerasnorm import probes
-from tests.kerasnorm.inputs import random_mask, uneven
-from tests.kerasnorm.probes import exact, in_mode
 
 EPSILON = 0.01
 MODES = pytest.mark.parametrize("mode", ["eager", "graph", "xla"])

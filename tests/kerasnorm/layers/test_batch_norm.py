@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import ops
 
 from kerasnorm import KBatchNorm
@@ -18,6 +17,9 @@ from tests.kerasnorm.probes import (
     randomised,
     state,
 )
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
 
 pytestmark = [pytest.mark.any_backend, pytest.mark.usefixtures("float64")]
 

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from kerasnorm import KBatchNorm
 from tests import oracle
@@ -19,6 +18,9 @@ from tests.kerasnorm.probes import (
     randomised,
     state,
 )
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
 
 pytestmark = pytest.mark.usefixtures("float64")
 ON_TENSORFLOW = pytest.mark.skipif(

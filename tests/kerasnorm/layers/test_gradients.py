@@ -6,13 +6,15 @@ They cut across the layers' files.
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from kerasnorm import KBatchNorm, KDropout, KGaussianDropout, KSpatialDropout
 from tests import oracle
 from tests.kerasnorm import probes
 from tests.kerasnorm.inputs import random_mask, uneven
 from tests.kerasnorm.probes import BACKEND, gradients, in_mode, state
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
 
 ON_EVERY_BACKEND = pytest.mark.any_backend
 pytestmark = pytest.mark.usefixtures("float64")

@@ -3,11 +3,15 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from kerasnorm import KBatchNorm
 from tests.kerasnorm.inputs import uneven
-from tests.kerasnorm.probes import randomised
+from tests.kerasnorm.probes import BACKEND, randomised
+
+if BACKEND != "tensorflow":
+    pytest.skip("LiteRT takes TensorFlow's models.", allow_module_level=True)
+
+import tensorflow as tf
 
 pytestmark = [
     pytest.mark.slow,

@@ -151,6 +151,7 @@ def test_fit(jit_compile):
     )
 
 
+@pytest.mark.skipif(not hasattr(keras, "RematScope"), reason="Keras 3.9 brought it.")
 @pytest.mark.parametrize("jit_compile", JIT_COMPILE)
 @pytest.mark.parametrize(
     "scope", [{"mode": "full"}, {"mode": "larger_than", "output_size_threshold": 20}]

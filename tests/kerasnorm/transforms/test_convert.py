@@ -9,6 +9,7 @@ from keras import layers
 
 import kerasnorm
 from kerasnorm import KBatchNorm, KDropout, KGaussianDropout, KSpatialDropout
+from tests.kerasnorm.probes import HAS_RENORM
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(1, 2, (16, 8, 8, 3)).astype("float32")
@@ -35,7 +36,9 @@ def squared_error(true, predicted):
 def model_of_everything():
     """Shared, nested, wrapped and frozen layers; policies, regularizers."""
     images = keras.Input((8, 8, 3))
-    x = layers.Conv2D(4, 3)(images)
+    # First, as rounding to float16 makes a large difference of a small one.
+    x = layers.SpatialDropout2D(0.3, name="maps", dtype="mixed_float16")(images)
+    x = layers.Conv2D(4, 3)(x)
     x = layers.BatchNormalization(
         name="norm",
         momentum=0.9,
@@ -43,7 +46,6 @@ def model_of_everything():
         gamma_regularizer=keras.regularizers.L2(0.01),
         beta_constraint=keras.constraints.MaxNorm(2.0),
     )(x)
-    x = layers.SpatialDropout2D(0.3, name="maps", dtype="mixed_float16")(x)
     nested = keras.Sequential(
         [
             keras.Input((6, 6, 4)),
@@ -58,7 +60,8 @@ def model_of_everything():
     x = layers.Add()([shared(x), shared(layers.ReLU()(x))])
     x = layers.Flatten()(layers.Lambda(lambda t: t * 2)(x))
     x = layers.GaussianDropout(0.1, name="noise")(x)
-    features = layers.BatchNormalization(renorm=True, name="features")(x)
+    renorm = {"renorm": True} if HAS_RENORM else {}
+    features = layers.BatchNormalization(**renorm, name="features")(x)
     model = keras.Model(
         images, {"logits": layers.Dense(5, name="logits")(x), "features": features}
     )
@@ -119,7 +122,7 @@ def test_configurations_are_carried_over(trained):
     assert model.get_layer("maps").dtype_policy.name == "mixed_float16"
     assert not model.get_layer("nested").get_layer("frozen").trainable
     assert model.get_layer("nested").get_layer("drop").seed == 3
-    assert model.get_layer("features").renorm
+    assert model.get_layer("features").renorm == HAS_RENORM
     assert len(model.trainable_variables) == len(trained.trainable_variables)
 
 
@@ -228,6 +231,18 @@ def test_an_option_that_keras_lacks_is_named(layer, option):
     model = keras.Sequential([keras.Input((4, 5)), layer])
     with pytest.raises(ValueError, match=f"The layer 'it' .* Received: {option}"):
         kerasnorm.convert(model, to="keras")
+
+
+def test_renorm_where_keras_has_none(monkeypatch):
+    monkeypatch.setattr("kerasnorm.transforms.convert.has_renorm", lambda: False)
+    inputs = keras.Input((5,))
+    norm = KBatchNorm(name="norm", momentum=0.7)
+    back = kerasnorm.convert(keras.Model(inputs, norm(inputs)), to="keras")
+    assert type(back.get_layer("norm")) is layers.BatchNormalization
+    assert back.get_layer("norm").momentum == 0.7
+    norm = KBatchNorm(name="norm", renorm=True)
+    with pytest.raises(ValueError, match=r"The layer 'norm' .* Received: renorm=True"):
+        kerasnorm.convert(keras.Model(inputs, norm(inputs)), to="keras")
 
 
 @pytest.mark.any_backend
