@@ -24,7 +24,12 @@ from kerasnorm.backend.tensorflow.fused import (
     is_fast,
     normalize_fused,
 )
-from kerasnorm.backend.tensorflow.typed import cond, custom_gradient, is_under_xla
+from kerasnorm.backend.tensorflow.typed import (
+    apart,
+    cond,
+    custom_gradient,
+    is_under_xla,
+)
 from kerasnorm.functional import Tensor
 
 Tensors = tuple[Tensor, ...]
@@ -48,7 +53,6 @@ def normalize_many(
     Returns:
         The outputs, the mean and the variance.
     """
-    under_xla = is_under_xla()
     known = x.shape[0]
     has_few_rows = (tf.shape(x)[0] if known is None else known) <= MOST_ROWS
     is_one_sum = known is not None and known <= functional.BLOCK
@@ -62,8 +66,12 @@ def normalize_many(
         def many() -> Tensors:
             return cond(has_few_rows, fused, blocks) if is_fast() else blocks()
 
-        compiled = composed if is_one_sum else chunks
-        return cond(are_few, composed, lambda: cond(under_xla, compiled, many))
+        def not_few() -> Tensors:
+            return cond(is_under_xla(), composed if is_one_sum else chunks, many)
+
+        if not isinstance(are_few, bool):
+            not_few = apart(not_few)
+        return cond(are_few, composed, not_few)
 
     def forward(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensors:
         """Return y, the two tensors whose sum is the mean, and the rest of `saved`."""

@@ -51,10 +51,9 @@ def gaussian_dropout(x: Tensor, rate: float | Tensor, seed: Tensor) -> Tensor:
     x = ops.convert_to_tensor(x)
     if not _is_on_cpu(x):
         return functional.gaussian_dropout(x, rate, seed)
-    rate = np.float32(rate)
-    stddev = np.sqrt(rate / (1 - rate))
-    noise = words.gaussian_noise(x.numel(), stddev, _numbers(seed))
-    return (x * torch.from_numpy(noise).reshape(x.shape)).to(x.dtype)
+    rate = float(rate)
+    noise = words.gaussian_noise(x.numel(), rate / (1 - rate), _numbers(seed))
+    return (x * torch.from_numpy(noise.reshape(x.shape))).to(x.dtype)
 
 
 def _is_on_cpu(x: Tensor) -> bool:
@@ -63,7 +62,7 @@ def _is_on_cpu(x: Tensor) -> bool:
 
 def _numbers(seed: Tensor) -> tuple[int, int]:
     """Return the seed and the number of draws."""
-    first, draws = ops.convert_to_tensor(seed).tolist()
+    first, draws = torch.as_tensor(seed).tolist()
     return first, draws
 
 

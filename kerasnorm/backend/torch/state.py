@@ -3,6 +3,7 @@
 import keras
 import torch
 
+from kerasnorm._keras import in_stateless_scope
 from kerasnorm.backend.generic import ONE_AT_A_TIME
 from kerasnorm.functional import Tensor
 
@@ -16,7 +17,12 @@ def next_seed(generator: keras.random.SeedGenerator) -> Tensor:
     if torch.compiler.is_compiling():
         return _advance(generator)
     with ONE_AT_A_TIME:
-        return _advance(generator)
+        if in_stateless_scope():
+            return _advance(generator)
+        state = generator.state.value
+        seed = state.clone()
+        state[1].add_(1)  # in place it takes a fourth of the time
+        return seed
 
 
 def _advance(generator: keras.random.SeedGenerator) -> Tensor:

@@ -281,7 +281,7 @@ def test_one_graph_of_the_compiler(layer):
 def test_dropout_is_that_of_the_reference(shape, dtype, rate, monkeypatch):
     """To the last bit, by both ways to cut, in parts and by several threads."""
     monkeypatch.setattr(noise, "SMALL", 100)
-    monkeypatch.setattr(words, "PART", 50)
+    monkeypatch.setattr(words, "PART", 64)
     x = torch.tensor(np.random.default_rng(0).normal(3, 2, shape), dtype=dtype)
     x.reshape(-1)[3:4] = np.inf
     x.reshape(-1)[4:5] = np.nan
@@ -324,7 +324,7 @@ def test_second_derivatives_of_dropout(monkeypatch):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_gaussian_noise_is_that_of_the_reference(threads, monkeypatch):
-    monkeypatch.setattr(words, "PART", 50)
+    monkeypatch.setattr(words, "PART", 64)
     kept = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
