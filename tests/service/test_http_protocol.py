@@ -175,17 +175,28 @@ def test_a_head_that_is_too_slow_ends_the_connection(
 def test_a_client_that_reads_nothing_loses_its_connection(
     monkeypatch: pytest.MonkeyPatch, connection: socket.socket
 ) -> None:
-    monkeypatch.setattr(HttpProtocol, "seconds", 0.5)
+    monkeypatch.setattr(HttpProtocol, "seconds", 1.0)
+    lost = threading.Event()
+    note = HttpProtocol.connection_lost
+
+    def connection_lost(protocol: HttpProtocol, exc: Exception | None) -> None:
+        note(protocol, exc)
+        lost.set()
+
+    monkeypatch.setattr(HttpProtocol, "connection_lost", connection_lost)
     body = b"x" * 20_000_000
     head = REQUEST.replace(b"Content-Length: 4", b"Content-Length: %d" % len(body))
     # One that reads slowly gets all of it.
     connection.sendall(head + b"\r\n" + body)
     received = 0
     while received < len(body):
-        received += len(connection.recv(1_000_000))
+        part = connection.recv(1_000_000)
+        assert part
+        received += len(part)
         time.sleep(0.02)
+    assert not lost.is_set()
     connection.sendall(head + b"\r\n" + body)
-    time.sleep(2)
+    assert lost.wait(60)
     received = 0
     with contextlib.suppress(ConnectionError):
         while part := connection.recv(2**20):
