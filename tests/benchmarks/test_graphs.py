@@ -53,6 +53,13 @@ def test_a_small_batch_normalization_starts_no_compiled_function():
     assert not compiled_functions(graph)
 
 
+def test_a_batch_of_unknown_size_is_traced_in_few_operations():
+    """All ways to sum it are there, and each operation delays the first step."""
+    _, graph = operations(Case("batch_norm", LARGE, known_batch=False))
+    numbers = [len(function.node_def) for function in graph.library.function]
+    assert len(graph.node) + sum(numbers) < 3000
+
+
 def test_inference_is_one_operation_that_the_optimizer_folds():
     found, graph = operations(Case("batch_norm", LARGE, training=False))
     (kernel,) = (node for node in graph.node if node.op == "FusedBatchNormV3")

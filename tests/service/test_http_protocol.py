@@ -180,7 +180,7 @@ def test_a_head_that_is_too_slow_ends_the_connection(
 def test_a_client_that_reads_nothing_loses_its_connection(
     monkeypatch: pytest.MonkeyPatch, server: uvicorn.Server, connection: socket.socket
 ) -> None:
-    monkeypatch.setattr(HttpProtocol, "seconds", 0.5)
+    monkeypatch.setattr(HttpProtocol, "seconds", 1.0)
     body = b"x" * 20_000_000
     head = REQUEST.replace(b"Content-Length: 4", b"Content-Length: %d" % len(body))
     # One that reads slowly gets all of it.

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from service import __main__
-from tests.service.services import CONFIG, Service, wait_until
+from tests.service.services import CONFIG, Service, command_line, wait_until
 
 SHORT = {**CONFIG, "epochs": 1, "batch_size": 64}
 
@@ -114,7 +114,7 @@ def submit_with_train_py(
         service.root / "models" / "fashion-learning_rate-0.001",
         service.root / "models" / "fashion",
     )
-    options = [f"--{k.replace('_', '-')}={value}" for k, value in config.items()]
+    options = command_line(config)
     process = run_train_py("--submit", service.url, *options, cwd=directory)
     assert process.returncode == 0, process.stderr
     job = service.get("?limit=1")["jobs"][0]["id"]

@@ -178,7 +178,8 @@ def test_a_run_that_cannot_draw_its_pictures_has_its_export_and_ends(
         raise ending
 
     monkeypatch.setattr(job, "draw", die)
-    options = {"model": "mlp", "epochs": 1, "image_size": 8, "monte_carlo": 2}
+    options = {"model": "mlp", "norm": False, "epochs": 1, "image_size": 8}
+    options |= {"monte_carlo": 2}
     places = {"run_dir": tmp_path / "runs", "export_dir": tmp_path / "exports"}
     dataset = f"folder:{few_pictures}"
     config = TrainConfig(name="any", dataset=dataset, **options, **places)

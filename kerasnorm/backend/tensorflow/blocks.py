@@ -5,8 +5,6 @@ depthwise convolution's filter. Up to half a million rows these kernels read the
 inputs once and write nothing of their size. No sum is so long that its rounding counts.
 """
 
-import itertools
-
 import tensorflow as tf
 
 from kerasnorm import functional
@@ -93,32 +91,30 @@ def _dot(x: Tensor, y: Tensor) -> Tensor:
     rows = tf.shape(x)[0] if rows is None else rows
 
     def by_slices() -> Tensor:
-        bounds = [rows * i // slices for i in range(slices + 1)]
-        return functional.total(
-            tf.stack(
-                [_dot_slice(x[a:b], y[a:b]) for a, b in itertools.pairwise(bounds)]
-            ),
-            (0,),
+        (blocks_of_x, rest_of_x), (blocks_of_y, rest_of_y) = _split(x), _split(y)
+        sizes = (tf.shape(blocks_of_x)[0] + tf.range(slices)) // slices
+        slices_of_x, slices_of_y = (
+            tf.split(blocks[:, :, None], sizes, num=slices)
+            for blocks in (blocks_of_x, blocks_of_y)
         )
+        sums = tf.stack(list(map(_dot_slice, slices_of_x, slices_of_y)))
+        # TensorFlow's own kernel leaves the sum over no blocks as the memory was.
+        sums = tf.where(tf.reshape(sizes, (-1, 1, 1, 1, 1)) > 0, sums, 0)
+        return _join(sums, rest_of_x * rest_of_y)
 
     fit = rows <= SLICE * min(slices, MOST_SLICES)
     return cond(fit, by_slices, lambda: total(x * y))
 
 
 def _dot_slice(x: Tensor, y: Tensor) -> Tensor:
-    """Sum x * y over the first axis, a few thousand rows."""
-    (x, rest_of_x), (y, rest_of_y) = _split(x), _split(y)
-    lanes = x.shape[-1]
-    sums = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
-        input=x[:, :, None],
-        filter_sizes=[1, 1, lanes, 1],
-        out_backprop=y[:, :, None],
+    """Sum x * y over blocks and their rows, a few thousand."""
+    return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+        input=x,
+        filter_sizes=[1, 1, x.shape[-1], 1],
+        out_backprop=y,
         strides=[1, 1, 1, 1],
         padding="VALID",
     )
-    # TensorFlow's own kernel leaves the sum over no blocks as the memory was.
-    sums = tf.where(tf.shape(x)[0] > 0, sums, 0)
-    return _join(sums, rest_of_x * rest_of_y)
 
 
 def _split(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.services import CONFIG, Service, wait_until
+from tests.service.services import CONFIG, Service, command_line, wait_until
 from tests.training.runs import assert_same_end
 
 JOBS = int(os.environ.get("STORM_JOBS", "4"))
@@ -34,7 +34,7 @@ def service(tmp_path: Path, pictures: Path) -> Iterator[Service]:
 def configs(pictures: Path) -> list[dict[str, object]]:
     dataset = f"folder:{pictures}"
     return [
-        {**CONFIG, "epochs": 30, "dataset": dataset, "seed": seed}
+        {**CONFIG, "norm": True, "epochs": 30, "dataset": dataset, "seed": seed}
         for seed in range(JOBS)
     ]
 
@@ -80,6 +80,6 @@ def test_jobs_survive_a_storm_of_kills(
     for seed, (job, config) in enumerate(zip(jobs, configs(pictures), strict=True)):
         own = tmp_path / f"undisturbed-{seed}"
         own.mkdir()
-        options = [f"--{k.replace('_', '-')}={value}" for k, value in config.items()]
+        options = command_line(config)
         run_train_py(*options, "--run-dir=r", "--export-dir=e", cwd=own)
         assert_same_end(own / "r" / "fashion", service.run(job))

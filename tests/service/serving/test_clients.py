@@ -150,7 +150,7 @@ def test_a_job_is_trained_and_asked_by_every_client(
 ) -> None:
     """gRPC is asked as by tensorflow_serving/example/resnet_client_grpc.py."""
     config = {"model": "mlp", "epochs": 1, "batch_size": 32, "name": "resnet"}
-    config |= {"monte_carlo": 50, "dataset": f"folder:{few_pictures}"}
+    config |= {"monte_carlo": 50, "norm": False, "dataset": f"folder:{few_pictures}"}
     job = service.submit(config)
     service.wait_for(job, "succeeded")
     rest = Client(service.port)
