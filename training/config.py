@@ -58,6 +58,14 @@ def _absolute_model(model: str) -> str:
     return model if file is None else f"{_absolute(file)}{model[len(str(file)) :]}"
 
 
+def _regular_expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"it must be a regular expression: {error}") from error
+    return text
+
+
 def is_code(model: str) -> bool:
     """Return whether a model is a function of a file or a module, which is run."""
     return ":" in model and not model.startswith(APPLICATIONS)
@@ -128,6 +136,18 @@ class TrainConfig(BaseModel):
         pattern=r"^[0-9a-f]{64}$",
         description="the SHA-256 of the model's file, which train.py notes; with "
         "--resume: go on although the file has changed to this",
+    )
+    weights: Location | None = Field(
+        None,
+        description="start from a .keras or .weights.h5 file of the same model, of "
+        "Keras's layers or kerasnorm's; of a .keras file the number of classes may "
+        "differ: the last layer begins anew",
+    )
+    freeze: Annotated[str, AfterValidator(_regular_expression)] | None = Field(
+        None,
+        max_length=1000,
+        description="leave the layers as they are in whose names this regular "
+        "expression is found; their batch normalization keeps its statistics",
     )
     convert: bool = Field(
         True,

@@ -15,6 +15,7 @@ from training.cli.settings import option
 from training.config import TrainConfig
 from training.data.pipeline import Data
 from training.errors import UserError, first_line
+from training.pretrained import freeze, take_weights
 from training.run import files
 
 _DECLARED = ("preset", "norm", "synchronized", "dropout_rate", "max_norm")
@@ -29,7 +30,7 @@ def made_model(config: TrainConfig, data: Data) -> keras.Model:
 
     Raises:
         UserError: If it cannot be made, is no model from the images to logits, or
-            lacks a layer that an option needs.
+            lacks a layer that an option needs, or if the file of weights is another's.
     """
     shape, classes = data.shape, len(data.labels)
     before = keras.config.dtype_policy()
@@ -47,7 +48,12 @@ def made_model(config: TrainConfig, data: Data) -> keras.Model:
     if config.convert and config.model not in models.REGISTRY:
         model = _converted(model)
     _check_layers(model, config)
-    return _with_float32_logits(_with_layer_options(model, config))
+    model = _with_float32_logits(_with_layer_options(model, config))
+    if config.weights:
+        take_weights(model, config.weights)
+    if config.freeze:
+        freeze(model, config.freeze)
+    return model
 
 
 def check_source(config: TrainConfig, directory: Path) -> TrainConfig:

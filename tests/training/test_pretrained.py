@@ -1,0 +1,120 @@
+"""Weights that training starts from, and frozen layers."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import kerasnorm
+from training.config import TrainConfig
+from training.data.pipeline import Data, load
+from training.errors import UserError
+from training.model import made_model
+
+NETS = """
+import keras
+
+def net(input_shape, num_classes, units=6):
+    return keras.Sequential([
+        keras.Input(input_shape), keras.layers.Flatten(),
+        keras.layers.Dense(units, name="first"),
+        keras.layers.BatchNormalization(name="norm"),
+        keras.layers.Dense(num_classes, name="head")])
+"""
+
+
+@pytest.fixture(scope="module")
+def data(few_pictures: Path) -> Data:
+    return load(TrainConfig(dataset=f"folder:{few_pictures}"))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    (tmp_path / "nets.py").write_text(NETS)
+    return TrainConfig(model=f"{tmp_path}/nets.py:net")
+
+
+def saved(directory: Path, classes: int, name: str, units: int = 6) -> keras.Model:
+    """Keras's own model with weights of its own, saved under this name."""
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            *(keras.Input((28, 28, 1)), layers.Flatten(), layers.Dense(units)),
+            *(layers.BatchNormalization(), layers.Dense(classes)),
+        ]
+    )
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.uniform(0.1, 1, w.shape) for w in model.weights])
+    model.save_weights(directory / name) if "weights" in name else model.save(
+        directory / name
+    )
+    return model
+
+
+@pytest.mark.parametrize("name", ["a.keras", "a.weights.h5"])
+def test_training_starts_from_a_file_of_keras_layers(
+    config: TrainConfig, data: Data, tmp_path: Path, name: str
+) -> None:
+    theirs = saved(tmp_path, 10, name)
+    ours = made_model(config.model_copy(update={"weights": tmp_path / name}), data)
+    assert isinstance(ours.get_layer("norm"), kerasnorm.KBatchNorm)
+    for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_head_of_other_classes_begins_anew(
+    config: TrainConfig,
+    data: Data,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    theirs = saved(tmp_path, 3, "a.keras")
+    ours = made_model(config.model_copy(update={"weights": tmp_path / "a.keras"}), data)
+    assert "head begins anew" in capsys.readouterr().out
+    *rest, kernel, bias = ours.get_weights()
+    assert (kernel.shape, bias.shape) == ((6, 10), (10,))
+    for one, other in zip(rest, theirs.get_weights(), strict=False):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "units", "message"),
+    [
+        ("a.keras", 5, r"weights of \[\(784, 5\), .* for 'first', which has"),
+        ("a.weights.h5", 5, "must be a file of what"),
+        ("b.keras", 6, "must be an existing .keras file"),
+        ("a.h5", 6, "must be an existing"),
+    ],
+)
+def test_a_file_of_another_model(
+    config: TrainConfig, data: Data, tmp_path: Path, name: str, units: int, message: str
+) -> None:
+    saved(tmp_path, 10, "a.weights.h5" if "weights" in name else "a.keras", units)
+    with pytest.raises(UserError, match=message) as caught:
+        made_model(config.model_copy(update={"weights": tmp_path / name}), data)
+    assert "\n" not in str(caught.value)
+
+
+def test_frozen_layers_stay_as_they_are(config: TrainConfig, data: Data) -> None:
+    model = made_model(config.model_copy(update={"freeze": "^(first|norm)$"}), data)
+    assert {w.path.split("/")[-2] for w in model.trainable_variables} == {"head"}
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = model.get_weights()
+    model.train_on_batch(*next(iter(data.batches("train", 16))))
+    changed = [
+        not np.array_equal(one, other)
+        for one, other in zip(before, model.get_weights(), strict=True)
+    ]
+    assert changed == [*([False] * 6), True, True]
+
+
+@pytest.mark.parametrize(("pattern", "said"), [("conv", "none"), (".", "all")])
+def test_what_freezes_nothing_or_all(
+    config: TrainConfig, data: Data, pattern: str, said: str
+) -> None:
+    message = f"names of some layers, not of {said}. Received: .*first, norm, head"
+    with pytest.raises(UserError, match=message):
+        made_model(config.model_copy(update={"freeze": pattern}), data)
+    with pytest.raises(ValueError, match="must be a regular expression"):
+        TrainConfig(freeze="(")
