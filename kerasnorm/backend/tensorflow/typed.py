@@ -26,17 +26,6 @@ def cond(condition: bool | Any, yes: Callable[[], T], no: Callable[[], T]) -> T:
     return outputs
 
 
-def apart(function: Callable[[], T]) -> Callable[[], T]:
-    """Keep the operations of a branch of `tf.cond` out of the graph around it.
-
-    There TensorFlow goes through those of all branches, also of those not taken.
-    """
-    called: Callable[[], T] = tf.function(
-        function, autograph=False, experimental_attributes={"_noinline": True}
-    )
-    return called
-
-
 @functools.cache
 def compile_for_features(function: Callable[..., T], features: int) -> Callable[..., T]:
     """Compile `function` for tensors with so many features and any number of rows.
