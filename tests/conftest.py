@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,41 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--screenshots", metavar="DIR", help="keep pictures of the page in DIR"
     )
+
+
+# They take the longest. Where several workers share the tests, none of these is begun
+# when the other workers have nothing left to do.
+FIRST = (
+    "tests/service/page/test_browser.py",
+    "tests/training/test_job.py",
+    "tests/service/jobs/test_disturbed_jobs.py",
+    "tests/service/test_main.py",
+    "tests/test_train.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+
+
+def made_once(
+    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]
+) -> Path:
+    """Return a directory that the first of the workers to need it has filled."""
+    from filelock import FileLock
+
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # that of all workers
+    place, is_made = base / name, base / f"{name}.made"
+    with FileLock(base / f"{name}.lock"):
+        if not is_made.exists():
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            make(place)
+            is_made.touch()
+    return place
 
 
 @dataclass(frozen=True)
@@ -114,9 +150,11 @@ def few_pictures(
     fashion_mnist: Callable[[str], tuple[np.ndarray, np.ndarray]],
 ) -> Path:
     """The first hundred of `pictures`, for tests that need no more."""
-    root = tmp_path_factory.mktemp("few") / "fashion"
-    _save_pictures(root, 100, *fashion_mnist("train"))
-    return root
+
+    def make(place: Path) -> None:
+        _save_pictures(place / "fashion", 100, *fashion_mnist("train"))
+
+    return made_once(tmp_path_factory, "few", make) / "fashion"
 
 
 def _save_pictures(

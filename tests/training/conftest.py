@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import made_once
 from tests.training.runs import Disk
 
 # Eight steps an epoch. The learning rate is so high that no epoch is better than the
@@ -45,16 +46,18 @@ def options(few_pictures: Path) -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def whole(options: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run in `runs/cnn` with these options that nothing has interrupted."""
-    import keras
 
-    from training import job
-    from training.cli.command_line import read
+    def make(root: Path) -> None:
+        import keras
 
-    root = tmp_path_factory.mktemp("whole")
-    places = ("--run-dir", str(root / "runs"), "--export-dir", str(root / "exports"))
-    keras.utils.clear_session()  # layers are named as in a process of its own
-    with warnings.catch_warnings():
-        # On a few pictures training and inference disagree, as the monitor says.
-        warnings.simplefilter("ignore", UserWarning)
-        job.train(read([*options, *places]).job())
-    return root
+        from training import job
+        from training.cli.command_line import read
+
+        places = ("--run-dir", f"{root}/runs", "--export-dir", f"{root}/exports")
+        keras.utils.clear_session()  # layers are named as in a process of its own
+        with warnings.catch_warnings():
+            # On a few pictures training and inference disagree, as the monitor says.
+            warnings.simplefilter("ignore", UserWarning)
+            job.train(read([*options, *places]).job())
+
+    return made_once(tmp_path_factory, "whole", make)
