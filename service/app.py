@@ -14,6 +14,7 @@ from service.guesses import Guesses
 from service.http_protocol import KeepAlive
 from service.jobs import routes
 from service.jobs.job_queue import Queue, QueueConfig
+from service.jobs.metrics import JobMetrics
 from service.security import LOOPBACK, protect
 from service.serving.config import ServingConfig
 from service.serving.routes import Serving
@@ -82,6 +83,7 @@ def create_app(
     app.state.is_stopping = is_stopping
     app.state.guesses = Guesses()
     if queue is not None:
+        serving.metrics.add(JobMetrics(queue.store, queue.restarts))
         app.include_router(routes.routes)
         for error, handler in HANDLERS.items():
             app.add_exception_handler(error, handler)

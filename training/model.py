@@ -1,7 +1,6 @@
 """The model of a job: made by its name; the file that makes it is kept."""
 
 import hashlib
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from training.data.pipeline import Data
 from training.errors import UserError, first_line
 from training.pretrained import freeze, take_weights
 from training.run import files
+from training.run.atomic import write_atomically
 
 _DECLARED = ("preset", "norm", "synchronized", "dropout_rate", "max_norm")
 """Options that the model's function gets if it declares an argument of that name."""
@@ -72,21 +72,28 @@ def check_source(config: TrainConfig, directory: Path) -> TrainConfig:
     source = models.source(config.model)
     if source is None:
         return config
+    kept = directory / files.SOURCE
     try:
-        digest = hashlib.sha256(source.read_bytes()).hexdigest()
-        if config.model_hash is None:
-            shutil.copyfile(source, directory / files.SOURCE)
-            config = config.model_copy(update={"model_hash": digest})
-            files.write_config(directory, config)
-    except OSError as error:
+        if not kept.exists():
+            with source.open(encoding="utf-8", newline="") as file:
+                write_atomically(kept, file.read())
+        now, then = map(_digest, (source, kept))
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The model's file cannot be kept: {error}.") from error
-    if config.model_hash != digest:
+    if now != (config.model_hash or then):
         raise UserError(
-            f"The model's file must be as it was when the run began, as in "
-            f"{directory / files.SOURCE}. Received: {source}, which has changed. Put "
-            f"it back, or give --model-hash {digest} to go on with what it is now."
+            f"The model's file must be as it was when the run began, as in {kept}. "
+            f"Received: {source}, which has changed. Put it back, or give --model-hash "
+            f"{now} to go on with what it is now."
         )
+    if config.model_hash is None:
+        config = config.model_copy(update={"model_hash": now})
+        files.write_config(directory, config)
     return config
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _given(config: TrainConfig, declared: set[str]) -> dict[str, Any]:

@@ -98,6 +98,10 @@ class Queue:
         """Run the jobs, also those that an earlier service has left."""
         self._runner.start()
 
+    def restarts(self) -> int:
+        """Return how many trainers that died have been started again."""
+        return self._runner.restarts
+
     def stop(self) -> None:
         """Stop the trainers and put their jobs back into the queue."""
         self._runner.stop()

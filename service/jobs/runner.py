@@ -44,6 +44,9 @@ class Runner:
             not be started, and still be started again. Each time the wait is longer.
         stall_timeout: The seconds without progress after which a trainer is killed; 0
             for no limit.
+
+    Attributes:
+        restarts: How many trainers that died have been started again.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Runner:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="runner")
         self._complaint = ""
+        self.restarts = 0
         self._died: dict[int, float] = {}  # when they are started again
         self._not_started: dict[int, tuple[int, float]] = {}  # how often, until when
 
@@ -168,6 +172,7 @@ class Runner:
         if now >= self._died[job.id]:
             del self._died[job.id]
             self._start(job, attempts)
+            self.restarts += 1
 
     def _start(self, job: Job, attempts: int) -> None:
         epochs = epochs_finished(job.directory)

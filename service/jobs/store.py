@@ -121,6 +121,18 @@ class Store:
             "SELECT count(*) FROM job WHERE ? IS NULL OR state = ?", [state, state]
         )[0][0]
 
+    def totals(self) -> dict[str, tuple[int, float]]:
+        """Return by state how many jobs there are, and the seconds of those that ended.
+
+        They count from the first start of the job to its end.
+        """
+        rows = self._table.read(
+            "SELECT state, count(*), total(max(ended - started, 0)) FROM job "
+            "GROUP BY state",
+            [],
+        )
+        return {state: (number, seconds) for state, number, seconds in rows}
+
     def running(self) -> list[Job]:
         """Return the jobs that have a trainer, or had one at the last look."""
         return self._jobs("WHERE state IN ('running', 'cancelling') ORDER BY id", [])

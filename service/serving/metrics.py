@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 PATH = "/monitoring/prometheus/metrics"
 CONTENT_TYPE = "text/plain"
@@ -54,6 +55,10 @@ class Metrics:
     def runtime(self, model: str, api: str, seconds: float) -> None:
         """Record how long TensorFlow has run."""
         self._runtime_latency.labels(model, api, "TF1").observe(seconds * 1e6)
+
+    def add(self, collector: Collector) -> None:
+        """Show the metrics of another part of the service too."""
+        self._registry.register(collector)
 
     def page(self) -> bytes:
         """Return all metrics as text."""

@@ -132,6 +132,9 @@ def test_the_file_of_a_model_is_kept_and_a_changed_one_refused(
     )
     assert check_source(config, run) == config
     nets.write_text(NETS + "\n")
+    # A service writes the options anew before each start of a trainer.
+    with pytest.raises(UserError, match="which has changed"):
+        check_source(TrainConfig(model=f"{nets}:net"), run)
     with pytest.raises(
         UserError, match=r"which has changed\. Put it back, or"
     ) as caught:
