@@ -6,7 +6,13 @@ import keras
 
 from kerasnorm._keras import all_layers, has_graph, runs_its_graph
 from kerasnorm.transforms._configs import Config, graph_of, is_made_of_graph, remade
-from kerasnorm.transforms._pairs import Pairs, paired_layers, paired_weights
+from kerasnorm.transforms._pairs import (
+    Pairs,
+    copy_state,
+    paired_layers,
+    paired_weights,
+    restore_class,
+)
 
 
 def paired_with_new(model: keras.Model) -> Pairs:
@@ -28,6 +34,16 @@ def paired_with_new(model: keras.Model) -> Pairs:
         if all(map(is_made_of_graph, models)):
             raise
     return _paired_graphs(model, remade(model, lambda config: _graph_config(model)))
+
+
+def copy_of(model: keras.Model) -> keras.Model:
+    """Return a model like `model` that has learnt the same."""
+    pairs = paired_with_new(model)
+    for theirs, ours in pairs:
+        ours.name = theirs.name
+        restore_class(theirs, ours)
+        copy_state(theirs, ours)
+    return pairs[0][1]
 
 
 def _graph_config(model: keras.Model) -> Config:

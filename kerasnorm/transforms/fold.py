@@ -1,5 +1,6 @@
 """Models for inference alone, without normalization and dropout: `fold`."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from kerasnorm import functional
-from kerasnorm._keras import all_layers, runs_its_graph, track_variables
+from kerasnorm._keras import all_layers, has_graph, runs_its_graph, track_variables
 from kerasnorm.transforms._configs import (
     Config,
     check_has_graph,
@@ -27,6 +28,7 @@ from kerasnorm.transforms._linear import (
 )
 from kerasnorm.transforms._multiply_add import MultiplyAdd
 from kerasnorm.transforms._pairs import copy_state, paired_layers, restore_class
+from kerasnorm.transforms._remaking import copy_of
 
 _REMOVED: Layers = (*DROPOUTS, keras.layers.AlphaDropout)
 
@@ -88,15 +90,51 @@ def fold(
             f"`model` must be built. Received: {model.name!r} without an input shape, "
             "or a Sequential model of several inputs."
         )
-    return _Folding(model, print_fn or (lambda line: None)).result()
+    custom: list[keras.layers.Layer] = []
+    models = [la for la in (model, *all_layers(model)) if has_graph(la)]
+    if not all(map(is_made_of_graph, models)):
+        # Custom layers of such models may lack a configuration of their own.
+        model = copy_of(model)
+        custom = _custom_layers(model)
+    return _Folding(model, print_fn or (lambda line: None), custom).result()
+
+
+def _custom_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers of one graph alone whose classes are not of Keras."""
+    counts = Counter(layer for each in _graphs(model) for layer in each.layers)
+    return [
+        layer
+        for layer, count in counts.items()
+        if count == 1
+        and not has_graph(layer)
+        and not type(layer).__module__.startswith(("keras.", "kerasnorm."))
+    ]
+
+
+def _graphs(model: keras.Model) -> list[keras.Model]:
+    """Return a model and the models in its graph, however deep, each once."""
+    inner = [g for la in model.layers if runs_its_graph(la) for g in _graphs(la)]
+    return list(dict.fromkeys([model, *inner]))
 
 
 class _Folding:
-    """The folding of one model, layer by layer, in the order in which they run."""
+    """The folding of one model, layer by layer, in the order in which they run.
 
-    def __init__(self, model: keras.Model, report: Callable[[str], Any]) -> None:
+    Args:
+        model: The model.
+        report: Called with each line.
+        custom: Layers that the new model is to take over as they are.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        report: Callable[[str], Any],
+        custom: list[keras.layers.Layer],
+    ) -> None:
         self._model = model
         self._report = report
+        self._custom = custom
         if isinstance(model, keras.Sequential):
             (inputs,), (outputs,) = model.inputs, model.outputs
             model = keras.Model(inputs, outputs, name=model.name)
@@ -106,16 +144,18 @@ class _Folding:
         self._layers = {layer.name: layer for layer in model.layers}
         # An operation such as x + y is no layer, but may stand beside one.
         self._operations = {op.name: op for op in model.operations}
-        self._sources = dict(self._layers)
+        self._taken = {la.name: la for la in model.layers if la in custom}
         self._weights: dict[str, list[np.ndarray]] = {}
 
     def result(self) -> keras.Model:
-        new = remade(self._functional, self._fold)
+        new = remade(self._functional, self._fold, self._taken)
         for layer in new.layers:
             if layer.name in self._weights:
                 layer.set_weights(self._weights[layer.name])
                 continue
-            source = self._sources[layer.name]
+            if layer.name in self._taken:
+                continue
+            source = self._layers[layer.name]
             for theirs, ours in paired_layers(source, layer):
                 restore_class(theirs, ours)
                 copy_state(theirs, ours)
@@ -142,9 +182,7 @@ class _Folding:
         def report(line: str) -> None:
             self._report(f"{name}/{line}")
 
-        folded = _Folding(model, report).result()
-        self._sources[name] = folded
-        self._replace(name, folded)
+        self._taken[name] = _Folding(model, report, self._custom).result()
 
     def _fold_dropout(self, name: str, layer: Any) -> None:
         if getattr(layer, "monte_carlo", False):

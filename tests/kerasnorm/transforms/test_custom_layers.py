@@ -99,12 +99,12 @@ class Nested(Configured):
 
     def make(self):
         self.inner = [InvertedResidual(self.rate), Containers(self.rate)]
-        self.half = layers.Dropout(self.rate, dtype="mixed_bfloat16", seed=7)
+        self.rounded = layers.Dropout(self.rate, dtype="mixed_bfloat16", seed=7)
 
     def call(self, x, training=None):
         for inner in self.inner:
             x = inner(x, training=training)
-        return ops.cast(self.half(x, training=training), "float32")
+        return ops.cast(self.rounded(x, training=training), "float32")
 
 
 BLOCKS = [Transformer, InvertedResidual, Containers, Nested]

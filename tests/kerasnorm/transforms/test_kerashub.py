@@ -23,11 +23,9 @@ def test_a_model_is_converted_trained_drawn_and_folded(name):
     measured = kerashub.measure(name)
     assert measured.inference < 1e-5
     assert measured.training < 1e-4
-    assert measured.fold_error is None or measured.fold_error < 1e-5
+    assert measured.fold_error < 1e-5
     drops = "Dropout" in measured.replaced and name not in ("MobileNetV5", "DeepLabV3")
     assert measured.monte_carlo == ("yes" if drops else "no dropout")
-    if measured.fold_error is None:
-        assert "\n" not in measured.folded
 
 
 def test_a_task_stays_what_it_is_and_goes_on_training():
