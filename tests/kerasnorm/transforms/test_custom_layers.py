@@ -230,6 +230,20 @@ def test_recalibrate_and_the_monitor_see_what_custom_layers_hold():
 
 
 @pytest.mark.any_backend
+def test_batch_normalization_of_keras_is_not_left_out_in_silence():
+    inputs = keras.Input(IMAGES.shape[1:])
+    x = KBatchNorm()(InvertedResidual(name="block")(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    message = r"has 3 BatchNormalization of Keras .* '.*block/.*'\. Those are not re"
+    with pytest.warns(UserWarning, match=message):
+        kerasnorm.recalibrate(model, IMAGES, verbose=0)
+    model.compile("sgd", "mse", run_eagerly=EAGER)
+    monitor = kerasnorm.ShiftMonitor(IMAGES, tolerance=100.0)
+    with pytest.warns(UserWarning, match=message):
+        model.fit(IMAGES, np.ones((8, 2)), verbose=0, callbacks=[monitor])
+
+
+@pytest.mark.any_backend
 @EACH_BLOCK
 def test_fold_keeps_and_reports_what_custom_layers_hold(block):
     for model in (model_of(block), kerasnorm.convert(model_of(block))):

@@ -12,7 +12,9 @@ from tests.kerasnorm.transforms import kerashub
 
 pytestmark = [
     pytest.mark.slow,
-    # Keras warns of KerasHub's layers, whatever is done with them.
+    # Keras warns of KerasHub's layers and models, whatever is done with them.
+    pytest.mark.filterwarnings("ignore:`shuffle=True` was passed"),
+    pytest.mark.filterwarnings("ignore:`compile.* was not called as part"),
     pytest.mark.filterwarnings("ignore:`build"),
     pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask"),
 ]
