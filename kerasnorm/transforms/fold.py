@@ -1,6 +1,5 @@
 """Models for inference alone, without normalization and dropout: `fold`."""
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from kerasnorm import functional
-from kerasnorm._keras import all_layers, has_graph, runs_its_graph, track_variables
+from kerasnorm._keras import all_layers, runs_its_graph, track_variables
 from kerasnorm.transforms._configs import (
     Config,
     check_has_graph,
@@ -28,7 +27,11 @@ from kerasnorm.transforms._linear import (
 )
 from kerasnorm.transforms._multiply_add import MultiplyAdd
 from kerasnorm.transforms._pairs import copy_state, paired_layers, restore_class
-from kerasnorm.transforms._remaking import copy_of
+from kerasnorm.transforms._remaking import (
+    copy_of,
+    custom_layers,
+    is_all_made_of_graphs,
+)
 
 _REMOVED: Layers = (*DROPOUTS, keras.layers.AlphaDropout)
 
@@ -49,8 +52,8 @@ def fold(
       `3D` that do not pad.
 
     Dropout is left out, Keras's and this package's. What is inside of another layer,
-    such as `TimeDistributed`, stays as it is. The predictions are those of `model` but
-    for rounding.
+    such as `TimeDistributed` or a custom layer, stays as it is: its code alone says
+    what follows what. The predictions are those of `model` but for rounding.
 
     Args:
         model: Sequential or functional model, which does not change, of Keras's layers
@@ -59,12 +62,14 @@ def fold(
             which says why; `print`, for example. Defaults to `None`, no report.
 
     Returns:
-        A new model, not compiled. Its `.keras` file needs `import kerasnorm` if there
-        is a multiply-add in it; its SavedModel does not.
+        A new model, not compiled; of a class with a constructor of its own, as those of
+        KerasHub, it is the graph alone. Its `.keras` file needs `import kerasnorm` if
+        there is a multiply-add in it; its SavedModel does not.
 
     Raises:
-        ValueError: If the model is subclassed or not built, if two of its layers have
-            one name, or if a part cannot be made again with the same weights.
+        ValueError: If the model is subclassed, has a `call` of its own or is not built,
+            if two of its layers have one name, or if a part cannot be made again with
+            the same weights.
 
     Example:
 
@@ -91,30 +96,11 @@ def fold(
             "or a Sequential model of several inputs."
         )
     custom: list[keras.layers.Layer] = []
-    models = [la for la in (model, *all_layers(model)) if has_graph(la)]
-    if not all(map(is_made_of_graph, models)):
+    if not is_all_made_of_graphs(model):
         # Custom layers of such models may lack a configuration of their own.
         model = copy_of(model)
-        custom = _custom_layers(model)
+        custom = custom_layers(model)
     return _Folding(model, print_fn or (lambda line: None), custom).result()
-
-
-def _custom_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """Return the layers of one graph alone whose classes are not of Keras."""
-    counts = Counter(layer for each in _graphs(model) for layer in each.layers)
-    return [
-        layer
-        for layer, count in counts.items()
-        if count == 1
-        and not has_graph(layer)
-        and not type(layer).__module__.startswith(("keras.", "kerasnorm."))
-    ]
-
-
-def _graphs(model: keras.Model) -> list[keras.Model]:
-    """Return a model and the models in its graph, however deep, each once."""
-    inner = [g for la in model.layers if runs_its_graph(la) for g in _graphs(la)]
-    return list(dict.fromkeys([model, *inner]))
 
 
 class _Folding:
