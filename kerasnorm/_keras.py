@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,25 @@ def become(layer: keras.layers.Layer, other: keras.layers.Layer) -> None:
     # Keras would track what is set by `setattr`.
     object.__setattr__(layer, "__dict__", vars(other))
     set_class(layer, type(other))
+
+
+@contextlib.contextmanager
+def without_configs(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
+    """Let layers have an empty configuration in the block, such as need none."""
+    layers = list(layers)
+    try:
+        for layer in layers:
+            object.__setattr__(layer, "get_config", dict)
+        yield
+    finally:
+        for layer in layers:
+            object.__delattr__(layer, "get_config")
+
+
+def leave_graphs(layer: keras.layers.Layer) -> None:
+    """Let a layer forget where it was called, to stand in a new graph alone."""
+    layer._inbound_nodes.clear()
+    layer._outbound_nodes.clear()
 
 
 def set_class(layer: keras.layers.Layer, kind: type) -> None:

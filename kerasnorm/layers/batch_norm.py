@@ -1,6 +1,7 @@
 """Batch normalization: `KBatchNorm`."""
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -475,6 +476,20 @@ class KBatchNorm(keras.layers.Layer):
 def batch_norms(model: keras.Model) -> list[KBatchNorm]:
     """Return every KBatchNorm in a model, however deep."""
     return [layer for layer in all_layers(model) if isinstance(layer, KBatchNorm)]
+
+
+def warn_of_keras_own(model: keras.Model, what_is_done: str) -> None:
+    """Warn of a BatchNormalization of Keras in a model, with which nothing is done."""
+    kind = keras.layers.BatchNormalization
+    theirs = [layer for layer in all_layers(model) if isinstance(layer, kind)]
+    if theirs:
+        name = theirs[0].path or theirs[0].name
+        warnings.warn(
+            f"{model.name!r} has {len(theirs)} BatchNormalization of Keras beside "
+            f"KBatchNorm, such as {name!r}. Those are not {what_is_done}. "
+            "`kerasnorm.convert` makes KBatchNorm of them.",
+            stacklevel=3,
+        )
 
 
 KBatchNormalization = KBatchNorm

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from kerasnorm import _model_inputs, _validation
-from kerasnorm.layers.batch_norm import KBatchNorm
+from kerasnorm.layers.batch_norm import KBatchNorm, warn_of_keras_own
 from kerasnorm.monitor.observation import disagreement, find_layers, observe_run
 from kerasnorm.monitor.reports import CsvReport, Report, TensorBoardReport, draw
 
@@ -41,6 +41,7 @@ class ShiftMonitor(keras.callbacks.Callback):
     which a layer's latest record has a mean shift or a |log(variance ratio)| / 2 above
     `tolerance`; another one follows if that comes to be true of a further layer.
     Frozen layers are never named: they use the moving statistics in training too.
+    Another warning tells if the model has a `BatchNormalization` of Keras as well.
 
     Args:
         x: The probe: inputs of the model, an array or a structure of arrays as
@@ -124,6 +125,7 @@ class ShiftMonitor(keras.callbacks.Callback):
                     "`kerasnorm.convert` makes them of the built-in layers.",
                 )
             )
+        warn_of_keras_own(self.model, "recorded")
         _model_inputs.check_inputs_fit("x", self.model, self.x)
         self._warned: set[str] = set()
         self.step = self._steps_before_epoch = self._epoch = 0

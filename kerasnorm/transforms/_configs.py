@@ -2,12 +2,20 @@
 
 import inspect
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import keras
 
-from kerasnorm._keras import all_layers, has_graph, lambda_argument, why_not_made
+from kerasnorm._keras import (
+    all_layers,
+    has_graph,
+    lambda_argument,
+    leave_graphs,
+    why_not_made,
+    without_configs,
+)
 
 Config = dict[str, Any]
 
@@ -62,16 +70,24 @@ def graph_of(model: keras.Model) -> keras.Model:
 
 
 def remade(
-    model: keras.Model, edit: Callable[[Config], Config] = lambda config: config
+    model: keras.Model,
+    edit: Callable[[Config], Config] = lambda config: config,
+    taken: Mapping[str, keras.layers.Layer] = MappingProxyType({}),
 ) -> keras.Model:
     """Make a model from the configuration of `model` as `edit` changes it.
 
     The new model is not compiled and does not have the weights of `model`.
 
+    Args:
+        model: The model.
+        edit: Takes the configuration and returns another one.
+        taken: Layers by the names of layers of the graph. They leave where they were
+            and stand in their places, instead of layers made anew.
+
     Raises:
         ValueError: If a part of the model cannot be made of its configuration.
     """
-    objects = {**_own_objects(model), _NAMED: _Named}
+    objects = {**_own_objects(model), _NAMED: _Named, _TAKEN: _taker(taken)}
     functions = _functions_of_lambdas(model)
 
     def prepare(entry: Config) -> Config:
@@ -91,10 +107,14 @@ def remade(
         return entry
 
     try:
-        config = keras.saving.serialize_keras_object(model)
+        with without_configs(la for la in model.layers if la.name in taken):
+            config = keras.saving.serialize_keras_object(model)
     except NotImplementedError as error:
         raise _not_made(model, error) from error
     config = edit(config)
+    for entry in config["config"]["layers"] if taken else ():
+        if entry["name"] in taken:
+            entry.update(_reference_to_layer(entry["name"]))
     try:
         # Bytecode of a model that is in memory already is no less safe than the model.
         return keras.saving.deserialize_keras_object(
@@ -142,6 +162,31 @@ class _Named:
 
 
 _NAMED = "kerasnorm>_Named"
+
+
+_TAKEN = "kerasnorm>_Taken"
+
+
+def _taker(layers: Mapping[str, keras.layers.Layer]) -> type:
+    """Return a class whose configuration is the name of one of the layers."""
+
+    class _Taken:
+        @staticmethod
+        def from_config(config: Config) -> keras.layers.Layer:
+            layer = layers[config["name"]]
+            leave_graphs(layer)
+            return layer
+
+    return _Taken
+
+
+def _reference_to_layer(name: str) -> Config:
+    return {
+        "module": None,
+        "class_name": "_Taken",
+        "config": {"name": name},
+        "registered_name": _TAKEN,
+    }
 
 
 def _built_by_call(entry: Config) -> Config:

@@ -1,12 +1,19 @@
 """A new model like another one, of its class where that can be, else of its graph."""
 
+from collections import Counter
 from typing import Any
 
 import keras
 
 from kerasnorm._keras import all_layers, has_graph, runs_its_graph
 from kerasnorm.transforms._configs import Config, graph_of, is_made_of_graph, remade
-from kerasnorm.transforms._pairs import Pairs, paired_layers, paired_weights
+from kerasnorm.transforms._pairs import (
+    Pairs,
+    copy_state,
+    paired_layers,
+    paired_weights,
+    restore_class,
+)
 
 
 def paired_with_new(model: keras.Model) -> Pairs:
@@ -24,10 +31,43 @@ def paired_with_new(model: keras.Model) -> Pairs:
             _check_are_alike(*pair)
         return pairs
     except ValueError:
-        models = filter(has_graph, (model, *all_layers(model)))
-        if all(map(is_made_of_graph, models)):
+        if is_all_made_of_graphs(model):
             raise
-    return _paired_graphs(model, remade(model, lambda config: _graph_config(model)))
+    graph = model if is_made_of_graph(model) else graph_of(model)
+    return _paired_graphs(model, remade(graph, lambda config: _graph_config(graph)))
+
+
+def copy_of(model: keras.Model) -> keras.Model:
+    """Return a model like `model` that has learnt the same."""
+    pairs = paired_with_new(model)
+    for theirs, ours in pairs:
+        ours.name = theirs.name
+        restore_class(theirs, ours)
+        copy_state(theirs, ours)
+    return pairs[0][1]
+
+
+def custom_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers of one graph alone whose classes are not of Keras."""
+    counts = Counter(layer for each in _graphs(model) for layer in each.layers)
+    return [
+        layer
+        for layer, count in counts.items()
+        if count == 1
+        and not has_graph(layer)
+        and not type(layer).__module__.startswith(("keras.", "kerasnorm."))
+    ]
+
+
+def is_all_made_of_graphs(model: keras.Model) -> bool:
+    """Return whether the configurations of a model and all models in it are graphs."""
+    return all(map(is_made_of_graph, filter(has_graph, (model, *all_layers(model)))))
+
+
+def _graphs(model: keras.Model) -> list[keras.Model]:
+    """Return a model and the models in its graph, however deep, each once."""
+    inner = [g for la in model.layers if runs_its_graph(la) for g in _graphs(la)]
+    return list(dict.fromkeys([model, *inner]))
 
 
 def _graph_config(model: keras.Model) -> Config:

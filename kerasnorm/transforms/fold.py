@@ -27,6 +27,11 @@ from kerasnorm.transforms._linear import (
 )
 from kerasnorm.transforms._multiply_add import MultiplyAdd
 from kerasnorm.transforms._pairs import copy_state, paired_layers, restore_class
+from kerasnorm.transforms._remaking import (
+    copy_of,
+    custom_layers,
+    is_all_made_of_graphs,
+)
 
 _REMOVED: Layers = (*DROPOUTS, keras.layers.AlphaDropout)
 
@@ -47,8 +52,8 @@ def fold(
       `3D` that do not pad.
 
     Dropout is left out, Keras's and this package's. What is inside of another layer,
-    such as `TimeDistributed`, stays as it is. The predictions are those of `model` but
-    for rounding.
+    such as `TimeDistributed` or a custom layer, stays as it is: its code alone says
+    what follows what. The predictions are those of `model` but for rounding.
 
     Args:
         model: Sequential or functional model, which does not change, of Keras's layers
@@ -57,12 +62,14 @@ def fold(
             which says why; `print`, for example. Defaults to `None`, no report.
 
     Returns:
-        A new model, not compiled. Its `.keras` file needs `import kerasnorm` if there
-        is a multiply-add in it; its SavedModel does not.
+        A new model, not compiled; of a class with a constructor of its own, as those of
+        KerasHub, it is the graph alone. Its `.keras` file needs `import kerasnorm` if
+        there is a multiply-add in it; its SavedModel does not.
 
     Raises:
-        ValueError: If the model is subclassed or not built, if two of its layers have
-            one name, or if a part cannot be made again with the same weights.
+        ValueError: If the model is subclassed, has a `call` of its own or is not built,
+            if two of its layers have one name, or if a part cannot be made again with
+            the same weights.
         TypeError: If an argument is of a wrong type.
 
     Example:
@@ -91,15 +98,32 @@ def fold(
             f"`model` must be built. Received: {model.name!r} without an input shape, "
             "or a Sequential model of several inputs."
         )
-    return _Folding(model, print_fn or (lambda line: None)).result()
+    custom: list[keras.layers.Layer] = []
+    if not is_all_made_of_graphs(model):
+        # Custom layers of such models may lack a configuration of their own.
+        model = copy_of(model)
+        custom = custom_layers(model)
+    return _Folding(model, print_fn or (lambda line: None), custom).result()
 
 
 class _Folding:
-    """The folding of one model, layer by layer, in the order in which they run."""
+    """The folding of one model, layer by layer, in the order in which they run.
 
-    def __init__(self, model: keras.Model, report: Callable[[str], Any]) -> None:
+    Args:
+        model: The model.
+        report: Called with each line.
+        custom: Layers that the new model is to take over as they are.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        report: Callable[[str], Any],
+        custom: list[keras.layers.Layer],
+    ) -> None:
         self._model = model
         self._report = report
+        self._custom = custom
         if isinstance(model, keras.Sequential):
             (inputs,), (outputs,) = model.inputs, model.outputs
             model = keras.Model(inputs, outputs, name=model.name)
@@ -109,16 +133,18 @@ class _Folding:
         self._layers = {layer.name: layer for layer in model.layers}
         # An operation such as x + y is no layer, but may stand beside one.
         self._operations = {op.name: op for op in model.operations}
-        self._sources = dict(self._layers)
+        self._taken = {la.name: la for la in model.layers if la in custom}
         self._weights: dict[str, list[np.ndarray]] = {}
 
     def result(self) -> keras.Model:
-        new = remade(self._functional, self._fold)
+        new = remade(self._functional, self._fold, self._taken)
         for layer in new.layers:
             if layer.name in self._weights:
                 layer.set_weights(self._weights[layer.name])
                 continue
-            source = self._sources[layer.name]
+            if layer.name in self._taken:
+                continue
+            source = self._layers[layer.name]
             for theirs, ours in paired_layers(source, layer):
                 restore_class(theirs, ours)
                 copy_state(theirs, ours)
@@ -145,9 +171,7 @@ class _Folding:
         def report(line: str) -> None:
             self._report(f"{name}/{line}")
 
-        folded = _Folding(model, report).result()
-        self._sources[name] = folded
-        self._replace(name, folded)
+        self._taken[name] = _Folding(model, report, self._custom).result()
 
     def _fold_dropout(self, name: str, layer: Any) -> None:
         if getattr(layer, "monte_carlo", False):

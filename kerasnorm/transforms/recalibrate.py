@@ -13,7 +13,7 @@ from kerasnorm._keras import all_layers
 from kerasnorm.functional import Moments, Tensor
 from kerasnorm.layers._observe import Observer, observed
 from kerasnorm.layers._random import RandomLayer, monte_carlo_is
-from kerasnorm.layers.batch_norm import KBatchNorm, batch_norms
+from kerasnorm.layers.batch_norm import KBatchNorm, batch_norms, warn_of_keras_own
 from kerasnorm.transforms._configs import check_is_model
 
 BATCH_SIZE = 128
@@ -55,6 +55,9 @@ def recalibrate(
         ValueError: If there is no `KBatchNorm`, no batch, not one array for each
             input, or if these do not fit the model, or if a statistic would be NaN.
         TypeError: If `data` is none of these.
+
+    Warns:
+        UserWarning: If the model has a `BatchNormalization` of Keras as well.
 
     The model keeps its statistics until the new ones of all layers are known. So it is
     left as it was if anything is raised or the run is interrupted, and another thread
@@ -112,6 +115,7 @@ def recalibrate(
             f"`model` must use a KBatchNorm. Received: {model.name!r} without one. "
             "`kerasnorm.convert` makes them of Keras's layers."
         )
+    warn_of_keras_own(model, "recalibrated")
     progress = keras.utils.Progbar(len(order), verbose=verbose, unit_name="layer")
     for done, norm in enumerate(order, start=1):
         population = _population(run, norm, batches)

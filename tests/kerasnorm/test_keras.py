@@ -68,7 +68,7 @@ def test_a_layer_becomes_another_one_wherever_it_is():
     model = keras.Model(inputs, alone(holder(inputs)))
     paths = holder.one.path, alone.path
     for old in (holder.one, alone):
-        new = layers.EinsumDense("ab,bc->ac", 2, name="new")
+        new = layers.EinsumDense("ab,bc->ac", 2, name=f"new_{old.name}")
         new.build((None, 2))
         new.kernel.assign([[0.0, 2.0], [1.0, 0.0]])
         _keras.become(old, new)
@@ -76,7 +76,11 @@ def test_a_layer_becomes_another_one_wherever_it_is():
     assert type(holder.one) is layers.EinsumDense
     assert holder.several[1]["one"] is holder.one
     assert (holder.one.path, alone.path) == paths
-    assert by_name(_keras.all_layers(model))[1:] == [holder.name, "new", "new"]
+    assert by_name(_keras.all_layers(model))[1:] == [
+        holder.name,
+        "new_one",
+        "new_alone",
+    ]
     x = keras.ops.convert_to_tensor([[1.0, 3.0]])
     # Each swaps the two and doubles what was the first.
     assert keras.ops.convert_to_numpy(model(x)).tolist() == [[2.0, 6.0]]

@@ -12,7 +12,9 @@ from tests.kerasnorm.transforms import kerashub
 
 pytestmark = [
     pytest.mark.slow,
-    # Keras warns of KerasHub's layers, whatever is done with them.
+    # Keras warns of KerasHub's layers and models, whatever is done with them.
+    pytest.mark.filterwarnings("ignore:`shuffle=True` was passed"),
+    pytest.mark.filterwarnings("ignore:`compile.* was not called as part"),
     pytest.mark.filterwarnings("ignore:`build"),
     pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask"),
 ]
@@ -23,11 +25,9 @@ def test_a_model_is_converted_trained_drawn_and_folded(name):
     measured = kerashub.measure(name)
     assert measured.inference < 1e-5
     assert measured.training < 1e-4
-    assert measured.fold_error is None or measured.fold_error < 1e-5
+    assert measured.fold_error < 1e-5
     drops = "Dropout" in measured.replaced and name not in ("MobileNetV5", "DeepLabV3")
     assert measured.monte_carlo == ("yes" if drops else "no dropout")
-    if measured.fold_error is None:
-        assert "\n" not in measured.folded
 
 
 def test_a_task_stays_what_it_is_and_goes_on_training():
