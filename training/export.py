@@ -204,7 +204,7 @@ def _other_formats(errors: dict[str, float], data: Data) -> str:
     examples = "\n".join(
         f"```python\n{example}\n```\n"
         for suffix, example in _EXAMPLES.items()
-        if f"model{suffix}" in errors
+        if f"{files.MODEL_STEM}{suffix}" in errors
     )
     shape = ", ".join(map(str, data.shape))
     return _OTHER_FORMATS.format(
