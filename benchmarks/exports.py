@@ -4,6 +4,7 @@ It prints the rows of one backend, that of KERAS_BACKEND, for docs/exports.md.
 """
 
 import contextlib
+import functools
 import importlib
 import os
 import tempfile
@@ -143,7 +144,7 @@ def main() -> None:
     for name in ("mlp", "cnn"):
         for what, model in variants(name).items():
             model(x if len(model.inputs) == 1 else [x, np.array([3], "int32")])
-            cells = [shown(lambda f=f, m=model: error(f, m, x)) for f in formats]
+            cells = [shown(functools.partial(error, f, model, x)) for f in formats]
             print(f"| {name}, {what} | {' | '.join(cells)} |", flush=True)
     if backend == "tensorflow":
         print_int8()
@@ -164,7 +165,7 @@ def print_int8() -> None:
     rows: dict[str, list[str]] = {}
     for name in ("mlp", "cnn"):
         for what, model in list(variants(name).items())[:3]:
-            measure = lambda m=model: error("litert", m, x, **options)  # noqa: E731
+            measure = functools.partial(error, "litert", model, x, **options)
             rows.setdefault(what, []).append(shown(measure))
     for what, cells in rows.items():
         print(f"| {what} | {' | '.join(cells)} |")
