@@ -44,6 +44,7 @@ def test_public_names():
         "fold",
         "functional",
         "monte_carlo",
+        "monte_carlo_model",
         "recalibrate",
         "recompute",
     ]
