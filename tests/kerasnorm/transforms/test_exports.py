@@ -8,7 +8,7 @@ from keras import layers
 import kerasnorm
 from kerasnorm import KBatchNorm, KDropout
 from tests.kerasnorm import runtimes
-from tests.kerasnorm.probes import BACKEND, numpy
+from tests.kerasnorm.probes import BACKEND, numpy, randomised
 
 pytestmark = [pytest.mark.any_backend, *runtimes.QUIET]
 
@@ -74,6 +74,25 @@ def test_a_file_draws_what_the_model_draws(make, samples, format, tmp_path):
             np.testing.assert_array_equal(mean, numpy(expected["mean"]))
         found[seed] = mean
     assert not np.array_equal(found[1], found[-7])
+
+
+PLAIN = {
+    "tensorflow": ("tf_saved_model", "onnx", "openvino", "litert"),
+    "jax": ("tf_saved_model",),
+    "torch": ("onnx", "openvino"),
+}[BACKEND]
+
+
+@pytest.mark.parametrize("format", PLAIN)
+def test_batch_normalization_has_one_output_and_is_right(format, tmp_path):
+    runtimes.need(format, BACKEND)
+    norm = randomised(KBatchNorm(), (None, 6))
+    model = keras.Sequential([keras.Input((6,)), norm, KDropout(0.4)])
+    expected = model(X)
+    path = tmp_path / f"model{runtimes.SUFFIX[format]}"
+    model.export(str(path), format=format, verbose=False)
+    (answer,) = runtimes.run(path, [X])
+    np.testing.assert_allclose(answer, numpy(expected), atol=1e-5)
 
 
 @pytest.mark.parametrize("format", REFUSED)
