@@ -125,10 +125,10 @@ def quiet() -> Iterator[None]:
             yield
 
 
-def shown(measure: Callable[[], float]) -> str:
+def shown(measure: Callable[[], float], digits: int = 1) -> str:
     """Return the error as a cell, or why there is none."""
     try:
-        return f"{measure():.1e}"
+        return f"{measure():.{digits}e}"
     except Exception as failure:  # each converter has its own
         is_ours = isinstance(failure, ValueError) and "Received:" in str(failure)
         return "refused in one line" if is_ours else f"fails: {type(failure).__name__}"
@@ -166,7 +166,7 @@ def print_int8() -> None:
     for name in ("mlp", "cnn"):
         for what, model in list(variants(name).items())[:3]:
             measure = functools.partial(error, "litert", model, x, **options)
-            rows.setdefault(what, []).append(shown(measure))
+            rows.setdefault(what, []).append(shown(measure, digits=4))
     for what, cells in rows.items():
         print(f"| {what} | {' | '.join(cells)} |")
 
