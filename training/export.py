@@ -45,18 +45,19 @@ the test split.
 |---|---|
 {rows}
 
-```python
-{examples}
-```
-"""
+{examples}"""
 
 _EXAMPLES = {
-    ".onnx": """session = onnxruntime.InferenceSession("model.onnx")
+    ".onnx": """import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
 logits, = session.run(["logits"], {"images": images})""",
     ".tflite": """from ai_edge_litert.interpreter import Interpreter
 
 answer = Interpreter("model.tflite").get_signature_runner()(images=images)""",
-    ".xml": """# With its default precision some processors answer with errors of 1e-2.
+    ".xml": """import openvino
+
+# With its default precision some processors answer with errors of 1e-2.
 precision = {"INFERENCE_PRECISION_HINT": "f32"}
 compiled = openvino.Core().compile_model("model.xml", "CPU", precision)
 logits = compiled({"images": images})["logits"]""",
@@ -203,7 +204,9 @@ def _other_formats(errors: dict[str, float], data: Data) -> str:
         return ""
     rows = "\n".join(f"| `{name}` | {error:.1e} |" for name, error in errors.items())
     examples = "\n".join(
-        example for suffix, example in _EXAMPLES.items() if f"model{suffix}" in errors
+        f"```python\n{example}\n```\n"
+        for suffix, example in _EXAMPLES.items()
+        if f"{files.MODEL_STEM}{suffix}" in errors
     )
     shape = ", ".join(map(str, data.shape))
     return _OTHER_FORMATS.format(

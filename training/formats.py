@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -91,7 +92,9 @@ def write(
         for stem, keras_model, calls in exported:
             path = directory / f"{stem}{kind.suffix}"
             try:
-                keras_model.export(str(path), format=kind.keras_name, verbose=False)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # the converters' own
+                    keras_model.export(str(path), format=kind.keras_name, verbose=False)
                 errors[path.name] = max(_error(kind, path, keras_model, calls))
             except Exception as error:  # each converter and runtime has its own
                 raise UserError(

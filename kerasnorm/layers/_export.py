@@ -39,19 +39,24 @@ def check_masks_move_on(name: str) -> None:
     )
 
 
-def check_seed_is_exported() -> None:
-    """Refuse an export in which masks would not be those of a seed that is an input."""
-    export = export_in_progress()
-    if export is None:
-        return
-    exported_to, variables = export
+def check_draws_of_a_seed(exported_to: str) -> None:
+    """Refuse a format in which masks would not be those of a seed that is an input."""
     backend = keras.backend.backend()
     formats = _OF_A_SEED.get(backend, ())
     if exported_to not in formats:
         domain = f"one of {formats} on the {backend} backend, for masks of a seed"
         advice = "The others lack an operation that the masks need."
         _refuse("format", domain, exported_to, advice)
-    if exported_to == "onnx" and backend == "tensorflow":
+
+
+def check_seed_is_exported() -> None:
+    """Refuse an export that leads to no file, or to one that its runtime refuses."""
+    export = export_in_progress()
+    if export is None:
+        return
+    exported_to, variables = export
+    check_draws_of_a_seed(exported_to)
+    if exported_to == "onnx" and keras.backend.backend() == "tensorflow":
         opset = variables["opset_version"]
         if opset is None or opset < _FIRST_OPSET:
             domain = f"at least {_FIRST_OPSET}, which has operations of bits"

@@ -9,7 +9,7 @@ from kerasnorm import _validation, functional
 from kerasnorm._keras import export_in_progress
 from kerasnorm._words import arithmetic_is
 from kerasnorm.functional import Tensor
-from kerasnorm.layers._export import check_seed_is_exported
+from kerasnorm.layers._export import check_draws_of_a_seed, check_seed_is_exported
 from kerasnorm.transforms._configs import check_is_model
 from kerasnorm.transforms.monte_carlo import (
     are_seen_to_be_probabilities,
@@ -97,7 +97,12 @@ class MonteCarloModel(keras.Model):
         """Export the model, as `keras.Model.export`, with a seed of shape `(1,)`.
 
         To ONNX the default of `opset_version` is 18, the first with what masks need.
+
+        Raises:
+            ValueError: If a file in this format cannot draw the model's masks, or if
+                on the PyTorch backend the batch size is not known.
         """
+        check_draws_of_a_seed(format)
         if input_signature is None:
             # Keras would give the seed a batch size, and on JAX that of the inputs.
             input_signature = [keras.tree.map_structure(_spec_of, self.input)]

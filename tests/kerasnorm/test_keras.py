@@ -1,5 +1,6 @@
 """What the library relies on inside of Keras. A failure here means Keras changed it."""
 
+import importlib
 import inspect
 
 import keras
@@ -237,6 +238,44 @@ def test_a_stateless_scope_is_known():
     assert not _keras.in_stateless_scope()
     with keras.StatelessScope():
         assert _keras.in_stateless_scope()
+
+
+class Exporting(layers.Layer):
+    """Notes what is said of the export that calls it."""
+
+    found = None
+
+    def call(self, x):
+        Exporting.found = _keras.export_in_progress()
+        return x
+
+
+def test_an_export_in_progress_is_known(tmp_path):
+    """The modules and names of Keras's exporters, and their variables."""
+    for module, name in _keras._EXPORTERS:
+        assert callable(getattr(importlib.import_module(module), name))
+    assert {"opset_version", "dynamic_axes", "flat_specs"} <= set(
+        importlib.import_module(
+            "keras.src.export.onnx"
+        ).export_onnx.__code__.co_varnames
+    )
+    model = keras.Sequential([keras.Input((3,)), Exporting()])
+    assert Exporting.found is None
+    model.export(str(tmp_path), verbose=False)
+    exported_to, variables = Exporting.found
+    assert exported_to == "tf_saved_model"
+    assert variables["model"] is model
+
+
+def test_an_error_of_a_layer_stays_as_it_is():
+    """`_keras_call_info_injected`."""
+
+    class Failing(layers.Layer):
+        def call(self, x):
+            raise _keras.in_one_line(ValueError("one line"))
+
+    with pytest.raises(ValueError, match=r"^one line$"):
+        Failing()(keras.ops.ones((2, 3)))
 
 
 def test_a_symbolic_tensor_knows_what_makes_it():

@@ -46,6 +46,7 @@ def test_public_names():
         "load_model",
         "load_weights",
         "monte_carlo",
+        "monte_carlo_model",
         "recalibrate",
         "recompute",
     ]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from kerasnorm import functional
+from kerasnorm._keras import export_in_progress
 from kerasnorm.backend.tensorflow.composed import (
     gradients,
     moments_around_mean,
@@ -113,9 +114,9 @@ def normalize_with(
     def align(values: Tensor) -> Tensor:
         return values if is_last else tf.reshape(values, keepdims)
 
-    @custom_gradient
-    def normalize(x: Tensor, *parameters: Tensor) -> tuple[Tensor, Backward]:
-        mean, variance, gamma, beta = parameters
+    def forward(
+        x: Tensor, mean: Tensor, variance: Tensor, gamma: Tensor, beta: Tensor
+    ) -> Tensor:
         if is_image:
             y, *_ = tf.raw_ops.FusedBatchNormV3(
                 x=x,
@@ -126,9 +127,14 @@ def normalize_with(
                 epsilon=epsilon,
                 is_training=False,
             )
-        else:
-            factor = gamma * tf.math.rsqrt(variance + epsilon)
-            y = x * align(factor) + align(beta - mean * factor)
+            return y
+        factor = gamma * tf.math.rsqrt(variance + epsilon)
+        return x * align(factor) + align(beta - mean * factor)
+
+    @custom_gradient
+    def normalize(x: Tensor, *parameters: Tensor) -> tuple[Tensor, Backward]:
+        mean, variance, gamma, beta = parameters
+        y = forward(x, mean, variance, gamma, beta)
 
         def backward(dy: Tensor) -> tuple[Tensor, ...]:
             inverse = tf.math.rsqrt(variance + epsilon)
@@ -140,7 +146,16 @@ def normalize_with(
 
         return y, backward
 
-    return tf.cast(normalize(wide, mean, variance, gamma, beta), x.dtype)
+    # Of a function with a gradient of its own OpenVINO makes one more output.
+    function = forward if _is_exported_to_openvino() else normalize
+    return tf.cast(function(wide, mean, variance, gamma, beta), x.dtype)
+
+
+def _is_exported_to_openvino() -> bool:
+    if tf.executing_eagerly():
+        return False
+    export = export_in_progress()
+    return export is not None and export[0] == "openvino"
 
 
 def _normalize_few(
