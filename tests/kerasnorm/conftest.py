@@ -11,7 +11,8 @@ import pytest
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Let no run pass that has skipped every test, as one that has found none."""
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")
-    if session.exitstatus == 0 and terminal and not terminal.stats.get("passed"):
+    has_run = terminal and not session.config.option.collectonly
+    if session.exitstatus == 0 and has_run and not terminal.stats.get("passed"):
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
 
 
