@@ -2,7 +2,7 @@
 
 from importlib import metadata
 
-OLDEST = {"keras": (3, 8), "tensorflow": (2, 18), "jax": (0, 5), "torch": (2, 13)}
+OLDEST = {"keras": (3, 8), "tensorflow": (2, 18), "jax": (0, 10), "torch": (2, 13)}
 
 
 def check_version(package: str) -> None:
