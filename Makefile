@@ -94,7 +94,7 @@ test-slow: $(VENV)/.test  ## the large models of keras.applications; every exper
 LIBRARY_ON ?= jax torch
 test-backends: $(VENV)/.test $(VENV)/.backends  ## layers, transforms and benchmarks on JAX and PyTorch
 	for backend in jax torch; do KERAS_BACKEND=$$backend $(BIN)/python -m pytest \
-		tests/docs/test_migrate.py docs/migrate.md tests/benchmarks/test_backends.py $(ARGS) $(NONE_IS_FINE) || exit; done
+		tests/docs/test_migrate.py docs/migrate.md docs/pytorch.md tests/benchmarks/test_backends.py $(ARGS) $(NONE_IS_FINE) || exit; done
 	for backend in $(LIBRARY_ON); do KERAS_BACKEND=$$backend $(BIN)/$(PYTEST) \
 		-m any_backend tests/kerasnorm $(ARGS) $(NONE_IS_FINE) || exit; done
 

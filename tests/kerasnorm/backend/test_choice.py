@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import subprocess
 import sys
 
 import keras
@@ -50,3 +51,14 @@ def test_no_other_backend_is_imported(monkeypatch):
     below = [name for name in sys.modules if name.startswith("kerasnorm.backend.")]
     imported = {name.split(".")[2] for name in below} - {"generic"}
     assert imported == {keras.backend.backend()}
+
+
+def test_the_package_imports_no_framework_that_keras_has_not():
+    code = """
+import sys, keras
+frameworks = {"tensorflow", "jax", "torch"}
+before = frameworks & set(sys.modules)
+import kerasnorm
+assert not (frameworks & set(sys.modules)) - before, before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

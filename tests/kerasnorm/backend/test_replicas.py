@@ -399,6 +399,10 @@ def model_config(rate, *synchronized):
     return config_of(model)
 
 
+@pytest.mark.skipif(
+    keras.__version__.startswith(("3.8.", "3.9.", "3.10.", "3.11.")),
+    reason="On replicas `fit` of Keras 3.8 reports other losses than on one device.",
+)
 def test_fit_of_synchronized_replicas_is_fit_on_one_device(devices, tmp_path):
     x, y = regression(32)
     config = model_config(0.0, True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import kerasnorm
+from tests import oracle
 from tests.kerasnorm.inputs import uneven
 from tests.kerasnorm.probes import BACKEND, exact
 
@@ -75,6 +76,17 @@ def test_an_exported_model_takes_every_batch():
     exported = torch.export.export(model, (X,), dynamic_shapes=shapes).module()
     for inputs in (X, X[:5] - 3):
         torch.testing.assert_close(exported(inputs), model(inputs))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_an_exported_monte_carlo_dropout_draws_every_time():
+    layers = [kerasnorm.KDropout(0.5, monte_carlo=True, seed=4)]
+    model = keras.Sequential([keras.Input((5,)), *layers])
+    exported = torch.export.export(model, (X,)).module()
+    for draw in range(3):
+        mask = oracle.keep_mask(X.shape, 0.5, (4, draw))
+        expected = oracle.inverted_dropout(exact(X), mask, 0.5)
+        np.testing.assert_allclose(exact(exported(X)), expected, rtol=1e-6)
 
 
 def test_to_another_dtype():
