@@ -11,8 +11,9 @@ import pytest
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Let no run pass that has skipped every test, as one that has found none."""
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")
-    has_run = terminal and not session.config.option.collectonly
-    if session.exitstatus == 0 and has_run and not terminal.stats.get("passed"):
+    if terminal is None or session.config.option.collectonly:
+        return
+    if session.exitstatus == 0 and not terminal.stats.get("passed"):
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
 
 
