@@ -152,7 +152,7 @@ def test_a_table_of_an_earlier_version_is_answered_as_it_was(tmp_path: Path) -> 
     """That of commit 3485bfc, with jobs in every state, and its answers.
 
     But for a job that is being cancelled, which was shown as running, and the time of
-    the last progress, which was not known; and for `download`, an option since then.
+    the last progress, which was not known; and for options since then.
     """
     (tmp_path / "state").mkdir()
     table = sqlite3.connect(tmp_path / "state" / "jobs.sqlite")
@@ -168,7 +168,7 @@ def test_a_table_of_an_earlier_version_is_answered_as_it_was(tmp_path: Path) -> 
             if "directory" in job:
                 job["last_progress"] = None
             if job.get("config"):
-                job["config"]["download"] = True
+                job["config"] |= {"download": True, "export_format": "savedmodel"}
             if job["id"] == 13:
                 assert job["state"] == "running"
                 job["state"] = "cancelling"
