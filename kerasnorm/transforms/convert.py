@@ -39,9 +39,9 @@ def convert(model: keras.Model, to: str = "kerasnorm") -> keras.Model:
     custom layers that hold them as attributes or in lists, as blocks of KerasHub and
     `MultiHeadAttention` do. All other layers are copied. The new model is of the same
     class, or the plain graph where the configuration of a class with a constructor of
-    its own lacks something. Predictions stay what they are. If the model is compiled the new one is too,
-    with the same loss and metrics and a copy of the optimizer: training goes on where
-    it was.
+    its own lacks something. Predictions stay what they are. If the model is compiled
+    the new one is too, with the same loss and metrics and a copy of the optimizer:
+    training goes on where it was.
 
     Weights, and the optimizer's slots, go by the path: the place of the layer and the
     name of the weight. Where the optimizer was built for other weights than the model
