@@ -38,9 +38,10 @@ def convert(model: keras.Model, to: str = "kerasnorm") -> keras.Model:
     way round, wherever they are: in the graph, in models and wrappers in it, and in
     custom layers that hold them as attributes or in lists, as blocks of KerasHub and
     `MultiHeadAttention` do. All other layers are copied. The new model is of the same
-    class. Predictions stay what they are. If the model is compiled the new one is too,
-    with the same loss and metrics and a copy of the optimizer: training goes on where
-    it was.
+    class, or the plain graph where the configuration of a class with a constructor of
+    its own lacks something. Predictions stay what they are. If the model is compiled
+    the new one is too, with the same loss and metrics and a copy of the optimizer:
+    training goes on where it was.
 
     Weights, and the optimizer's slots, go by the path: the place of the layer and the
     name of the weight. Where the optimizer was built for other weights than the model
@@ -52,19 +53,19 @@ def convert(model: keras.Model, to: str = "kerasnorm") -> keras.Model:
     load a `.keras` file of such a model by `kerasnorm.load_model`.
 
     Args:
-        model: Sequential or functional model, which does not change. It may have models
-            and wrapped layers in it, each layer in one of them. Keras must be able to
-            make custom parts again from their configuration.
+        model: Sequential or functional model of any class, which does not change. Keras
+            must be able to make custom parts again from their configuration.
         to: `"kerasnorm"` (default) or `"keras"`.
 
     Returns:
         A new model.
 
     Raises:
-        ValueError: If the model, or one inside of it that has layers to be replaced,
-            is subclassed; if a part cannot be made again with the same weights; if two
-            layers share a weight or, in one model, a name; or, with `to="keras"`, if a
-            layer uses an option that Keras's layer does not have.
+        ValueError: If the model is subclassed, without a graph; if a part cannot be
+            made again with the same weights; if two layers share a weight or, in one
+            model, a name; if a layer is of a subclass of one that is to be converted;
+            or, with `to="keras"`, if a layer uses an option that Keras's layer does not
+            have.
 
     Warns:
         UserWarning: If not all slots fit, or if the new model cannot be compiled since
