@@ -36,10 +36,11 @@ class Complete(keras.Model):
 
     def __init__(self, units, **kwargs):
         inputs = keras.Input((5,))
-        self.norm = layers.BatchNormalization(name="norm")
-        x = self.norm(layers.Dense(units, name="dense")(inputs))
+        norm = layers.BatchNormalization(name="norm")
+        x = norm(layers.Dense(units, name="dense")(inputs))
         x = Forgetful(units)(x)
         super().__init__(inputs, layers.Dropout(0.5)(x), **kwargs)
+        self.norm = norm
         self.units = units
 
     def get_config(self):
