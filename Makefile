@@ -16,7 +16,7 @@ NONE_IS_FINE := $(if $(ARGS),|| [ $$? -eq 5 ])
 
 .DEFAULT_GOAL := help
 .PHONY: help train serve test wheel test-versions test-slow test-backends test-ray
-.PHONY: test-exports test-endurance mutants lint types bench docs release-check clean
+.PHONY: test-kerashub test-exports test-endurance mutants lint types bench docs release-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -97,6 +97,9 @@ test-backends: $(VENV)/.test $(VENV)/.backends  ## layers, transforms and benchm
 		tests/docs/test_migrate.py docs/migrate.md docs/pytorch.md tests/benchmarks/test_backends.py $(ARGS) $(NONE_IS_FINE) || exit; done
 	for backend in $(LIBRARY_ON); do KERAS_BACKEND=$$backend $(BIN)/$(PYTEST) \
 		-m any_backend tests/kerasnorm $(ARGS) $(NONE_IS_FINE) || exit; done
+
+test-kerashub: $(VENV)/.test $(VENV)/.kerashub  ## the models of KerasHub
+	$(BIN)/$(PYTEST) -m slow tests/kerasnorm/transforms/test_kerashub.py $(ARGS)
 
 test-exports: $(VENV)/.test $(VENV)/.exports  ## exported files, by ONNX Runtime, OpenVINO and LiteRT
 	$(BIN)/$(PYTEST) -m 'slow or not slow' tests/kerasnorm/transforms/test_exports.py tests/training/test_formats.py $(ARGS)

@@ -29,7 +29,9 @@ def check_arrays(argument: str, value: Any, advice: str = "") -> None:
 
 
 def check_inputs_fit(argument: str, model: keras.Model, value: Any) -> None:
-    """Refuse arrays that do not have the shapes of the model's inputs, if it has any.
+    """Refuse arrays that are not of the shapes and kinds of the model's inputs.
+
+    A subclassed model has none that it says.
 
     As in Keras the size of a batch does not count, and an axis of size 1 at the end may
     be there or not.
@@ -57,13 +59,18 @@ def check_inputs_fit(argument: str, model: keras.Model, value: Any) -> None:
             )
         )
 
+    for array, tensor in zip(arrays, inputs, strict=True):
+        if tensor.dtype != "string" and not _holds_numbers(array):
+            domain = f"of numbers, which {model.name!r} takes"
+            raise ValueError(message(argument, domain, str(array.dtype)))
+
 
 @contextlib.contextmanager
 def inputs_that_fit(argument: str, model: keras.Model, value: Any) -> Iterator[None]:
     """Say in one line that inputs do not fit, where the model refuses them."""
     try:
         yield
-    except Exception as error:  # of any class, as the backend has it
+    except (TypeError, ValueError) as error:
         shapes = [tuple(array.shape) for array in keras.tree.flatten(value)]
         raise ValueError(
             message(
@@ -73,6 +80,13 @@ def inputs_that_fit(argument: str, model: keras.Model, value: Any) -> Iterator[N
                 f"It says: {reason_of(error)}",
             )
         ) from error
+
+
+def _holds_numbers(array: Any) -> bool:
+    try:
+        return bool(keras.backend.standardize_dtype(array.dtype) != "string")
+    except ValueError:  # a dtype that Keras does not have
+        return False
 
 
 def _is_of(shape: Iterable[int], to: Iterable[int | None]) -> bool:

@@ -1,4 +1,4 @@
-"""KerasHub's models: `make test-slow` where keras-hub is installed."""
+"""KerasHub's models: `make test-kerashub`."""
 
 import keras
 import numpy as np

@@ -401,8 +401,12 @@ def test_a_model_without_dropout():
         ([X, X], ValueError, r"Received: x=\[\(30, 6\), \(30, 6\)\]"),
         ("data", TypeError, r"`x` must be an array .*x='data'"),
         (np.float32(1), ValueError, r"x=\[\(\)\]"),
-        (np.full((4, 6), "word"), ValueError, r"It says: \w"),
-        (np.full((4, 6), None), ValueError, r"It says: \w|Invalid dtype"),
+        (np.full((4, 6), "word"), ValueError, r"must be of numbers.*Received: x='<U4'"),
+        (
+            np.full((4, 6), None),
+            ValueError,
+            r"must be of numbers.*Received: x='object'",
+        ),
     ],
 )
 def test_inputs_that_do_not_fit_the_model(x, error, message):
