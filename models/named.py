@@ -157,8 +157,12 @@ def _imported(place: str) -> ModuleType:
             assert spec is not None  # a name that ends in .py has one
             assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            sys.modules[name] = module
+            sys.modules[name] = module  # where dataclasses look for it
+            try:
+                spec.loader.exec_module(module)
+            except BaseException:
+                del sys.modules[name]
+                raise
         return sys.modules[name]
     except Exception as error:
         raise ValueError(f"{place} cannot be imported: {_reason(error)}") from error

@@ -5,8 +5,9 @@ the command line, the environment and a TOML file. A program fills it directly.
 """
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -27,6 +28,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = "folder:"  # before the path of a dataset
 APPLICATIONS = "applications:"  # before the name of a model of keras.applications
 LONGEST_NAME = 100  # of a run and its exported model
+_DEEPEST = 6  # lists and objects in the value of a model's argument
 
 # Before a name of TFDS, but not before a version.
 _NAMESPACE = re.compile(r"[\w-]+:(?!(\d+|\*)(\.(\d+|\*)){2}$)")
@@ -61,7 +63,7 @@ def _absolute_model(model: str) -> str:
 def _regular_expression(text: str) -> str:
     try:
         re.compile(text)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"it must be a regular expression: {error}") from error
     return text
 
@@ -79,19 +81,36 @@ def file_of(model: str) -> Path | None:
 
 def _options(given: Any) -> Any:
     """Return options by name; as text, each is KEY=VALUE, and its value may be JSON."""
-    if isinstance(given, Mapping):
-        return given
-    texts = given.split() if isinstance(given, str) else given
-    if not all(isinstance(text, str) and text.find("=") > 0 for text in texts):
-        raise ValueError("it must be KEY=VALUE")
-    return {key: _plain(value) for key, _, value in (t.partition("=") for t in texts)}
+    if not isinstance(given, Mapping):
+        texts = given.split() if isinstance(given, str) else given
+        if not isinstance(texts, Collection) or not all(
+            isinstance(text, str) and text.find("=") > 0 for text in texts
+        ):
+            raise ValueError("it must be KEY=VALUE")
+        pairs = (text.partition("=") for text in texts)
+        given = {key: _plain(value) for key, _, value in pairs}
+    _check_is_json(list(given.values()), _DEEPEST)
+    return given
 
 
 def _plain(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
+
+
+def _check_is_json(value: Any, deepest: int) -> None:
+    if isinstance(value, list | dict) and deepest:
+        parts = value.values() if isinstance(value, dict) else value
+        for part in parts:
+            _check_is_json(part, deepest - 1)
+    elif isinstance(value, list | dict):
+        raise ValueError(f"it must be at most {_DEEPEST - 1} lists deep")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("its numbers must be finite")
+    elif not isinstance(value, str | int | float | None):
+        raise ValueError("its values must be text, numbers, true, false, null or lists")
 
 
 def is_elsewhere(dataset: str) -> bool:
@@ -147,7 +166,8 @@ class TrainConfig(BaseModel):
         None,
         max_length=1000,
         description="leave the layers as they are in whose names this regular "
-        "expression is found; their batch normalization keeps its statistics",
+        "expression is found; in training their batch normalization keeps its "
+        "statistics",
     )
     convert: bool = Field(
         True,
@@ -420,5 +440,5 @@ class TrainConfig(BaseModel):
         dataset = self.dataset.removeprefix(FOLDER)
         if dataset != self.dataset:
             dataset = Path(dataset).name
-        model = self.model.rpartition(":")[2]
-        return f"{model}-{re.sub(r'[^A-Za-z0-9._-]+', '-', dataset)}"
+        name = f"{self.model.rpartition(':')[2]}-{dataset}"
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-")[:LONGEST_NAME]

@@ -21,11 +21,14 @@ from training.run.progress import ReportProgress
 WARM_UP = 0.2  # of all steps
 
 
-def compiled_model(config: TrainConfig, data: Data) -> keras.Model:
-    """Make the model of a job, compiled; the same variables at every call."""
+def compiled_model(config: TrainConfig, data: Data, begins: bool = True) -> keras.Model:
+    """Make the model of a job, compiled; the same variables at every call.
+
+    Without `begins` it has not taken `--weights`: a checkpoint is restored into it.
+    """
     keras.utils.set_random_seed(config.seed)
     steps = _steps(config, data)
-    model = made_model(config, data)
+    model = made_model(config, data, begins)
     warm_up_steps = round(WARM_UP * steps * config.epochs)
     optimizer = keras.optimizers.AdamW(
         keras.optimizers.schedules.CosineDecay(

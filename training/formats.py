@@ -95,7 +95,9 @@ def write(
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # the converters' own
                     keras_model.export(str(path), format=kind.keras_name, verbose=False)
-                errors[path.name] = max(_error(kind, path, keras_model, calls))
+                # Of NumPy, for which NaN is the largest.
+                worst = np.max(_error(kind, path, keras_model, calls))
+                errors[path.name] = float(worst)
             except Exception as error:  # each converter and runtime has its own
                 raise UserError(
                     f"The model could not be exported as {name}: {first_line(error)}."

@@ -52,8 +52,8 @@ def train(config: TrainConfig) -> Result | None:
         _assist(config, team, None)
         return None
     data = team.chief_first(lambda: load(config))
-    check_writable(config.export_dir / config.export_name, "--export-dir")
     model = team.build(lambda: compiled_model(config, data))
+    check_writable(config.export_dir / config.export_name, "--export-dir")
     directory = create(config)
     with claim(directory):
         config = check_source(config, directory)
@@ -92,7 +92,8 @@ def resume(directory: Path, config: TrainConfig) -> Result | None:
                 config = check_source(config, directory)
                 data = team.chief_first(lambda: load(config))
                 check_writable(config.export_dir / config.export_name, "--export-dir")
-                model = team.build(lambda: compiled_model(config, data))
+                begins = not files.epochs_finished(directory)
+                model = team.build(lambda: compiled_model(config, data, begins))
                 return _run(config, team, data, model, directory)
     print(f"The run in {directory} has finished; nothing is left to do.")
     _show(finished)
@@ -103,7 +104,8 @@ def _assist(config: TrainConfig, team: Team, directory: Path | None) -> None:
     """Train as a worker that is not the chief; end when the chief ends."""
     print("This worker trains along; the chief reports and exports.", flush=True)
     data = team.chief_first(lambda: load(config))
-    model = team.build(lambda: compiled_model(config, data))
+    begins = directory is None or not files.epochs_finished(directory)
+    model = team.build(lambda: compiled_model(config, data, begins))
     fit(model, config, team, data, directory)
     team.barrier()
 
@@ -119,7 +121,7 @@ def _run(
     try:
         history = fit(model, config, team, data, directory)
         if not team.is_one_device:
-            model = copy_variables(model, compiled_model(config, data))
+            model = copy_variables(model, compiled_model(config, data, begins=False))
         if config.recalibrate:
             print(f"Recalibrating with {config.recalibrate:,} training images")
             images = data.splits["train"].take(config.recalibrate)

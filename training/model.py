@@ -10,6 +10,7 @@ import kerasnorm
 import models
 from kerasnorm.layers.batch_norm import batch_norms
 from kerasnorm.transforms.monte_carlo import dropout_layers
+from kerasnorm.transforms.options import set_options
 from training.cli.settings import option
 from training.config import TrainConfig
 from training.data.pipeline import Data
@@ -25,32 +26,46 @@ _OF_NORMS = ("moving_average", "virtual_batch_size", "renorm")
 """Options that every `KBatchNorm` of the model gets."""
 
 
-def made_model(config: TrainConfig, data: Data) -> keras.Model:
+def made_model(config: TrainConfig, data: Data, begins: bool = True) -> keras.Model:
     """Make the model of a job, not compiled, with logits of float32.
+
+    Args:
+        config: The options of the job.
+        data: The dataset.
+        begins: Whether it begins to be trained, so that it takes `--weights`.
 
     Raises:
         UserError: If it cannot be made, is no model from the images to logits, or
             lacks a layer that an option needs, or if the file of weights is another's.
     """
-    shape, classes = data.shape, len(data.labels)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
+    try:
+        return _made(config, data, begins)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _made(config: TrainConfig, data: Data, begins: bool) -> keras.Model:
     try:
         declared = models.arguments(models.find(config.model))
         options = {**_given(config, declared), **config.model_option}
         if "scale" in declared:
             options = {"scale": data.scale, **options}
-        model = models.build(config.model, shape, classes, **options)
+        model = models.build(config.model, data.shape, len(data.labels), **options)
     except ValueError as error:
         raise UserError(f"`--model` is not usable: {first_line(error)}") from error
-    finally:
-        keras.config.set_dtype_policy(before)
     if config.convert and config.model not in models.REGISTRY:
         model = _converted(model)
     _check_layers(model, config)
-    model = _with_float32_logits(_with_layer_options(model, config))
-    if config.weights:
+    if config.weights and begins:
         take_weights(model, config.weights)
+    of_layers: dict[type, dict[str, Any]] = {
+        kerasnorm.KBatchNorm: _changed(config, *_OF_NORMS),
+        kerasnorm.KDropout: _changed(config, "scale_at"),
+    }
+    set_options(model, {kind: given for kind, given in of_layers.items() if given})
+    model = _with_float32_logits(model)
     if config.freeze:
         freeze(model, config.freeze)
     return model
@@ -75,21 +90,28 @@ def check_source(config: TrainConfig, directory: Path) -> TrainConfig:
     kept = directory / files.SOURCE
     try:
         if not kept.exists():
-            with source.open(encoding="utf-8", newline="") as file:
-                write_atomically(kept, file.read())
+            _keep(source, kept)
         now, then = map(_digest, (source, kept))
+        if now != then and now == config.model_hash:
+            kept.rename(kept.with_stem(f"{kept.stem}-{then[:8]}"))
+            _keep(source, kept)
+            then = now
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The model's file cannot be kept: {error}.") from error
-    if now != (config.model_hash or then):
+    if now != then:
         raise UserError(
             f"The model's file must be as it was when the run began, as in {kept}. "
             f"Received: {source}, which has changed. Put it back, or give --model-hash "
             f"{now} to go on with what it is now."
         )
-    if config.model_hash is None:
-        config = config.model_copy(update={"model_hash": now})
-        files.write_config(directory, config)
+    config = config.model_copy(update={"model_hash": now})
+    files.write_config(directory, config)
     return config
+
+
+def _keep(source: Path, copy: Path) -> None:
+    with source.open(encoding="utf-8", newline="") as file:
+        write_atomically(copy, file.read())
 
 
 def _digest(path: Path) -> str:
@@ -113,25 +135,6 @@ def _converted(model: keras.Model) -> keras.Model:
     except ValueError as error:
         print(f"The model keeps Keras's own layers: {first_line(error)}", flush=True)
         return model
-
-
-def _with_layer_options(model: keras.Model, config: TrainConfig) -> keras.Model:
-    """Return the model, made again if a layer of ours has other options."""
-    changes: list[tuple[type, dict[str, Any]]] = [
-        (kerasnorm.KBatchNorm, _changed(config, *_OF_NORMS)),
-        (kerasnorm.KDropout, _changed(config, "scale_at")),
-    ]
-
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        layer_config = layer.get_config()
-        for kind, options in changes:
-            if isinstance(layer, kind):
-                layer_config |= options
-        return type(layer).from_config(layer_config)
-
-    if not any(options for _, options in changes):
-        return model
-    return keras.models.clone_model(model, clone_function=clone, recursive=True)
 
 
 def _with_float32_logits(model: keras.Model) -> keras.Model:

@@ -26,17 +26,16 @@ def take_weights(model: keras.Model, path: Path) -> None:
     except (OSError, TypeError, ValueError) as error:
         raise UserError(f"`--weights` is not usable: {first_line(error)}") from error
     ours, theirs = ([la for la in _layers(m) if la.weights] for m in (model, source))
-    if [type(la) for la in ours] != [type(la) for la in theirs]:
+    if len(ours) != len(theirs):
         raise UserError(
             f"`--weights` must be a file of the same model. Received: {path}, with "
-            f"{len(theirs)} layers that have weights, not these {len(ours)}, or of "
-            "other kinds."
+            f"{len(theirs)} layers that have weights, not {len(ours)}."
         )
     for new, old in zip(ours, theirs, strict=True):
         shapes, found = ([tuple(w.shape) for w in la.weights] for la in (new, old))
         if shapes == found:
             new.set_weights(old.get_weights())
-        elif new is ours[-1]:
+        elif new is ours[-1] and [s[:-1] for s in shapes] == [s[:-1] for s in found]:
             print(f"{new.name} begins anew: the file has {found}, not {shapes}.")
         else:
             raise UserError(
@@ -49,9 +48,9 @@ def freeze(model: keras.Model, pattern: str) -> None:
     """Leave every layer as it is in whose name the pattern is found.
 
     Raises:
-        UserError: If it is found in no layer that has something to train, or in all.
+        UserError: If it is found in no layer that has weights, or in all.
     """
-    layers = [la for la in _layers(model) if la.trainable_variables]
+    layers = [la for la in _layers(model) if la.weights]
     frozen = [la for la in layers if re.search(pattern, la.name)]
     if not frozen or len(frozen) == len(layers):
         names = ", ".join(la.name for la in layers)

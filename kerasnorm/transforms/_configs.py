@@ -120,7 +120,7 @@ def remade(
         return keras.saving.deserialize_keras_object(
             map_objects(config, prepare), custom_objects=objects, safe_mode=False
         )
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # of any class: a `from_config` is its layer's own
         raise _not_made(model, error) from error
 
 

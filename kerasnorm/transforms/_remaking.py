@@ -136,5 +136,5 @@ def _without_names(config: Any) -> Any:
         return [_without_names(value) for value in config]
     if not isinstance(config, dict):
         return config
-    own = ("name", "seed", "shared_object_id")
+    own = ("name", "seed", "shared_object_id", "trainable")
     return {key: _without_names(v) for key, v in config.items() if key not in own}

@@ -92,6 +92,9 @@ def convert(model: keras.Model, to: str = "kerasnorm") -> keras.Model:
         else:
             _check_is_no_subclass(theirs, makers)
             restore_class(theirs, ours)
+        # A model's reaches all in it, which come later.
+        if ours.trainable != theirs.trainable:
+            ours.trainable = theirs.trainable
         set_path(ours, theirs.path)
     weights = _copy_layers(pairs) if model.built else []
     track_variables(new)

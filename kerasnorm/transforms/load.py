@@ -1,6 +1,7 @@
 """Files of Keras's layers into ours and back: `load_model`, `load_weights`."""
 
 import contextlib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def load_model(
     ['Dense', 'KDropout']
     """
     path = _checked(path, (".keras",))
-    model = _keras.model_of_file(path, custom_objects, safe_mode)
+    with _readable(path):
+        model = _keras.model_of_file(path, custom_objects, safe_mode)
     load_weights(model, path)
     ours = convert(model)
     # Keras's dropout layers have not taken the random state.
@@ -67,8 +69,8 @@ def load_weights(model: keras.Model, path: str | Path) -> None:
 
     Keras names what is in a file after the layers' classes, so `model.load_weights`
     does not find what a `BatchNormalization` has learnt for a `KBatchNorm`. This does.
-    It loads all or raises, and nothing is loaded then. A file of Keras's layers has no
-    random state: the model's own stays. Keras's layers do not take that of ours.
+    Names and shapes are compared before anything is loaded. A file of Keras's layers
+    has no random state: the model's own stays. Keras's layers do not take that of ours.
 
     Args:
         model: Any built Keras model, which is changed in place.
@@ -99,7 +101,8 @@ def load_weights(model: keras.Model, path: str | Path) -> None:
             f"`model` must be built. Received: {model.name!r}, which is not. Give it "
             "an input shape, or call it once."
         )
-    in_file = _keras.shapes_in_file(path)
+    with _readable(path):
+        in_file = _keras.shapes_in_file(path)
     differences = []
     for names in _NAMES:
         with _named(model, names):
@@ -116,6 +119,18 @@ def load_weights(model: keras.Model, path: str | Path) -> None:
             f"{min(differences, key=len)[0]} Make the model as that of the file was.",
         )
     )
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say in one line that a file is damaged."""
+    try:
+        yield
+    except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        domain = "a whole file that Keras has saved"
+        raise ValueError(
+            message("path", domain, str(path), f"It says: {_keras.reason_of(error)}")
+        ) from error
 
 
 def _checked(path: str | Path, endings: tuple[str, ...]) -> Path:

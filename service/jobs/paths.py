@@ -92,11 +92,11 @@ def paths_in(config: TrainConfig) -> Iterator[tuple[str, Path]]:
     """Yield each path that a config names, with its field.
 
     It goes by the values, so that no option can be forgotten. A text that could name a
-    file is taken for a path, but for the name of a dataset. Those of a model are not
-    here: they are code.
+    file is taken for a path, but for the name of a dataset and a regular expression.
+    Those of a model are not here: they are code.
     """
     for field, value in config:
-        if field == "model":
+        if field in ("model", "freeze"):  # code; a regular expression
             continue
         if field == "dataset":
             if value.startswith(FOLDER):

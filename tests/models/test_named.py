@@ -9,7 +9,15 @@ import pytest
 import models
 
 NETS = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import ClassVar
 import keras
+
+@dataclass
+class Sizes:
+    default: "ClassVar[int]" = 4
+    width: int = 4
 
 def small(input_shape, num_classes, width=4, scale=1.0):
     return keras.Sequential([

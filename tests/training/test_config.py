@@ -55,7 +55,33 @@ def test_synchronization_needs_batch_normalization() -> None:
         ("applications:ResNet50", "ResNet50-mnist"),
         ("/a b/nets.py:wide", "wide-mnist"),
         ("package.nets:wide", "wide-mnist"),
+        ("package.nets:_wide", "wide-mnist"),
+        ("nets.py:n\u00f6tz", "n-tz-mnist"),
+        (f"nets.py:{'x' * 300}", "x" * 100),
     ],
 )
 def test_a_run_is_named_by_its_model_and_dataset(model: str, name: str) -> None:
     assert TrainConfig(model=model, dataset="mnist").export_name == name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model_option": 5}, "KEY=VALUE"),
+        ({"model_option": None}, "KEY=VALUE"),
+        ({"model_option": [3]}, "KEY=VALUE"),
+        ({"model_option": ["x=" + "[" * 100_000]}, None),
+        ({"model_option": {"x": [[[[[[[1]]]]]]]}}, "lists deep"),
+        ({"model_option": ["x=NaN"]}, "finite"),
+        ({"model_option": {"x": object()}}, "text, numbers"),
+        ({"freeze": "("}, "regular expression"),
+        ({"freeze": "a{99999999999}"}, "regular expression"),
+        ({"freeze": "(" * 900}, "regular expression"),
+    ],
+)
+def test_odd_values_are_refused_as_others_are(options: dict, message: str) -> None:
+    if message is None:  # text that is no JSON is text
+        assert TrainConfig(**options).model_option["x"].startswith("[[[")
+        return
+    with pytest.raises(ValidationError, match=message):
+        TrainConfig(**options)

@@ -14,7 +14,7 @@ from training.config import TrainConfig
 from training.data.pipeline import Data, load
 from training.errors import UserError
 from training.export import export
-from training.run.files import Metrics, Scores
+from training.run.files import Measures, Metrics, Scores
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -22,6 +22,7 @@ pytestmark = [
 
 _SCORES = Scores(accuracy=0.5, loss=1.0)
 METRICS = Metrics(train=_SCORES, validation=_SCORES, test=_SCORES)
+MEASURES = Measures(top_5_accuracy=1.0, calibration_error=0.1, classes=[])
 PACKAGES = {
     "onnx": ("tf2onnx", "onnxruntime"),
     "litert": ("ai_edge_litert.interpreter",),
@@ -37,7 +38,7 @@ def small(few_pictures: Path) -> tuple[keras.Model, Data]:
 
 def write(small: tuple[keras.Model, Data], directory: Path, **options: Any) -> Path:
     config = TrainConfig(name="small", export_dir=directory, image_size=8, **options)
-    return export(*small, config, METRICS, "run")
+    return export(*small, config, METRICS, MEASURES, "run")
 
 
 @pytest.mark.slow
@@ -89,6 +90,7 @@ class Wrong:
     [
         ({"probabilities": np.eye(10)[:, :10]}, r"answers otherwise than the Keras"),
         ({"probabilities": np.ones((10, 1))}, r"answers otherwise .* by inf\."),
+        ({"probabilities": np.full((10, 10), np.nan)}, r"answers otherwise .* by nan"),
         (RuntimeError("no such operation\nand more"), r"as onnx: no such operation\.$"),
     ],
 )

@@ -11,6 +11,7 @@ from training.cli.command_line import resumed
 from training.config import TrainConfig
 from training.data.pipeline import Data, load
 from training.errors import UserError
+from training.fitting import compiled_model
 from training.model import check_source, made_model
 from training.run import files
 
@@ -76,9 +77,72 @@ def test_what_cannot_be_converted_is_said_and_stays(
     assert "The model keeps Keras's own layers: " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["mlp", "{}:net"])
+def test_layers_get_their_options(nets: Path, data: Data, name: str) -> None:
+    config = TrainConfig(
+        model=name.format(nets),
+        moving_average="debiased",
+        virtual_batch_size=8,
+        renorm=True,
+        scale_at="inference",
+    )
+    layers = made_model(config, data).layers
+    norms = [la for la in layers if isinstance(la, kerasnorm.KBatchNorm)]
+    got = {(la.moving_average, la.virtual_batch_size, la.renorm) for la in norms}
+    assert got == {("debiased", 8, True)}
+    drops = [la for la in layers if isinstance(la, kerasnorm.KDropout)]
+    assert {la.scale_at for la in drops} == {"inference"}
+
+
+INSIDE = """
+import keras
+
+class Block(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = keras.layers.BatchNormalization()
+    def build(self, shape):
+        self.norm.build(shape)
+    def call(self, x, training=None):
+        return self.norm(x, training=training)
+
+def loaded(input_shape, num_classes):
+    model = keras.Sequential([
+        keras.Input(input_shape), keras.layers.Flatten(), Block(),
+        keras.layers.Dense(num_classes)])
+    model.set_weights([7 * keras.ops.ones_like(w) for w in model.weights])
+    return model
+"""
+
+
+def test_options_reach_every_layer_and_keep_weights(nets: Path, data: Data) -> None:
+    nets.write_text(INSIDE)
+    config = TrainConfig(model=f"{nets}:loaded", moving_average="debiased")
+    model = made_model(config, data)
+    (block,) = (la for la in model.layers if type(la).__name__ == "Block")
+    assert block.norm.moving_average == "debiased"
+    for weight in (block.norm.gamma, block.norm.moving_mean, *model.layers[-1].weights):
+        assert (weight.numpy() == 7).all()
+
+
+@pytest.mark.parametrize("name", ["cnn", "{}:net"])
+def test_half_precision_ends_in_float32(nets: Path, data: Data, name: str) -> None:
+    config = TrainConfig(model=name.format(nets), precision="mixed_float16")
+    model = compiled_model(config, data)
+    images, labels = next(iter(data.batches("train", 8)))
+    assert model(images).dtype == "float32"
+    inner = next(la for la in model.layers if isinstance(la, keras.layers.Dense))
+    assert (inner.compute_dtype, inner.variable_dtype) == ("float16", "float32")
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    model.train_on_batch(images, labels)
+    assert keras.config.dtype_policy().name == "float32"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"convert": False, "renorm": True}, "`--renorm` needs a model with batch"),
+        ({"convert": False, "scale_at": "inference"}, "`--scale-at` is not usable: "),
         (
             {"norm": False},
             "`--norm` needs a model whose function has an argument `norm`",
@@ -142,7 +206,11 @@ def test_the_file_of_a_model_is_kept_and_a_changed_one_refused(
     (told,) = [w for w in str(caught.value).split() if len(w) == 64]
     given = TrainConfig(model_hash=told)
     assert check_source(resumed(run, given), run).model_hash == told
-    assert (run / files.SOURCE).read_text() == NETS
+    assert (run / files.SOURCE).read_text() == NETS + "\n"
+    (before,) = run.glob("model-*.py")
+    assert before.read_text() == NETS
+    config = resumed(run, TrainConfig())
+    assert check_source(config, run) == config
     nets.unlink()
     with pytest.raises(UserError, match=r"model's file cannot be kept: .*nets\.py"):
         check_source(config, run)

@@ -96,6 +96,36 @@ def test_a_file_of_another_model(
     assert "\n" not in str(caught.value)
 
 
+def test_keras_own_layers_take_the_weights_too(
+    config: TrainConfig, data: Data, tmp_path: Path
+) -> None:
+    theirs = saved(tmp_path, 10, "a.keras")
+    options = {"weights": tmp_path / "a.keras", "convert": False}
+    ours = made_model(config.model_copy(update=options), data)
+    assert type(ours.get_layer("norm")) is keras.layers.BatchNormalization
+    for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_run_that_goes_on_needs_the_file_no_more(
+    config: TrainConfig, data: Data, tmp_path: Path
+) -> None:
+    gone = config.model_copy(update={"weights": tmp_path / "gone.keras"})
+    with pytest.raises(UserError, match="must be an existing"):
+        made_model(gone, data)
+    assert made_model(gone, data, begins=False).built
+
+
+@pytest.mark.parametrize("content", [b"no zip", b"PK\x05\x06" + bytes(18)])
+def test_a_damaged_file_is_one_line(
+    config: TrainConfig, data: Data, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "a.keras").write_bytes(content)
+    with pytest.raises(UserError, match="must be a whole file") as caught:
+        made_model(config.model_copy(update={"weights": tmp_path / "a.keras"}), data)
+    assert "\n" not in str(caught.value)
+
+
 def test_frozen_layers_stay_as_they_are(config: TrainConfig, data: Data) -> None:
     model = made_model(config.model_copy(update={"freeze": "^(first|norm)$"}), data)
     assert {w.path.split("/")[-2] for w in model.trainable_variables} == {"head"}

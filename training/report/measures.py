@@ -61,7 +61,9 @@ def top_accuracy(true: np.ndarray, probabilities: np.ndarray, k: int) -> float:
     A class that is as likely as the true one counts as likelier.
     """
     of_true = np.take_along_axis(probabilities, true[:, None], axis=1)
-    return float(((probabilities >= of_true).sum(axis=1) <= k).mean())
+    # So that NaN is not among the likeliest.
+    less_likely = (probabilities < of_true).sum(axis=1)
+    return float((less_likely >= probabilities.shape[1] - k).mean())
 
 
 def calibration(true: np.ndarray, probabilities: np.ndarray) -> Calibration:
@@ -69,7 +71,8 @@ def calibration(true: np.ndarray, probabilities: np.ndarray) -> Calibration:
     confidence = probabilities.max(axis=1).astype("float64")
     is_right = probabilities.argmax(axis=1) == true
     # A bin has its upper end: (0, 1/15], (1/15, 2/15], ...
-    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    bins = np.ceil(np.nan_to_num(confidence) * BINS).astype(int) - 1
+    bins = bins.clip(0, BINS - 1)
     images = np.bincount(bins, minlength=BINS)
     return Calibration(
         confidence=_share(np.bincount(bins, confidence, BINS), images),

@@ -98,6 +98,20 @@ MODELS = {
 EACH = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 
 
+@pytest.mark.any_backend
+def test_frozen_layers_stay_frozen_and_the_class_stays():
+    model = Complete(4)
+    model.norm.trainable = False
+    ours = kerasnorm.convert(model)
+    assert type(ours) is Complete
+    assert (ours.norm.trainable, ours.get_layer("dense").trainable) == (False, True)
+    model.trainable = False
+    ours = kerasnorm.convert(model)
+    assert type(ours) is Complete
+    assert not ours.trainable_weights
+    assert not ours.trainable
+
+
 def randomised(model):
     rng = np.random.default_rng(1)
     for weight in model.weights:

@@ -137,13 +137,18 @@ def test_every_option_that_is_a_path_is_confined(
 
 
 def test_every_other_text_option_can_name_no_file() -> None:
-    texts = set(options_of(str)) - {"dataset", "model", "model_option"}
+    texts = set(options_of(str)) - {"dataset", "model", "model_option", "freeze"}
     for field in texts:
         for text in ("/etc", "a/b", "..", "~root", "http://evil.example", "C:\\x"):
             with pytest.raises(ValueError, match="pattern"):
                 TrainConfig(**{field: text})
     assert set(options_of(Path)) >= OWN
     assert "dataset" in options_of(str)
+
+
+def test_a_regular_expression_is_no_path(roots: Roots) -> None:
+    for pattern in (".*_bn", r"block\d", "a/b", "^/etc", "~x"):
+        assert roots.confine(TrainConfig(freeze=pattern)).freeze == pattern
 
 
 @pytest.mark.parametrize("options", [{"file": "/etc/passwd"}, {"a": ["x", "../x"]}])

@@ -53,6 +53,12 @@ def test_calibration_bin_by_bin(seed: int, images: int, classes: int) -> None:
     assert result.error == pytest.approx(error / images)
 
 
+def test_a_diverged_model_is_not_good() -> None:
+    true, probabilities = np.zeros(3, int), np.full((3, 9), np.nan)
+    assert top_accuracy(true, probabilities, 5) == 0
+    assert np.isnan(calibration(true, probabilities).error)
+
+
 def test_probabilities_of_exactly_one_are_in_the_last_bin() -> None:
     result = calibration(np.array([0, 1]), np.array([[1.0, 0.0], [1.0, 0.0]]))
     assert result.images[-1] == 2
