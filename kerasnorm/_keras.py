@@ -102,9 +102,12 @@ def compile_arguments(model: keras.Model) -> dict[str, Any]:
 def trained_variables(optimizer: keras.Optimizer) -> list[keras.Variable]:
     """Return the variables that an optimizer was built for; none before.
 
-    The public `variables` are the optimizer's own.
+    The public `variables` are the optimizer's own. Before Keras 3.9 an optimizer that
+    scales the loss leaves them to the one inside of it.
     """
-    return list(optimizer._trainable_variables)
+    inner = getattr(optimizer, "inner_optimizer", None)
+    own = list(optimizer._trainable_variables)
+    return trained_variables(inner) if inner is not None and not own else own
 
 
 def wrapped_function(

@@ -57,13 +57,15 @@ def application(name: str) -> Callable[..., keras.Model]:
         x = keras.layers.Rescaling(255 * scale)(images)
         if input_shape[-1] == 1:
             x = keras.layers.Concatenate()([x] * COLOURS)
-        return make(
+        made = make(
             weights=None,
             input_tensor=prepare(x),
             classes=num_classes,
             classifier_activation=None,
             **options,
         )
+        # Its inputs are a list, as which `fit` does not give one array.
+        return keras.Model(images, made.output, name=made.name)
 
     *declared, _ = inspect.signature(build).parameters.values()
     own = [

@@ -116,7 +116,6 @@ def test_an_argument_that_the_function_lacks(nets: Path) -> None:
     [
         ("VGG16", "vgg16", 3),
         ("MobileNet", "mobilenet", 1),
-        ("DenseNet121", "densenet", 3),
     ],
 )
 def test_an_application_prepares_its_images(

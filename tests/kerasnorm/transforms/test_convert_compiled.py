@@ -21,13 +21,14 @@ OPTIMIZERS = {
     "averages": lambda: keras.optimizers.Adam(0.01, use_ema=True),
     "accumulators": lambda: keras.optimizers.Adam(0.01, gradient_accumulation_steps=2),
     "scaled": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
-    "several": lambda: keras.optimizers.MultiOptimizer(
+}
+if hasattr(keras.optimizers, "MultiOptimizer"):  # an older Keras has none
+    OPTIMIZERS["several"] = lambda: keras.optimizers.MultiOptimizer(
         keras.optimizers.OptimizerMap(
             keras.optimizers.Adam(0.01),
             {"net/first/.*": keras.optimizers.SGD(0.01, 0.9)},
         )
-    ),
-}
+    )
 
 
 def fit(model):
@@ -76,7 +77,12 @@ def converted(model):
 def quantize(model, mode):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Layer .* does not have a `quantize`")
-        model.quantize(mode)
+        try:
+            model.quantize(mode)
+        except ValueError as error:
+            if "Invalid quantization mode" not in str(error):
+                raise
+            pytest.skip(f"Keras {keras.__version__} does not know {mode}")
 
 
 def assert_weights_are_equal(ours, theirs):
@@ -86,12 +92,19 @@ def assert_weights_are_equal(ours, theirs):
 
 
 def slots_of(model, layer):
-    """Return the optimizer's variables for a layer by path, without its own name."""
+    """Return the optimizer's variables for a layer by path, without its own name.
+
+    But for those of float8's scales, which Keras before 3.9 makes and does not use.
+    """
     slots = {
         v.path.rpartition("/")[2].removeprefix("net_"): keras.ops.convert_to_numpy(v)
         for v in model.optimizer.variables
     }
-    return {path: value for path, value in slots.items() if path.startswith(layer)}
+    return {
+        path: value
+        for path, value in slots.items()
+        if path.startswith(layer) and "_scale_" not in path and "_amax_" not in path
+    }
 
 
 def assert_slots_are_equal(ours, theirs, layer):

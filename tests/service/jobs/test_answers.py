@@ -52,6 +52,7 @@ def test_figures_that_are_not_finite_are_null(
         (row,) = client.get("/v1/sweeps/1").json()["rows"]
         assert row["validation"] == {"loss": None, "accuracy": 0.125}
     scores["loss"] = None
+    result["test"] = None  # of an earlier release
     assert client.get("/v1/jobs/1").json()["result"] == result
 
 

@@ -21,10 +21,11 @@ from training.config import TrainConfig
 from training.data.pipeline import load
 from training.errors import UserError
 from training.export import export
-from training.run.files import Metrics, Scores
+from training.run.files import Measures, Metrics, Scores
 
 SCORES = Scores(accuracy=0.5, loss=1.0)
 METRICS = Metrics(train=SCORES, validation=SCORES, test=SCORES)
+MEASURES = Measures(top_5_accuracy=1.0, calibration_error=0.1, classes=[])
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory, few_pictures: Path) -> Pat
     )
     model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
     model.add(keras.layers.Dense(10))
-    export(model, load(config), config, METRICS, "a run")
+    export(model, load(config), config, METRICS, MEASURES, "a run")
     return directory
 
 
