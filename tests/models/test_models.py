@@ -166,9 +166,7 @@ def test_a_saved_model_file_is_read_back(name: str, tmp_path: Any) -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"one of cnn, mlp, .* Received: .*'rnn'"
-    ):
+    with pytest.raises(ValueError, match=r"one of cnn, mlp, .* Received: .*'rnn'"):
         models.build("rnn", (28, 28, 1), 10)
     with pytest.raises(ValueError, match=r"`preset` must be one of .*'huge'"):
         models.build("mlp", (28, 28, 1), 10, preset="huge")
