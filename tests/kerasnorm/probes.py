@@ -48,6 +48,17 @@ def randomised(layer: Any, shape: tuple[int | None, ...], seed: int = 1) -> Any:
     return layer
 
 
+def randomised_model(model: keras.Model) -> keras.Model:
+    """Give the parameters and statistics of a built model random values."""
+    rng = np.random.default_rng(1)
+    for weight in model.weights:
+        if weight.name in ("moving_variance", "gamma"):
+            weight.assign(rng.uniform(0.5, 2, weight.shape))
+        elif weight.name in ("moving_mean", "beta", "bias"):
+            weight.assign(rng.normal(0, 0.2, weight.shape))
+    return model
+
+
 def parameters(layer: Any) -> tuple[Array, Array]:
     """Return gamma and beta: 1 and 0 where the layer has none."""
     weights = state(layer)

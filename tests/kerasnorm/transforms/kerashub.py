@@ -15,7 +15,7 @@ import numpy as np
 
 import kerasnorm
 from kerasnorm.transforms._layers import COUNTERPARTS, NORMALIZATIONS
-from tests.kerasnorm.probes import numpy
+from tests.kerasnorm.probes import numpy, randomised_model
 from tests.oracle import Array
 
 MODELS = keras_hub.models
@@ -263,7 +263,7 @@ class Measured(NamedTuple):
 def measure(name: str) -> Measured:
     """Convert one model there and back, train it, draw masks, fold it."""
     keras.utils.set_random_seed(1)
-    model = randomised(ZOO[name]())
+    model = randomised_model(ZOO[name]())
     x = inputs_of(model)
     expected = outputs(model, x)
     assert np.isfinite(expected).all()
@@ -349,17 +349,6 @@ def inputs_of(model: keras.Model, samples: int = 4) -> Any:
         return rng.uniform(0, 1, shape).astype("float32")
 
     return keras.tree.map_structure(array, model.input)
-
-
-def randomised(model: keras.Model) -> keras.Model:
-    """Give parameters and statistics random values."""
-    rng = np.random.default_rng(1)
-    for weight in model.weights:
-        if weight.name in ("moving_variance", "gamma"):
-            weight.assign(rng.uniform(0.5, 2, weight.shape))
-        elif weight.name in ("moving_mean", "beta", "bias"):
-            weight.assign(rng.normal(0, 0.2, weight.shape))
-    return model
 
 
 def outputs(model: keras.Model, x: Any, training: bool = False) -> Array:

@@ -8,7 +8,7 @@ from keras import layers, ops
 import kerasnorm
 from kerasnorm import KBatchNorm, KDropout, KGaussianDropout, KSpatialDropout
 from kerasnorm.transforms._layers import COUNTERPARTS
-from tests.kerasnorm.probes import numpy
+from tests.kerasnorm.probes import numpy, randomised_model
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(1, 2, (8, 6, 6, 4)).astype("float32")
@@ -117,13 +117,7 @@ def model_of(block, rate=0.5):
     inputs = keras.Input(IMAGES.shape[1:])
     x = layers.BatchNormalization(name="outside")(block(rate, name="block")(inputs))
     model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
-    rng = np.random.default_rng(1)
-    for weight in model.weights:
-        if weight.name in ("moving_variance", "gamma"):
-            weight.assign(rng.uniform(0.5, 2, weight.shape))
-        elif weight.name in ("moving_mean", "beta", "bias"):
-            weight.assign(rng.normal(0, 0.3, weight.shape))
-    return model
+    return randomised_model(model)
 
 
 def predictions(model, x=IMAGES):
