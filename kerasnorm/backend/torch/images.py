@@ -45,16 +45,25 @@ class Layout(NamedTuple):
     def repeats(self) -> int:
         """Return how many samples stand side by side, as if their features were one's.
 
-        So many features fill the lanes.
+        So many features fill the lanes, and so few samples are left for each that a
+        kernel adds at most a block of them, if the number of samples can be divided so.
         """
-        if self.pixels > 1 or self.features >= FEWEST:
+        if self.pixels > 1:
             return 1
-        return math.gcd(self.samples, LANES)
+        lanes = 1 if self.features >= FEWEST else math.gcd(self.samples, LANES)
+        blocks = math.ceil(self.samples / BLOCK)
+        return _divisor(self.samples, max(lanes, blocks)) or lanes
 
     @property
     def fills_lanes(self) -> bool:
         """Return whether the kernels are worth it."""
         return self.pixels > 1 or self.repeats * self.features >= FEWEST
+
+
+def _divisor(samples: int, fewest: int) -> int | None:
+    """Return the smallest divisor that is at least so large, if one is not far off."""
+    divisors = (d for d in range(fewest, 4 * fewest) if samples % d == 0)
+    return next(divisors, None)
 
 
 @functools.lru_cache(maxsize=1024)

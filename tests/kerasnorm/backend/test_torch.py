@@ -107,6 +107,7 @@ def test_float64(shape, axis, size):
         ((2_000_000, 1), False),
         ((400_000, 3), False),
         ((100_352, 16), False),
+        ((100_003, 16), False),  # a prime: blocks that cannot stand side by side
         ((4, 3, 200, 200), False),
         ((400_000, 3), True),
     ],
