@@ -17,6 +17,9 @@ _ARGUMENTS = inspect.signature(keras.layers.BatchNormalization).parameters
 HAS_RENORM: bool = "renorm" in _ARGUMENTS
 """Whether Keras's own layer has batch renormalization: since 3.14."""
 
+KERAS: tuple[int, ...] = tuple(map(int, keras.__version__.split(".")[:2]))
+"""Keras's version, for what it has changed."""
+
 
 def numpy(tensor: Any) -> NDArray[Any]:
     """Return a copy of the tensor as an array of its dtype."""

@@ -8,7 +8,7 @@ import pytest
 
 from kerasnorm import KBatchNorm, KDropout, KGaussianDropout, KSpatialDropout
 from tests import oracle
-from tests.kerasnorm.probes import BACKEND
+from tests.kerasnorm.probes import BACKEND, KERAS
 
 if BACKEND != "tensorflow":
     pytest.skip("Only TensorFlow has replicas.", allow_module_level=True)
@@ -400,7 +400,7 @@ def model_config(rate, *synchronized):
 
 
 @pytest.mark.skipif(
-    keras.__version__.startswith(("3.8.", "3.9.", "3.10.", "3.11.")),
+    KERAS < (3, 12),
     reason="On replicas `fit` of Keras 3.8 reports other losses than on one device.",
 )
 def test_fit_of_synchronized_replicas_is_fit_on_one_device(devices, tmp_path):

@@ -14,6 +14,7 @@ import kerasnorm
 from kerasnorm import KBatchNorm, KDropout, ShiftMonitor
 from kerasnorm.layers import _observe
 from tests.kerasnorm import inputs
+from tests.kerasnorm.probes import KERAS
 
 PERCENTILES = (15, 50, 85)
 # So few steps take less time than their compilation, but for JAX.
@@ -107,7 +108,7 @@ def test_a_deep_layer_sees_what_it_will_see_at_inference():
     )
     monitor = ShiftMonitor(probe, tolerance=math.inf)
     fit(model, x, monitor)
-    seen = keras.Model(model.inputs, deep.input).predict(probe, verbose=0)
+    seen = keras.Model(model.input, deep.input).predict(probe, verbose=0)
     assert [row["layer"] for row in monitor.history] == ["norm", "deep"]
     assert_record(monitor.history[-1], summary(deep, seen, (0,)))
 
@@ -214,6 +215,8 @@ def test_percentiles_of_many_elements_are_those_of_a_sample():
 def test_frequency(frequency, steps_per_execution, records):
     if steps_per_execution > 1 and keras.backend.backend() == "torch":
         pytest.skip("Keras runs no several steps at a time on PyTorch.")
+    if steps_per_execution > 1 and KERAS < (3, 12):
+        pytest.skip("Keras told callbacks the first of several steps, not the last.")
     model = keras.Sequential([keras.Input((4,)), norm()])
     model.compile(
         "sgd",

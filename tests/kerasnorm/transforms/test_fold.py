@@ -10,7 +10,7 @@ from keras import layers
 import kerasnorm
 from kerasnorm import KBatchNorm, KDropout, KSpatialDropout
 from kerasnorm.transforms._multiply_add import MultiplyAdd
-from tests.kerasnorm.probes import BACKEND
+from tests.kerasnorm.probes import BACKEND, KERAS
 
 RNG = np.random.default_rng(0)
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
@@ -353,6 +353,7 @@ def test_subclasses_of_dropout_are_kept():
     assert not np.array_equal(result(x), result(x))
 
 
+@pytest.mark.skipif(KERAS < (3, 13), reason="Keras made no model without a layer.")
 def test_only_dropout():
     model = keras.Sequential([keras.Input((6,)), KDropout(0.5)])
     x = RNG.normal(size=(4, 6)).astype("float32")
@@ -371,7 +372,10 @@ def test_layers_that_compute_in_other_dtypes_are_not_folded():
     model.layers[1].gamma.assign([1e4] * 4)
     model.layers[1].moving_mean.assign([0.1] * 4)
     _, report = folded(model, RNG.normal(size=(4, 6)), TOLERANCE["float32"])
-    assert "half computes in float16" in report["norm"]
+    why = "half computes in float16"
+    if KERAS < (3, 12):  # its Sequential model has a layer that casts
+        why = "since cast_1 before it is no linear layer"
+    assert why in report["norm"]
 
 
 def test_models_that_cannot_be_folded():
