@@ -11,13 +11,14 @@ import tensorflow as tf
 import kerasnorm
 from training.cli.interruption import say_when_interrupted
 from training.cluster.team import Team, copy_variables
-from training.config import REPOSITORY, TrainConfig
+from training.config import TrainConfig
 from training.data.pipeline import SPLITS, Data, load
 from training.errors import UserError, first_line
 from training.export import export
 from training.fitting import compiled_model, fit
 from training.formats import check_packages
 from training.model import check_source
+from training.options.values import REPOSITORY
 from training.report.evaluation import (
     Predictions,
     draw,

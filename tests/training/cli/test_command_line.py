@@ -10,8 +10,9 @@ import pytest
 
 from training.cli.command_line import CommandLine, load, read
 from training.cli.settings import option
-from training.config import REPOSITORY, TrainConfig
+from training.config import TrainConfig
 from training.errors import UserError
+from training.options.values import REPOSITORY
 
 
 @pytest.fixture(autouse=True)
