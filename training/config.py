@@ -83,7 +83,12 @@ class TrainConfig(
                 "`replicas` needs `distribute` to be mirrored. "
                 f"Received: replicas={self.replicas}, distribute={self.distribute}."
             )
-        for field, only in (("precision", "float32"), ("jit", "auto")):
+        if self.train_head >= self.epochs:
+            raise ValueError(
+                "`train_head` must be less than `epochs`, which counts all epochs. "
+                f"Received: train_head={self.train_head}, epochs={self.epochs}."
+            )
+        for field, only in (("precision", "float32"), ("jit", "auto"), ("ema", None)):
             value = getattr(self, field)
             if value != only and self.distribute != "none":
                 raise ValueError(
@@ -96,6 +101,11 @@ class TrainConfig(
                 f"Received: monte_carlo={self.monte_carlo}, dropout_rate=0."
             )
         return self
+
+    @property
+    def softens_labels(self) -> bool:
+        """Return whether training takes labels as rows of probabilities."""
+        return bool(self.mixup or self.label_smoothing) or self.class_weight != "none"
 
     @property
     def export_formats(self) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ from pydantic import BaseModel, Field
 
 from training.options.values import ONE_LINE, Dataset
 
+EMA = 0.999
+
 
 class DataOptions(BaseModel):
     """What the model is trained on."""
@@ -49,6 +51,27 @@ class FittingOptions(BaseModel):
         description="change training images at random: flip, mirrored; crop, moved by "
         "up to an eighth; standard, both; strong, also turned and partly erased",
     )
+    mixup: float = Field(
+        0,
+        ge=0,
+        le=100,
+        description="mix each training image and its label with another's, by shares "
+        "from Beta(ALPHA, ALPHA) (Zhang et al. 2018, who take 0.1 to 0.4); in training "
+        "the class of the larger share counts as right",
+        json_schema_extra={"metavar": "ALPHA"},
+    )
+    label_smoothing: float = Field(
+        0,
+        ge=0,
+        lt=1,
+        description="in the training loss, spread this part of each label over all "
+        "classes; validation and test have the plain loss",
+    )
+    class_weight: Literal["none", "balanced"] = Field(
+        "none",
+        description="balanced: in the training loss every class counts the same, "
+        "however many images it has; validation and test have the plain loss",
+    )
     learning_rate: float = Field(
         4e-3,
         gt=0,
@@ -63,6 +86,15 @@ class FittingOptions(BaseModel):
         le=1e6,
         allow_inf_nan=False,
         description="AdamW's weight decay; biases, gamma and beta are not decayed",
+    )
+    ema: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="validate, test and export an exponential moving average of the "
+        "weights and of the moving statistics; DECAY is what a step leaves of it, "
+        f"{EMA} if it is left out; default: the weights themselves",
+        json_schema_extra={"metavar": "DECAY", "alone": str(EMA)},
     )
 
 

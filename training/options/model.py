@@ -34,8 +34,8 @@ class ModelOptions(BaseModel):
     weights: Location | None = Field(
         None,
         description="start from a .keras or .weights.h5 file of the same model, of "
-        "Keras's layers or kerasnorm's; of a .keras file the number of classes may "
-        "differ: the last layer begins anew",
+        "Keras's layers or kerasnorm's; with another number of classes the last layer "
+        "begins anew",
     )
     freeze: Pattern | None = Field(
         None,
@@ -43,6 +43,13 @@ class ModelOptions(BaseModel):
         description="leave the layers as they are in whose names this regular "
         "expression is found; in training their batch normalization keeps its "
         "statistics",
+    )
+    train_head: int = Field(
+        0,
+        ge=0,
+        lt=2**31,
+        description="train only the last layer with weights in the first N of the "
+        "epochs, then all that --freeze leaves, with a learning rate that begins anew",
     )
     convert: bool = Field(
         True,
