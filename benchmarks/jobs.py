@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import requests
 
-from training.config import REPOSITORY
+from training.options.values import REPOSITORY
 
 URL = "http://127.0.0.1:8599"
 JOBS = f"{URL}/v1/jobs"

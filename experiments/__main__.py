@@ -9,8 +9,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from training.cli.quiet import start_tensorflow
-from training.config import REPOSITORY
 from training.errors import UserError
+from training.options.values import REPOSITORY
 
 STORES = REPOSITORY / "runs" / "experiments"
 RESULTS = REPOSITORY / "docs" / "results"

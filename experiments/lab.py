@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from experiments.data import Splits, load_splits
-from training.config import REPOSITORY
 from training.errors import UserError
 from training.machine import num_cores, processor
+from training.options.values import REPOSITORY
 from training.run.atomic import write_atomically
 from training.run.claim import claim
 

@@ -22,8 +22,8 @@ from service.jobs.trainers import LocalTrainers, Trainers
 from service.security import LOOPBACK
 from service.serving.batching import BatchingParameters, read_batching_parameters
 from service.serving.config import ServingConfig
-from training.config import REPOSITORY, Location
 from training.errors import UserError
+from training.options.values import REPOSITORY, Location
 from training.run.atomic import check_writable
 
 _DATASETS = REPOSITORY / "datasets"

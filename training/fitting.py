@@ -1,58 +1,23 @@
-"""Train one model: its optimizer, its callbacks, its checkpoints."""
+"""Train one model: its phases, its callbacks, its checkpoints."""
 
 import functools
-import math
 import sys
 from pathlib import Path
 
 import keras
 
+from training.average import WeightAverage
 from training.cluster.fit import fit_together
 from training.cluster.team import Team
+from training.compiling import compile_to_train, make_optimizer, steps_in_epoch
 from training.config import TrainConfig
 from training.data.pipeline import Data
 from training.errors import UserError
-from training.model import made_model
+from training.pretrained import head_alone
 from training.report.monitor import draw, make_monitor
 from training.run import files
 from training.run.checkpoint import Checkpoint, RunState
 from training.run.progress import ReportProgress
-
-WARM_UP = 0.2  # of all steps
-
-
-def compiled_model(config: TrainConfig, data: Data, begins: bool = True) -> keras.Model:
-    """Make the model of a job, compiled; the same variables at every call.
-
-    Without `begins` it has not taken `--weights`: a checkpoint is restored into it.
-    """
-    keras.utils.set_random_seed(config.seed)
-    steps = _steps(config, data)
-    model = made_model(config, data, begins)
-    warm_up_steps = round(WARM_UP * steps * config.epochs)
-    optimizer = keras.optimizers.AdamW(
-        keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0,
-            warmup_target=config.learning_rate,
-            warmup_steps=warm_up_steps,
-            decay_steps=steps * config.epochs - warm_up_steps,
-        ),
-        weight_decay=config.weight_decay,
-    )
-    # Decaying gamma and beta pulls every normalized unit towards 0.
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    model.compile(
-        optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        # One that has its variables: Keras makes those of a name in the first step,
-        # which TensorFlow then traces twice.
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        jit_compile={"auto": "auto", "on": True, "off": False}[config.jit],
-    )
-    # A checkpoint can only be restored into variables that exist. Keras wraps the
-    # optimizer where a loss of half precision must be scaled.
-    model.optimizer.build(model.trainable_variables)
-    return model
 
 
 def fit(
@@ -61,6 +26,7 @@ def fit(
     team: Team,
     data: Data,
     directory: Path | None,
+    done: int = 0,
 ) -> list[dict[str, float]]:
     """Train to the end, from the last finished epoch on.
 
@@ -71,6 +37,7 @@ def fit(
         data: The dataset.
         directory: The directory of the run. None for a new run on a worker that is
             not the chief.
+        done: The number of the checkpoint to go on from, the one of `compiled_model`.
 
     Returns:
         The metrics of each epoch.
@@ -81,26 +48,29 @@ def fit(
     """
     early_stopping = (
         keras.callbacks.EarlyStopping(
-            patience=config.patience, restore_best_weights=True
+            patience=config.patience,
+            restore_best_weights=True,
+            start_from_epoch=config.train_head,
         )
         if config.patience
         else None
     )
-    steps = _steps(config, data)
+    steps = steps_in_epoch(config, data)
     monitor = make_monitor(config, data, steps)
+    average = None if config.ema is None else WeightAverage(model, config.ema)
     state = RunState(early_stopping, monitor)
     if directory is not None:
-        checkpoint = Checkpoint(model, state, directory)
-        checkpoint.restore()
-    done = config.epochs if state.stopped_early else len(state.history)
+        checkpoint = Checkpoint(model, state, directory, average and average.saved)
+        checkpoint.restore(done)
+    if state.stopped_early:
+        done = config.epochs
     if not team.all_equal(done):
         raise UserError(
             "All workers must see the same checkpoints, in a shared file system. "
             f"Received: {directory} with {done} epochs here, others elsewhere."
         )
     callbacks = [
-        *([early_stopping] if early_stopping else []),
-        *([monitor] if monitor else []),
+        *(each for each in (average, early_stopping, monitor) if each),
         keras.callbacks.LambdaCallback(
             on_train_begin=lambda logs: state.give_to_callbacks()
         ),
@@ -112,27 +82,43 @@ def fit(
             *callbacks,
             checkpoint,
         ]
-    train = (
+    fit_model = (
         functools.partial(model.fit, shuffle=False)  # `data` has shuffled
         if team.is_one_device
         else functools.partial(fit_together, team, model)
     )
-    train(
-        data.epochs(
-            done, config.epochs, config.batch_size, config.seed, config.augment
-        ),
-        steps_per_epoch=steps,
-        initial_epoch=done,
-        epochs=config.epochs,
-        validation_data=data.batches("validation", config.batch_size),
-        callbacks=callbacks,
-        verbose=(1 if sys.stdout.isatty() else 2) if team.is_chief else 0,
-    )
+
+    def train(first: int, last: int) -> None:
+        fit_model(
+            data.epochs(
+                first,
+                last,
+                config.batch_size,
+                config.seed,
+                config.augment,
+                config.mixup,
+                config.softens_labels,
+            ),
+            steps_per_epoch=steps,
+            initial_epoch=first,
+            epochs=last,
+            validation_data=data.batches("validation", config.batch_size),
+            callbacks=callbacks,
+            verbose=(1 if sys.stdout.isatty() else 2) if team.is_chief else 0,
+        )
+
+    def compile_with(optimizer: keras.Optimizer) -> None:
+        team.build(lambda: compile_to_train(model, optimizer, config, data))
+
+    if done < config.train_head:
+        with head_alone(model):
+            compile_with(model.optimizer)
+            train(done, config.train_head)
+        done = config.train_head
+    if 0 < done == config.train_head:
+        # It begins anew: Adam's step for weights without moments is too long later on.
+        compile_with(team.build(lambda: make_optimizer(config, data, done)))
+    train(done, config.epochs)
     if monitor and directory is not None:
         draw(monitor, directory)
     return state.history
-
-
-def _steps(config: TrainConfig, data: Data) -> int:
-    """Return the number of steps in an epoch."""
-    return math.ceil(data.sizes["train"] / config.batch_size)

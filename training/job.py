@@ -11,13 +11,15 @@ import tensorflow as tf
 import kerasnorm
 from training.cli.interruption import say_when_interrupted
 from training.cluster.team import Team, copy_variables
-from training.config import REPOSITORY, TrainConfig
+from training.compiling import compile_plainly, compiled_model
+from training.config import TrainConfig
 from training.data.pipeline import SPLITS, Data, load
 from training.errors import UserError, first_line
 from training.export import export
-from training.fitting import compiled_model, fit
+from training.fitting import fit
 from training.formats import check_packages
 from training.model import check_source
+from training.options.values import REPOSITORY
 from training.report.evaluation import (
     Predictions,
     draw,
@@ -28,6 +30,7 @@ from training.report.evaluation import (
 from training.report.tables import print_classes, print_metrics
 from training.run import files
 from training.run.atomic import check_writable
+from training.run.checkpoint import newest
 from training.run.claim import check_claim, claim, run_id
 from training.run.directory import create
 from training.run.files import Result
@@ -92,9 +95,9 @@ def resume(directory: Path, config: TrainConfig) -> Result | None:
                 config = check_source(config, directory)
                 data = team.chief_first(lambda: load(config))
                 check_writable(config.export_dir / config.export_name, "--export-dir")
-                begins = not files.epochs_finished(directory)
-                model = team.build(lambda: compiled_model(config, data, begins))
-                return _run(config, team, data, model, directory)
+                done = newest(directory)
+                model = team.build(lambda: compiled_model(config, data, done))
+                return _run(config, team, data, model, directory, done)
     print(f"The run in {directory} has finished; nothing is left to do.")
     _show(finished)
     return finished
@@ -104,14 +107,19 @@ def _assist(config: TrainConfig, team: Team, directory: Path | None) -> None:
     """Train as a worker that is not the chief; end when the chief ends."""
     print("This worker trains along; the chief reports and exports.", flush=True)
     data = team.chief_first(lambda: load(config))
-    begins = directory is None or not files.epochs_finished(directory)
-    model = team.build(lambda: compiled_model(config, data, begins))
-    fit(model, config, team, data, directory)
+    done = newest(directory) if directory else 0
+    model = team.build(lambda: compiled_model(config, data, done))
+    fit(model, config, team, data, directory, done)
     team.barrier()
 
 
 def _run(
-    config: TrainConfig, team: Team, data: Data, model: keras.Model, directory: Path
+    config: TrainConfig,
+    team: Team,
+    data: Data,
+    model: keras.Model,
+    directory: Path,
+    done: int = 0,
 ) -> Result:
     hint = _resume_command(directory)
     print(_description(config, data, model))
@@ -119,9 +127,11 @@ def _run(
     print(f"If interrupted, go on with: {hint}", flush=True)
     say_when_interrupted(f"Interrupted. Go on with: {hint}")
     try:
-        history = fit(model, config, team, data, directory)
+        history = fit(model, config, team, data, directory, done)
         if not team.is_one_device:
-            model = copy_variables(model, compiled_model(config, data, begins=False))
+            copy = compiled_model(config, data, config.epochs)
+            model = copy_variables(model, copy)
+        compile_plainly(model, config)
         if config.recalibrate:
             print(f"Recalibrating with {config.recalibrate:,} training images")
             images = data.splits["train"].take(config.recalibrate)

@@ -15,7 +15,7 @@ from training.cli.settings import option
 from training.config import TrainConfig
 from training.data.pipeline import Data
 from training.errors import UserError, first_line
-from training.pretrained import freeze, take_weights
+from training.pretrained import freeze, head, take_weights
 from training.run import files
 from training.run.atomic import write_atomically
 
@@ -52,14 +52,18 @@ def _made(config: TrainConfig, data: Data, begins: bool) -> keras.Model:
         options = {**_given(config, declared), **config.model_option}
         if "scale" in declared:
             options = {"scale": data.scale, **options}
-        model = models.build(config.model, data.shape, len(data.labels), **options)
+
+        def built(classes: int) -> keras.Model:
+            model = models.build(config.model, data.shape, classes, **options)
+            is_converted = config.convert and config.model not in models.REGISTRY
+            return _converted(model) if is_converted else model
+
+        model = built(len(data.labels))
     except ValueError as error:
         raise UserError(f"`--model` is not usable: {first_line(error)}") from error
-    if config.convert and config.model not in models.REGISTRY:
-        model = _converted(model)
     _check_layers(model, config)
     if config.weights and begins:
-        take_weights(model, config.weights)
+        take_weights(model, config.weights, built)
     of_layers: dict[type, dict[str, Any]] = {
         kerasnorm.KBatchNorm: _changed(config, *_OF_NORMS),
         kerasnorm.KDropout: _changed(config, "scale_at"),
@@ -68,6 +72,8 @@ def _made(config: TrainConfig, data: Data, begins: bool) -> keras.Model:
     model = _with_float32_logits(model)
     if config.freeze:
         freeze(model, config.freeze)
+    if config.train_head:
+        head(model)  # is not frozen
     return model
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import absl.logging
 
 from training.cluster.roll_call import answers
-from training.config import REPOSITORY, TrainConfig
+from training.config import TrainConfig
 from training.errors import UserError, first_line
+from training.options.values import REPOSITORY
 from training.run.directory import create
 
 MOST_RESTARTS = 3

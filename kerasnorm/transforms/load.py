@@ -18,6 +18,9 @@ from kerasnorm.transforms.convert import convert
 SEED_STATE = "seed_state"
 """The name in a file of a dropout layer's random state, which Keras's lack."""
 
+Unlike = dict[str, tuple[tuple[int, ...] | None, tuple[int, ...] | None]]
+"""The shapes that a model and a file have at a place; None where there is nothing."""
+
 
 def load_model(
     path: str | Path,
@@ -101,24 +104,37 @@ def load_weights(model: keras.Model, path: str | Path) -> None:
             f"`model` must be built. Received: {model.name!r}, which is not. Give it "
             "an input shape, or call it once."
         )
+    names, unlike = _best_names(model, path)
+    if unlike:
+        place, shapes = next(iter(unlike.items()))
+        expected, found = ("no" if shape is None else shape for shape in shapes)
+        raise ValueError(
+            message(
+                "path",
+                f"a file of what {model.name!r} has learnt",
+                str(path),
+                f"It has {found} for {expected} at {place!r}. Make the model as that "
+                "of the file was.",
+            )
+        )
+    with _named(model, names):
+        _keras.load_state(model, path)
+
+
+def unlike_shapes(model: keras.Model, path: Path) -> Unlike:
+    """Return the shapes that a file has otherwise than a built model."""
+    return _best_names(model, path)[1]
+
+
+def _best_names(model: keras.Model, path: Path) -> tuple[dict[Any, Any], Unlike]:
+    """Return the names of classes by which a file fits best, and what does not fit."""
     with _readable(path):
         in_file = _keras.shapes_in_file(path)
-    differences = []
+    tried = []
     for names in _NAMES:
         with _named(model, names):
-            difference = _difference(_keras.shapes_to_save(model), in_file)
-            if not difference:
-                _keras.load_state(model, path)
-                return
-        differences.append(difference)
-    raise ValueError(
-        message(
-            "path",
-            f"a file of what {model.name!r} has learnt",
-            str(path),
-            f"{min(differences, key=len)[0]} Make the model as that of the file was.",
-        )
-    )
+            tried.append((names, _unlike(_keras.shapes_to_save(model), in_file)))
+    return min(tried, key=lambda each: len(each[1]))
 
 
 @contextlib.contextmanager
@@ -140,19 +156,19 @@ def _checked(path: str | Path, endings: tuple[str, ...]) -> Path:
     return Path(path)
 
 
-def _difference(expected: _keras.Shapes, found: _keras.Shapes) -> list[str]:
-    """Return what a file lacks, has otherwise or has besides, a sentence each."""
+def _unlike(expected: _keras.Shapes, found: _keras.Shapes) -> Unlike:
+    """Return what a file lacks, has otherwise or has besides."""
 
     def counts(name: str) -> bool:
         # Keras itself warns where the state of an optimizer does not fit.
         return not name.startswith("optimizer/") and not name.endswith(SEED_STATE)
 
     names = sorted(filter(counts, expected.keys() | found.keys()))
-    return [
-        f"It has {found.get(name, 'no')} for {expected.get(name, 'no')} at {name!r}."
+    return {
+        name: (expected.get(name), found.get(name))
         for name in names
         if expected.get(name) != found.get(name)
-    ]
+    }
 
 
 def _ignore(self: keras.layers.Layer, store: Any) -> None:

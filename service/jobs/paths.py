@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from training.config import FOLDER, TrainConfig, file_of, is_code, is_elsewhere
+from training.config import TrainConfig
+from training.options.values import FOLDER, file_of, is_code, is_elsewhere
 
 _LONGEST_PATH = 4095  # bytes, Linux's PATH_MAX
 _NAMES_A_FILE = re.compile(r"[/\\]|^[.~]|^\w+:")  # also as a URL

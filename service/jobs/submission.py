@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from service.jobs.paths import OutsideError, Roots
 from service.log import log_refusal
 from training.cli.settings import nearest
-from training.config import LONGEST_NAME, TrainConfig
+from training.config import TrainConfig
 from training.data.names import complaint_about_name
 from training.errors import UserError, printable
+from training.options.values import LONGEST_NAME
 
 _MOST_JOBS = 1000
 

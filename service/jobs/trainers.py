@@ -15,7 +15,7 @@ from typing import Protocol
 import psutil
 
 from training.cli.command_line import ENVIRONMENT_PREFIX
-from training.config import REPOSITORY
+from training.options.values import REPOSITORY
 from training.run.claim import INHERITED, LOCK, is_claimed
 from training.run.files import LOG
 

@@ -9,13 +9,15 @@ import pytest
 from tests.conftest import made_once
 from tests.training.runs import Disk
 
-# Eight steps an epoch. The learning rate is so high that no epoch is better than the
-# first, and early stopping ends the run after the fifth.
+# Eight steps an epoch. Early stopping looks at the epochs after the first, in which the
+# head is trained alone. The learning rate is so high that none of them is better than
+# the first of them, and early stopping ends the run after the fifth of all.
 _OPTIONS = (
     *("--model", "cnn", "--epochs", 8, "--batch-size", 8, "--learning-rate", 1e-2),
-    *("--validation-split", 0.2, "--patience", 4, "--max-norm", 3, "--monitor"),
+    *("--validation-split", 0.2, "--patience", 3, "--max-norm", 3, "--monitor"),
     *("--recalibrate", 60, "--monte-carlo", 5, "--no-fold", "--name", "cnn"),
-    *("--image-size", 8),
+    *("--image-size", 8, "--train-head", 1, "--augment", "strong", "--mixup", 0.2),
+    *("--label-smoothing", 0.1, "--class-weight", "balanced", "--ema", 0.9),
 )
 
 

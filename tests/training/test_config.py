@@ -49,6 +49,24 @@ def test_synchronization_needs_batch_normalization() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_head": 4, "epochs": 4}, "`train_head` must be less than `epochs`"),
+        ({"ema": 0.9, "distribute": "mirrored"}, "`ema` needs training on one device"),
+        ({"ema": 1}, "less than 1"),
+        ({"ema": float("nan")}, "greater than or equal to 0"),
+        ({"label_smoothing": 1}, "less than 1"),
+        ({"mixup": -0.1}, "greater than or equal to 0"),
+        ({"mixup": float("inf")}, "less than or equal to 100"),
+        ({"class_weight": "equal"}, "'none' or 'balanced'"),
+    ],
+)
+def test_options_of_training_that_cannot_be(options: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TrainConfig(**options)
+
+
+@pytest.mark.parametrize(
     ("model", "name"),
     [
         ("cnn", "cnn-mnist"),

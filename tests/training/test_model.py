@@ -8,10 +8,10 @@ import pytest
 
 import kerasnorm
 from training.cli.command_line import resumed
+from training.compiling import compiled_model
 from training.config import TrainConfig
 from training.data.pipeline import Data, load
 from training.errors import UserError
-from training.fitting import compiled_model
 from training.model import check_source, made_model
 from training.run import files
 

@@ -11,6 +11,7 @@ from training.config import TrainConfig
 from training.data.pipeline import Data, load
 from training.errors import UserError
 from training.model import made_model
+from training.pretrained import head_alone
 
 NETS = """
 import keras
@@ -63,14 +64,16 @@ def test_training_starts_from_a_file_of_keras_layers(
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("name", ["a.keras", "a.weights.h5"])
 def test_the_head_of_other_classes_begins_anew(
     config: TrainConfig,
     data: Data,
     tmp_path: Path,
+    name: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    theirs = saved(tmp_path, 3, "a.keras")
-    ours = made_model(config.model_copy(update={"weights": tmp_path / "a.keras"}), data)
+    theirs = saved(tmp_path, 3, name)
+    ours = made_model(config.model_copy(update={"weights": tmp_path / name}), data)
     assert "head begins anew" in capsys.readouterr().out
     *rest, kernel, bias = ours.get_weights()
     assert (kernel.shape, bias.shape) == ((6, 10), (10,))
@@ -148,3 +151,46 @@ def test_what_freezes_nothing_or_all(
         made_model(config.model_copy(update={"freeze": pattern}), data)
     with pytest.raises(ValueError, match="must be a regular expression"):
         TrainConfig(freeze="(")
+
+
+BLOCK = """
+import keras
+
+class Block(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.frozen = keras.layers.Dense(4)
+        self.norm = keras.layers.BatchNormalization()
+    def build(self, shape):
+        self.frozen.build(shape)
+        self.frozen.trainable = False
+        self.norm.build((None, 4))
+    def call(self, x, training=None):
+        return self.norm(self.frozen(x), training=training)
+
+def net(input_shape, num_classes):
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)], name="inner")
+    return keras.Sequential([
+        keras.Input(input_shape), keras.layers.Flatten(), Block(name="block"), inner,
+        keras.layers.Dense(num_classes, name="head")])
+"""
+
+
+def test_the_head_is_trained_alone_and_then_all_that_was_before(
+    config: TrainConfig, data: Data, tmp_path: Path
+) -> None:
+    (tmp_path / "nets.py").write_text(BLOCK)
+    model = made_model(config, data)
+    before = [w.path for w in model.trainable_variables]
+    with head_alone(model):
+        assert {w.path.split("/")[-2] for w in model.trainable_variables} == {"head"}
+        # Frozen batch normalization keeps its statistics.
+        assert not model.get_layer("block").norm.trainable
+    assert [w.path for w in model.trainable_variables] == before
+    assert not model.get_layer("block").frozen.trainable
+
+
+def test_a_frozen_head_cannot_be_trained_alone(config: TrainConfig, data: Data) -> None:
+    options = {"freeze": "head", "train_head": 1}
+    with pytest.raises(UserError, match=r"`--train-head` needs .* 'head', which is"):
+        made_model(config.model_copy(update=options), data)

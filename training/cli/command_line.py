@@ -16,8 +16,9 @@ from pydantic_settings import (
 
 from training.cli import settings
 from training.cli.settings import nearest, option
-from training.config import Location, TrainConfig
+from training.config import TrainConfig
 from training.errors import UserError
+from training.options.values import Location
 from training.run import files
 
 ENVIRONMENT_PREFIX = "KERASNORM_"

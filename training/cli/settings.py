@@ -56,7 +56,8 @@ def parse(options: type[Options], arguments: Sequence[str]) -> Options:
 
     `--help` shows the options that a class with a `title` in its `model_config`
     declares as a group of that name. A field's `json_schema_extra` may name its
-    `metavar`. A field that takes several values is a `tuple` with `NoDecode`.
+    `metavar`, and the value that the option has `alone`, given without one. A field
+    that takes several values is a `tuple` with `NoDecode`.
 
     Args:
         options: The class of the options.
@@ -77,6 +78,8 @@ def parse(options: type[Options], arguments: Sequence[str]) -> Options:
             extra = options.model_fields[field].json_schema_extra
             if isinstance(extra, dict) and "metavar" in extra:
                 details["metavar"] = extra["metavar"]
+            if isinstance(extra, dict) and "alone" in extra:
+                details |= {"nargs": "?", "const": extra["alone"]}
             if details.get("action") == "append":
                 details["action"] = _Collect
             if title := _group(options, field):

@@ -8,6 +8,8 @@ whole batch.
 import keras
 import tensorflow as tf
 
+from training.loss import accuracy
+
 
 def train_step(model: keras.Model, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Train with a batch and return `sums` of what the model said before.
@@ -15,7 +17,7 @@ def train_step(model: keras.Model, images: tf.Tensor, labels: tf.Tensor) -> tf.T
     Args:
         model: A compiled model, its optimizer built.
         images: The whole batch.
-        labels: Its classes.
+        labels: Its classes, or rows of probabilities.
     """
     size = tf.cast(tf.shape(labels)[0], "float32")
     images, labels, weight = _own_part(images, labels)
@@ -72,7 +74,7 @@ def _sums(
     labels: tf.Tensor, logits: tf.Tensor, losses: tf.Tensor, weight: tf.Tensor
 ) -> tf.Tensor:
     """Return the right answers, the losses and the samples of all replicas."""
-    right = keras.metrics.sparse_categorical_accuracy(labels, logits)
+    right = accuracy(labels, logits)
     parts = [right, losses, tf.ones_like(losses)]
     own = weight * tf.stack([tf.reduce_sum(part) for part in parts])
     return sum_over_replicas(own)

@@ -57,10 +57,10 @@ class Team:
             chief = "chief" if "chief" in own.cluster_spec().jobs else "worker"
             self.is_chief = (own.task_type, own.task_id) == (chief, 0)
 
-    def build(self, model: Callable[[], keras.Model]) -> keras.Model:
-        """Make a compiled model, its variables on every replica."""
+    def build(self, make: Callable[[], T]) -> T:
+        """Make a compiled model or an optimizer, its variables on every replica."""
         with one_line_where_a_worker_is_lost(), self._strategy.scope():
-            return model()
+            return make()
 
     def run(self, step: Callable[..., tf.Tensor], *arguments: object) -> tf.Tensor:
         """Call a function on every replica.

@@ -5,8 +5,8 @@ import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from training.config import REPOSITORY
 from training.errors import UserError
+from training.options.values import REPOSITORY
 
 SYSTEM = Path("/usr/share/datasets")
 

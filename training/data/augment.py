@@ -9,6 +9,7 @@ CROP = 1 / 8  # of a side: four pixels of 32, as for CIFAR
 TURN = 1 / 24  # of a full turn: 15 degrees
 
 Change = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+Mix = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 def change(policy: str) -> Change:
@@ -42,11 +43,42 @@ def change(policy: str) -> Change:
         for layer in layers:
             chosen = layer.get_random_transformation(x, training=True, seed=seeds)
             x = layer.transform_images(x, chosen, training=True)
-        if images.dtype.is_integer:
-            x = tf.round(x)
-        return tf.ensure_shape(tf.saturate_cast(x, images.dtype), images.shape)
+        return _like(images, x)
 
     return changed
+
+
+def mix(alpha: float) -> Mix:
+    """Return a function that mixes each image of a batch with another one of it.
+
+    Args:
+        alpha: The images' shares are drawn from Beta(alpha, alpha): Zhang et al. 2018.
+
+    Returns:
+        A function of the images, their labels as rows, (batch, classes), and a seed as
+        `change` takes it. It mixes both by the same shares.
+    """
+    layer = keras.layers.MixUp(alpha)
+
+    def mixed(
+        images: tf.Tensor, rows: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        seeds = _Seeds(tf.random.fold_in(seed, 0))  # `changed` begins with 1
+        chosen = layer.get_random_transformation(images, training=True, seed=seeds)
+        share = chosen["mix_weight"]
+        # For a small alpha both parts of Keras's quotient may be 0.
+        chosen["mix_weight"] = tf.where(tf.math.is_nan(share), 1.0, share)
+        x = layer.transform_images(images, chosen, training=True)
+        return _like(images, x), layer.transform_labels(rows, chosen, training=True)
+
+    return mixed
+
+
+def _like(images: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """Return x in the dtype and shape of images."""
+    if images.dtype.is_integer:
+        x = tf.round(x)
+    return tf.ensure_shape(tf.saturate_cast(x, images.dtype), images.shape)
 
 
 class _Seeds(keras.random.SeedGenerator):

@@ -6,8 +6,9 @@ import os
 import re
 from pathlib import Path
 
-from training.config import FOLDER, TrainConfig
+from training.config import TrainConfig
 from training.data.archives import own_directory
+from training.options.values import FOLDER
 
 # NAME[/CONFIGURATION][:VERSION]; TFDS would also take arguments for its code there.
 _TFDS = re.compile(r"(?P<name>[A-Za-z]\w*)(/[\w+.-]+)?(:(\d+|\*)(\.(\d+|\*)){2})?")

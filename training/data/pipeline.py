@@ -1,6 +1,7 @@
 """Make reproducible `tf.data` pipelines of (images, labels)."""
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass, field
 
@@ -8,12 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from training.config import TrainConfig
-from training.data.augment import change
+from training.data.augment import change, mix
 from training.data.source import Source
 from training.data.sources import open_source
 from training.errors import UserError
 
 SPLITS = ("train", "validation", "test")
+
+Batch = tuple[tf.Tensor, tf.Tensor]  # images and labels
 
 # A dataset up to this size is cached and its training split is shuffled as a whole.
 # A larger one is decoded in every epoch and shuffled in a window of this size.
@@ -50,17 +53,52 @@ class Data:
         """Return the size of a decoded image in memory."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
+    @functools.cached_property
+    def train_counts(self) -> tuple[int, ...]:
+        """The number of training images of each class, counted if it is not known."""
+        if "train" in self.counts:
+            return self.counts["train"]
+        labels = self.splits["train"].map(lambda _, label: label).batch(2**14)
+        size = len(self.labels)
+        each = [np.bincount(y, minlength=size) for y in labels.as_numpy_iterator()]
+        return tuple(np.sum(each, axis=0).tolist())
+
     def epochs(
-        self, first: int, last: int, batch_size: int, seed: int, augment: str = "none"
+        self,
+        first: int,
+        last: int,
+        batch_size: int,
+        seed: int,
+        augment: str = "none",
+        mixup: float = 0.0,
+        rows: bool = False,
     ) -> tf.data.Dataset:
         """Return the training batches of the epochs `first` to `last - 1`, in a row.
 
         The order within an epoch depends on `(seed, epoch)` alone, and how a batch is
         changed on its number in the epoch, too. So a resumed run sees the batches that
         the uninterrupted run would have seen.
+
+        Args:
+            first: The first epoch, from 0.
+            last: The one after the last epoch.
+            batch_size: The number of images in a batch but for an epoch's last one.
+            seed: What order and changes follow from.
+            augment: How images are changed: a policy of `change`, or none.
+            mixup: How far images are then mixed: the alpha of `mix`, or 0.
+            rows: Whether labels are rows of probabilities, as mixed ones always are.
         """
         train = self.splits["train"]
         changed = None if augment == "none" else change(augment)
+        mixed = mix(mixup) if mixup else None
+
+        def made(batch: Batch, batch_seed: tf.Tensor) -> Batch:
+            images, labels = batch
+            if changed:
+                images = changed(images, batch_seed)
+            if rows or mixed:
+                labels = tf.one_hot(labels, len(self.labels))
+            return mixed(images, labels, batch_seed) if mixed else (images, labels)
 
         def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
             # This function is traced, so this sets the seed of its graph alone.
@@ -73,13 +111,10 @@ class Data:
             batches = train.shuffle(
                 self._shuffle_window(), epoch_seed, reshuffle_each_iteration=False
             ).batch(batch_size)
-            if changed is None:
+            if not (changed or mixed or rows):
                 return batches
             return batches.enumerate().map(
-                lambda number, batch: (
-                    changed(batch[0], tf.stack([epoch_seed, number])),
-                    batch[1],
-                ),
+                lambda number, batch: made(batch, tf.stack([epoch_seed, number])),
                 num_parallel_calls=tf.data.AUTOTUNE,
             )
 

@@ -12,12 +12,13 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from filelock import FileLock
 
-from training.config import TrainConfig, is_elsewhere
+from training.config import TrainConfig
 from training.data import archives
 from training.data.folders import open_folder
 from training.data.pictures import decode_stored
 from training.data.source import Source
 from training.errors import UserError, first_line
+from training.options.values import is_elsewhere
 from training.run.atomic import check_writable
 
 LOCK = ".lock"  # beside a dataset's versions; who holds it may prepare the dataset

@@ -103,35 +103,38 @@ class Checkpoint(keras.callbacks.Callback):
         model: The compiled model, its optimizer built.
         state: The state that is saved beside the variables.
         directory: The directory of the run.
+        average: The state of the average of the weights, if the run has one.
     """
 
-    def __init__(self, model: keras.Model, state: RunState, directory: Path) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        state: RunState,
+        directory: Path,
+        average: tf.train.Checkpoint | None = None,
+    ) -> None:
         super().__init__()
+        parts = {} if average is None else {"average": average}
         self._state = state
         self._directory = directory
         self._manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(model=model, optimizer=model.optimizer, run=state),
+            tf.train.Checkpoint(
+                model=model, optimizer=model.optimizer, run=state, **parts
+            ),
             str(directory / files.CHECKPOINTS),
             max_to_keep=2,
         )
 
-    def restore(self) -> None:
-        """Go back to the last finished epoch whose checkpoint can be read."""
-        directory = Path(self._manager.directory)
-        # TensorFlow keeps a list of the checkpoints, but the list may be damaged, too.
-        indices = directory.glob("ckpt-*.index")
-        epochs = sorted(
-            (int(i.stem.removeprefix("ckpt-")) for i in indices), reverse=True
-        )
-        for epoch in epochs:
-            path = str(directory / f"ckpt-{epoch}")
-            if _is_readable(path):
-                self._manager.checkpoint.restore(path).assert_existing_objects_matched()
-                return
-            print(f"The checkpoint {path} is damaged; going back to the one before it.")
+    def restore(self, epochs: int) -> None:
+        """Go back to the checkpoint of so many epochs, which `newest` has found."""
+        if epochs:
+            path = str(Path(self._manager.directory, f"ckpt-{epochs}"))
+            self._manager.checkpoint.restore(path).assert_existing_objects_matched()
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Write history.csv anew, without epochs after the checkpoint."""
+        # The optimizer of what is trained from now on may be another one.
+        self._manager.checkpoint.optimizer = self.model.optimizer
         if self._state.history:
             self._write_history()
 
@@ -161,6 +164,22 @@ class Checkpoint(keras.callbacks.Callback):
         files.write_rows(self._directory / files.HISTORY, self._state.history)
         if self._state.records:
             files.write_rows(self._directory / files.MONITOR, self._state.records)
+
+
+def newest(directory: Path) -> int:
+    """Return how many epochs a run's newest checkpoint has that can be read; or 0."""
+    # TensorFlow keeps a list of the checkpoints, but the list may be damaged, too.
+    indices = (directory / files.CHECKPOINTS).glob("ckpt-*.index")
+    for index in sorted(indices, key=_epochs_of, reverse=True):
+        path = str(index.with_suffix(""))
+        if _is_readable(path):
+            return _epochs_of(index)
+        print(f"The checkpoint {path} is damaged; going back to the one before it.")
+    return 0
+
+
+def _epochs_of(index: Path) -> int:
+    return int(index.stem.removeprefix("ckpt-"))
 
 
 def _is_readable(path: str) -> bool:

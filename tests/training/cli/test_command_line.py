@@ -10,8 +10,10 @@ import pytest
 
 from training.cli.command_line import CommandLine, load, read
 from training.cli.settings import option
-from training.config import REPOSITORY, TrainConfig
+from training.config import TrainConfig
 from training.errors import UserError
+from training.options.fitting import EMA
+from training.options.values import REPOSITORY
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +48,12 @@ def test_the_file_may_be_named_in_the_environment(
 def test_flags_switch_both_ways() -> None:
     assert read(["--no-norm"]).norm is False
     assert read(["--norm"]).norm is True
+
+
+def test_an_option_may_stand_without_its_value() -> None:
+    assert read(["--ema", "--epochs", "3"]).ema == EMA
+    assert read(["--ema", "0.9"]).ema == 0.9
+    assert read([]).ema is None
 
 
 @pytest.mark.parametrize(

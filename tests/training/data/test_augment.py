@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.training.data.folders import fingerprints, open_folder
-from training.data.augment import change
+from training.data.augment import change, mix
 from training.data.pipeline import Data
 
 POLICIES = ("flip", "crop", "standard", "strong")
@@ -96,3 +96,32 @@ def test_a_resumed_run_sees_the_same_images(folder: Data, policy: str) -> None:
     labels = [y for _, y in folder.epochs(0, 3, 30, seed=3).unbatch()]
     same = [y for _, y in folder.epochs(0, 3, 30, 3, augment=policy).unbatch()]
     assert labels == same
+
+
+@pytest.mark.parametrize("alpha", [0.01, 1.0])
+def test_an_image_and_its_label_are_mixed_by_the_same_shares(alpha: float) -> None:
+    """Each image has a class of its own, so its row says what it is made of."""
+    images, rows = mix(alpha)(tf.constant(IMAGES), tf.eye(40), SEED)
+    np.testing.assert_allclose(
+        images.numpy().astype("float64"),
+        np.einsum("nm,mhwc->nhwc", rows.numpy().astype("float64"), IMAGES),
+        atol=0.51,  # it is rounded
+    )
+    assert images.dtype == tf.uint8
+    np.testing.assert_allclose(rows.numpy().sum(1), 1, rtol=1e-5)
+    largest = rows.numpy().max(1)
+    # Beta(0.01, 0.01) is near 0 or 1, Beta(1, 1) anywhere.
+    assert (largest > 0.99).mean() > 0.9 if alpha < 1 else largest.min() < 0.6
+
+
+def test_a_resumed_run_sees_the_same_mixed_images(folder: Data) -> None:
+    def batches(first: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        epochs = folder.epochs(first, 3, 30, seed=3, augment="flip", mixup=0.4)
+        return list(epochs.as_numpy_iterator())
+
+    whole = batches(0)
+    keras.utils.set_random_seed(12)
+    for one, other in zip(batches(1), whole[3:], strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+    assert not np.array_equal(whole[0][0], whole[3][0])

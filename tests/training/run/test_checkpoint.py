@@ -10,7 +10,7 @@ import pytest
 
 import kerasnorm
 from training.run import files
-from training.run.checkpoint import Checkpoint, RunState
+from training.run.checkpoint import Checkpoint, RunState, newest
 from training.run.claim import claim
 
 
@@ -89,7 +89,7 @@ def test_where_the_newest_checkpoint_is_damaged_the_one_before_is_taken(
     data.write_bytes(b"x" * data.stat().st_size)
 
     model, state, checkpoint = checkpoint_in(tmp_path)
-    checkpoint.restore()
+    checkpoint.restore(newest(tmp_path))
     assert capsys.readouterr().out == (
         f"The checkpoint {folder}/ckpt-3 is damaged; going back to the one before it.\n"
     )
