@@ -75,7 +75,8 @@ class Comparison:
 
     def _sweep_label(self, sweep: int) -> str:
         fields = self._store.sweep_fields(sweep) or []
-        return f"sweep {sweep}: {', '.join(fields)}"
+        kind = "search" if self._store.plan(sweep) else "sweep"
+        return f"{kind} {sweep}: {', '.join(fields)}"
 
     def _jobs(self, chosen: Sequence[str]) -> list[Job]:
         found: dict[int, Job] = {}
@@ -94,10 +95,11 @@ def _differing(jobs: Sequence[Job], job: Job) -> dict[str, Any]:
     """Return a job's values of the options that are not the same in all jobs."""
     configs = [other.config.model_dump(exclude=_ALWAYS_DIFFERENT) for other in jobs]
     own = job.config.model_dump(exclude=_ALWAYS_DIFFERENT)
+    first = configs[0]
     return {
-        name: value
+        name: value if job.is_drawn else "not drawn yet"
         for name, value in own.items()
-        if any(config[name] != value for config in configs)
+        if any(config[name] != first[name] for config in configs)
     }
 
 
