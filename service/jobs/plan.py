@@ -190,7 +190,7 @@ def _ranges_in(values: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in values.items()
         if isinstance(value, dict)
         and name in TrainConfig.model_fields
-        and dict not in map(get_origin, _types(name))
+        and dict not in _types(name)
     }
 
 
@@ -234,7 +234,7 @@ def _in_words(complaint: Any) -> str:
 
 def _types(option: str) -> set[Any]:
     annotation = TrainConfig.model_fields[option].annotation
-    return {annotation, *get_args(annotation)}
+    return {annotation, get_origin(annotation), *get_args(annotation)}
 
 
 def _exact(number: float) -> Decimal:

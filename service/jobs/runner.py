@@ -145,6 +145,9 @@ class Runner:
             self._died.pop(job.id, None)
             self._end(job, state, message)
             return
+        if not job.is_drawn:  # killed while its values were drawn: there was no trainer
+            self._store.requeue(job.id, [State.RUNNING], attempts=job.attempts - 1)
+            return
         got_on = epochs_finished(job.directory) > job.epochs
         attempts = 1 if got_on else job.attempts + 1
         if attempts <= self._retries + 1:

@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from service.jobs.plan import Plan
 from service.jobs.rows import Job
 from service.jobs.store import Store
@@ -109,7 +111,10 @@ class Searches:
 
     def _plan(self, search: int | None) -> Plan | None:
         text = None if search is None else self._store.plan(search)
-        return None if text is None else Plan.model_validate_json(text)
+        try:
+            return None if text is None else Plan.model_validate_json(text)
+        except ValidationError as error:
+            raise OSError(f"The plan of search {search} is damaged.") from error
 
     @contextlib.contextmanager
     def _studies(self) -> Iterator["Studies"]:

@@ -81,7 +81,7 @@ class Studies:
 
         A service may have been killed after any change of one of the two.
         """
-        drawn = {job.id: job for job in jobs if job.is_drawn}
+        drawn: dict[int | None, Job] = {job.id: job for job in jobs if job.is_drawn}
         for trial in self._trials(search, TrialState.RUNNING):
             job = drawn.get(trial.user_attrs.get(_JOB))
             if job is None:  # its draw was cut off, or the job is deleted

@@ -48,7 +48,7 @@ class Comparison:
         """
         sweeps = sorted({job.sweep for job in jobs if job.sweep}, reverse=True)
         choices = [
-            *((self._sweep_label(sweep), f"sweep {sweep}") for sweep in sweeps),
+            *((_label(self._store, sweep), f"sweep {sweep}") for sweep in sweeps),
             *((f"job {j.id}: {j.config.export_name}", f"job {j.id}") for j in jobs),
         ]
         compared = self._jobs(chosen)
@@ -73,11 +73,6 @@ class Comparison:
 
         return key, update
 
-    def _sweep_label(self, sweep: int) -> str:
-        fields = self._store.sweep_fields(sweep) or []
-        kind = "search" if self._store.plan(sweep) else "sweep"
-        return f"{kind} {sweep}: {', '.join(fields)}"
-
     def _jobs(self, chosen: Sequence[str]) -> list[Job]:
         found: dict[int, Job] = {}
         for choice in chosen:
@@ -89,6 +84,11 @@ class Comparison:
             )
             found |= {job.id: job for job in jobs if job}
         return list(found.values())
+
+
+def _label(store: Store, sweep: int) -> str:
+    kind = "search" if store.plan(sweep) else "sweep"
+    return f"{kind} {sweep}: {', '.join(store.sweep_fields(sweep) or [])}"
 
 
 def _differing(jobs: Sequence[Job], job: Job) -> dict[str, Any]:
