@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.failures import HANDLERS, Unexpected
 from service.guesses import Guesses
 from service.http_protocol import KeepAlive
-from service.jobs import routes
+from service.jobs import routes, sweep_routes
 from service.jobs.job_queue import Queue, QueueConfig
 from service.jobs.metrics import JobMetrics
 from service.security import LOOPBACK, protect
@@ -84,7 +84,8 @@ def create_app(
     app.state.guesses = Guesses()
     if queue is not None:
         serving.metrics.add(JobMetrics(queue.store, queue.restarts))
-        app.include_router(routes.routes)
+        for calls in (routes, sweep_routes):
+            app.include_router(calls.routes)
         for error, handler in HANDLERS.items():
             app.add_exception_handler(error, handler)
     # Added last: they take all other paths below /v1/.

@@ -1,10 +1,12 @@
 """What the service answers about jobs."""
 
+import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
+from service.jobs.plan import Plan, Range
 from service.jobs.rows import Job, State
 from training.config import TrainConfig
 from training.run.files import (
@@ -64,9 +66,30 @@ class SweepRow(BaseModel):
 
     job: int
     state: State
-    values: dict[str, Any]
+    message: str = Field(description="why it is in this state, where there is a reason")
+    trial: int | None = Field(description="its number in a search, from 1")
+    values: dict[str, Any] = Field(description="none before those of a trial are drawn")
     epochs: int
     validation: Scores | None
+
+
+class Trial(BaseModel):
+    """The best trial of a search."""
+
+    trial: int = Field(description="its number")
+    job: int
+    value: Metric = Field(description="its validation accuracy")
+    options: dict[str, Any] = Field(description="its values of those that are searched")
+
+
+class Search(BaseModel):
+    """What a search tries, and what it has found."""
+
+    trials: int = Field(description="how many jobs it has been submitted with")
+    ranges: dict[str, Range]
+    choices: dict[str, list[Any]]
+    pruned: int = Field(description="how many trials were ended since they were bad")
+    best: Trial | None = Field(description="of those that have succeeded")
 
 
 class Sweep(BaseModel):
@@ -78,6 +101,7 @@ class Sweep(BaseModel):
     best: int | None = Field(
         description="the succeeded job with the highest validation accuracy"
     )
+    search: Search | None = Field(description="null for a grid")
 
 
 class Cancelled(BaseModel):
@@ -112,14 +136,23 @@ def detail(job: Job) -> JobDetail:
     )
 
 
-def sweep(number: int, fields: list[str], jobs: list[Job]) -> Sweep:
-    """Return the jobs of a sweep side by side."""
+def sweep(number: int, fields: list[str], jobs: list[Job], plan: str | None) -> Sweep:
+    """Return the jobs of a sweep or of a search side by side.
+
+    Args:
+        number: Of the sweep.
+        fields: The options that differ.
+        jobs: Its jobs.
+        plan: What a search tries; None for a grid.
+    """
     rows = [
         SweepRow(
             job=job.id,
             state=job.state,
+            message=job.message,
+            trial=job.trial,
             values=job.config.model_dump(mode="json", include=set(fields))
-            if job.is_readable
+            if job.is_readable and job.is_drawn
             else {},
             epochs=epochs_finished(job.directory),
             validation=validation(job.directory),
@@ -132,7 +165,27 @@ def sweep(number: int, fields: list[str], jobs: list[Job]) -> Sweep:
         if row.state is State.SUCCEEDED and row.validation
     }
     best = max(accuracy, key=accuracy.__getitem__, default=None)
-    return Sweep(id=number, fields=fields, rows=rows, best=best)
+    search = _search(plan, jobs)
+    if search and best is not None:
+        row = next(row for row in rows if row.job == best)
+        search.best = Trial(
+            trial=row.trial or 0, job=best, value=accuracy[best], options=row.values
+        )
+    return Sweep(id=number, fields=fields, rows=rows, best=best, search=search)
+
+
+def _search(plan: str | None, jobs: list[Job]) -> Search | None:
+    try:
+        searched = Plan.model_validate_json(plan or "")
+    except ValidationError:  # a grid, or damaged
+        return None
+    return Search(
+        trials=searched.trials,
+        ranges=searched.ranges,
+        choices={n: list(map(json.loads, of)) for n, of in searched.choices.items()},
+        pruned=sum(job.is_pruned for job in jobs),
+        best=None,
+    )
 
 
 def _columns(job: Job) -> dict[str, Any]:

@@ -6,17 +6,22 @@ from typing import Any
 import orjson
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter
 from starlette.requests import ClientDisconnect
 
+from service.jobs.plan import TRIALS, Range, Trials, takes_ranges
 from service.jobs.submission import SubmissionError, refusal
 from training.config import TrainConfig
 
 
 def _schema() -> dict[str, Any]:
     schema = TrainConfig.model_json_schema()
+    numbers = Range.model_json_schema()
     for name, field in schema["properties"].items():
         values = {"type": "array", "items": field, "minItems": 1}
-        schema["properties"][name] = {"anyOf": [field, values]}
+        ranges = [numbers] if takes_ranges(name) else []
+        schema["properties"][name] = {"anyOf": [field, values, *ranges]}
+    schema["properties"][TRIALS] = TypeAdapter(Trials).json_schema()
     return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 

@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 
 from service.jobs.paths import Roots
 from service.jobs.runner import Runner
+from service.jobs.search import Searches
 from service.jobs.store import RUNS, Store
 from service.jobs.trainers import LocalTrainers, Trainers
 from training.errors import UserError
@@ -86,9 +87,11 @@ class Queue:
             models=config.model_roots,
             downloads=config.allow_downloads,
         )
+        self.searches = Searches(self.store, config.state_dir / "searches.sqlite")
         self._runner = Runner(
             self.store,
             config.trainers,
+            self.searches,
             slots=config.slots,
             retries=config.retries,
             stall_timeout=config.stall_timeout,
@@ -105,6 +108,7 @@ class Queue:
     def stop(self) -> None:
         """Stop the trainers and put their jobs back into the queue."""
         self._runner.stop()
+        self.searches.close()
         self.store.close()
         self._lock.release()
 

@@ -25,6 +25,7 @@ from service.jobs.answers import Artifact, Cancelled, JobDetail, JobPage, Sweep
 from service.jobs.body import BODY_SCHEMA, as_http, values_of
 from service.jobs.files import file_response, files_below, open_below
 from service.jobs.following import follow
+from service.jobs.plan import is_search, plan_of
 from service.jobs.rows import Job, State
 from service.jobs.store import Store
 from service.jobs.submission import SubmissionError, configs_of
@@ -53,14 +54,11 @@ def _refused(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     }
 
 
-routes = APIRouter(
-    tags=["jobs"],
-    responses=_refused(
-        HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.INSUFFICIENT_STORAGE
-    ),
+REFUSED = _refused(
+    HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.INSUFFICIENT_STORAGE
 )
-_NOT_FOUND = _refused(HTTPStatus.NOT_FOUND)
-_NOT_FOUND_OR_NOT_NOW = _refused(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+NOT_FOUND = _refused(HTTPStatus.NOT_FOUND)
+NOT_FOUND_OR_NOT_NOW = _refused(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 _BODY_REFUSED = _refused(
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.REQUEST_TIMEOUT,
@@ -68,6 +66,7 @@ _BODY_REFUSED = _refused(
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
 )
 _LOG = {"text/plain": {"schema": {"type": "string"}}, "text/event-stream": {}}
+routes = APIRouter(tags=["jobs"], responses=REFUSED)
 _FILE = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -104,16 +103,24 @@ def submit(
 ) -> JobDetail | Sweep:
     """Queue a job, or one for each combination of values where a field has a list.
 
-    The body holds train.py's options: `{"model": "mlp", "epochs": 3}`.
+    The body holds train.py's options: `{"model": "mlp", "epochs": 3}`. With `trials`
+    and a range, `{"low": 1e-4, "high": 1e-2, "log": true}`, it is a search: Optuna
+    draws the values of so many jobs, each when it starts.
     """
+    roots, plan = request.app.state.queue.roots, None
     try:
-        swept, configs = configs_of(values, request.app.state.queue.roots)
+        if is_search(values):
+            plan, swept, config = plan_of(values, roots)
+            configs = [config] * plan.trials
+        else:
+            swept, configs = configs_of(values, roots)
     except SubmissionError as error:
         raise as_http(error) from error
     if not swept:
         return answers.detail(store.add(configs[0], priority))
-    number, jobs = store.add_sweep(swept, configs, priority)
-    return answers.sweep(number, swept, jobs)
+    text = plan.model_dump_json() if plan else None
+    number, jobs = store.add_sweep(swept, configs, priority, text)
+    return answers.sweep(number, swept, jobs, text)
 
 
 @routes.get("/v1/jobs")
@@ -128,13 +135,13 @@ def list_jobs(
     return JobPage(total=store.count(state), jobs=jobs)
 
 
-@routes.get("/v1/jobs/{job_id}", responses=_NOT_FOUND)
+@routes.get("/v1/jobs/{job_id}", responses=NOT_FOUND)
 def get_job(job: Found) -> JobDetail:
     """All that is known about a job."""
     return answers.detail(job)
 
 
-@routes.get("/v1/jobs/{job_id}/metrics", responses=_NOT_FOUND)
+@routes.get("/v1/jobs/{job_id}/metrics", responses=NOT_FOUND)
 def get_metrics(job: Found) -> list[dict[str, Metric]]:
     """The metrics of each finished epoch; null where they are not finite."""
     return history(job.directory)
@@ -143,7 +150,7 @@ def get_metrics(job: Found) -> list[dict[str, Metric]]:
 @routes.get(
     "/v1/jobs/{job_id}/logs",
     response_class=PlainTextResponse,
-    responses={**_NOT_FOUND, 200: {"content": _LOG}},
+    responses={**NOT_FOUND, 200: {"content": _LOG}},
 )
 def get_logs(
     request: Request,
@@ -175,7 +182,7 @@ def cancel_all(store: Stored) -> Cancelled:
     return Cancelled(jobs=store.cancel_all())
 
 
-@routes.post("/v1/jobs/{job_id}/cancel", responses=_NOT_FOUND_OR_NOT_NOW)
+@routes.post("/v1/jobs/{job_id}/cancel", responses=NOT_FOUND_OR_NOT_NOW)
 def cancel(job: Found, store: Stored) -> JobDetail:
     """Take a job from the queue, or stop its trainer; what it has done stays."""
     if not store.cancel(job.id):
@@ -185,7 +192,7 @@ def cancel(job: Found, store: Stored) -> JobDetail:
     return answers.detail(store.get(job.id) or job)
 
 
-@routes.post("/v1/jobs/{job_id}/resume", responses=_NOT_FOUND_OR_NOT_NOW)
+@routes.post("/v1/jobs/{job_id}/resume", responses=NOT_FOUND_OR_NOT_NOW)
 def resume(job: Found, store: Stored) -> JobDetail:
     """Queue a failed, cancelled or interrupted job again, from its checkpoint."""
     if not store.resume(job.id):
@@ -197,7 +204,7 @@ def resume(job: Found, store: Stored) -> JobDetail:
     return answers.detail(store.get(job.id) or job)
 
 
-@routes.get("/v1/jobs/{job_id}/artifacts", responses=_NOT_FOUND)
+@routes.get("/v1/jobs/{job_id}/artifacts", responses=NOT_FOUND)
 def list_artifacts(job: Found) -> list[Artifact]:
     """The files of the run."""
     files = [Artifact(path=p, size=size) for p, size in files_below(job.directory)]
@@ -207,7 +214,7 @@ def list_artifacts(job: Found) -> list[Artifact]:
 @routes.get(
     "/v1/jobs/{job_id}/artifacts/{path:any}",
     response_class=Response,
-    responses={**_NOT_FOUND, 200: {"content": _FILE}},
+    responses={**NOT_FOUND, 200: {"content": _FILE}},
 )
 def get_artifact(job: Found, path: str) -> Response:
     """A file of the run."""
@@ -222,29 +229,14 @@ def get_artifact(job: Found, path: str) -> Response:
 @routes.delete(
     "/v1/jobs/{job_id}",
     status_code=HTTPStatus.NO_CONTENT,
-    responses=_NOT_FOUND_OR_NOT_NOW,
+    responses=NOT_FOUND_OR_NOT_NOW,
 )
-def delete(job: Found, store: Stored) -> None:
+def delete(request: Request, job: Found, store: Stored) -> None:
     """Forget an ended job and remove its run; the model that it exported stays."""
     if not store.delete(job.id):
         raise HTTPException(
             HTTPStatus.CONFLICT, f"Job {job.id} is {job.state}. Cancel it first."
         )
+    if job.sweep and job.trial and store.sweep_fields(job.sweep) is None:
+        request.app.state.queue.searches.forget(job.sweep)
     shutil.rmtree(job.directory, ignore_errors=True)
-
-
-@routes.get("/v1/sweeps/{sweep_id}", responses=_NOT_FOUND)
-def get_sweep(sweep_id: Number, store: Stored) -> Sweep:
-    """The jobs of a sweep side by side."""
-    fields = store.sweep_fields(sweep_id)
-    if fields is None:
-        raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no sweep {sweep_id}.")
-    return answers.sweep(sweep_id, fields, store.of_sweep(sweep_id))
-
-
-@routes.post("/v1/sweeps/{sweep_id}/cancel", responses=_NOT_FOUND)
-def cancel_sweep(sweep_id: Number, store: Stored) -> Cancelled:
-    """Cancel the jobs of a sweep that are queued or running."""
-    if store.sweep_fields(sweep_id) is None:
-        raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no sweep {sweep_id}.")
-    return Cancelled(jobs=store.cancel_all(sweep_id))

@@ -30,6 +30,7 @@ class State(StrEnum):
 WITH_TRAINER = (State.RUNNING, State.CANCELLING)
 UNFINISHED = (State.QUEUED, *WITH_TRAINER)
 RESUMABLE = (State.FAILED, State.CANCELLED, State.INTERRUPTED)
+PRUNED = "Pruned after epoch "  # begins the message of a trial that was a bad one
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,19 @@ class Job:
     submitted: float
     started: float | None
     ended: float | None
+    trial: int | None = None  # its number in a search, from 1
+    is_drawn: bool = True  # a trial has no values of its own before its first start
     is_readable: bool = True  # if it is not, the message says why
 
     @property
     def directory(self) -> Path:
         """Return the directory of the run."""
         return self.config.run_dir / str(self.id)
+
+    @property
+    def is_pruned(self) -> bool:
+        """Return whether it is a trial that was ended since it was a bad one."""
+        return self.state is State.CANCELLED and self.message.startswith(PRUNED)
 
 
 # The type of each column, and what stands for a value that is damaged.
@@ -66,6 +74,8 @@ _COLUMNS: dict[str, tuple[TypeAdapter[Any], Any]] = {
     "submitted": (TypeAdapter(FiniteFloat), 0.0),
     "started": (TypeAdapter(FiniteFloat | None), None),
     "ended": (TypeAdapter(FiniteFloat | None), None),
+    "trial": (TypeAdapter(int | None), None),
+    "is_drawn": (TypeAdapter(bool), True),
 }
 
 

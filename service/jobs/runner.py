@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from service.jobs.rows import Job, State
+from service.jobs.search import Searches
 from service.jobs.stalls import Stalls
 from service.jobs.store import Store
 from service.jobs.trainers import End, Trainers
@@ -39,6 +40,7 @@ class Runner:
     Args:
         store: The jobs.
         trainers: Where the jobs run.
+        searches: What draws the values of trials, and finds bad ones.
         slots: How many jobs run at a time.
         retries: How often in a row a trainer may die without finishing an epoch, or
             not be started, and still be started again. Each time the wait is longer.
@@ -53,6 +55,7 @@ class Runner:
         self,
         store: Store,
         trainers: Trainers,
+        searches: Searches,
         *,
         slots: int,
         retries: int,
@@ -60,6 +63,7 @@ class Runner:
     ) -> None:
         self._store = store
         self._trainers = trainers
+        self._searches = searches
         self._slots = slots
         self._retries = retries
         self._stalls = Stalls(stall_timeout)
@@ -88,6 +92,7 @@ class Runner:
 
     def _run(self) -> None:
         is_requeued = False
+        self._try(self._searches.put_right)
         while not self._stopping.is_set():
             is_requeued = is_requeued or self._try(self._store.requeue_interrupted)
             went_well = self._try(self._look)
@@ -131,12 +136,17 @@ class Runner:
                 self._trainers.stop(job.directory)
             elif self._stalls.has_stalled(job):
                 self._kill(job)
+            else:
+                self._searches.look(job)
             return
         self._stalls.forget(job)
         state, message = _state_after(job, end)
         if state is not State.RUNNING:
             self._died.pop(job.id, None)
-            self._store.end(job.id, state, message)
+            self._end(job, state, message)
+            return
+        if not job.is_drawn:  # killed while its values were drawn: there was no trainer
+            self._store.requeue(job.id, [State.RUNNING], attempts=job.attempts - 1)
             return
         got_on = epochs_finished(job.directory) > job.epochs
         attempts = 1 if got_on else job.attempts + 1
@@ -145,7 +155,11 @@ class Runner:
             return
         lines = "\n".join(last_lines(job.directory, _LINES_OF_THE_LOG))
         message = f"The trainer died {job.attempts} times without finishing an epoch."
-        self._store.end(job.id, State.FAILED, f"{message} Its last lines:\n{lines}")
+        self._end(job, State.FAILED, f"{message} Its last lines:\n{lines}")
+
+    def _end(self, job: Job, state: State, message: str) -> None:
+        self._store.end(job.id, state, message)
+        self._try(functools.partial(self._searches.tell, job))
 
     def _kill(self, job: Job) -> None:
         """End a trainer that does nothing, so that it counts as one that died."""
@@ -179,9 +193,10 @@ class Runner:
         if not self._store.start(job, attempts=attempts, epochs=epochs):
             return
         if not job.is_readable:
-            self._store.end(job.id, State.FAILED, job.message)
+            self._end(job, State.FAILED, job.message)
             return
         try:
+            job = self._searches.draw(job)
             job.directory.mkdir(parents=True, exist_ok=True)
             write_config(job.directory, job.config)
             self._trainers.start(job.directory)
@@ -196,7 +211,7 @@ class Runner:
         reason = str(error) or type(error).__name__
         if times > self._retries:
             message = f"It could not be started {times} times; the last time: {reason}."
-            self._store.end(job.id, State.FAILED, message)
+            self._end(job, State.FAILED, message)
             return
         until = time.monotonic() + _wait_before(times + 1)
         self._not_started[job.id] = times, until
@@ -225,7 +240,7 @@ def _state_after(job: Job, end: End) -> tuple[State, str]:
     if result(job.directory):
         return State.SUCCEEDED, ""
     if job.state is State.CANCELLING:
-        return State.CANCELLED, ""
+        return State.CANCELLED, job.message
     if end.status in _INTERRUPTED:
         return State.INTERRUPTED, "The trainer was told to stop."
     if end.status == _MISTAKE:

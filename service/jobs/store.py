@@ -4,6 +4,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from training.config import TrainConfig
 RUNS = "runs"  # the directory beside the table with a directory for each job
 _OPTIONS = frozenset(TrainConfig.model_fields)
 MOST_JOBS = 100_000  # that are kept, whatever their state
+_UNDRAWN = "Its values are drawn when it starts."
 
 
 class Store:
@@ -63,7 +65,11 @@ class Store:
         return job
 
     def add_sweep(
-        self, fields: Sequence[str], configs: Sequence[TrainConfig], priority: int
+        self,
+        fields: Sequence[str],
+        configs: Sequence[TrainConfig],
+        priority: int,
+        plan: str | None = None,
     ) -> tuple[int, list[Job]]:
         """Queue the jobs of a sweep, all or none.
 
@@ -71,6 +77,7 @@ class Store:
             fields: The names of the fields that differ.
             configs: The options of the jobs.
             priority: Of each job.
+            plan: What a search tries. Its jobs are trials that have no values yet.
 
         Returns:
             The number of the sweep, and its jobs.
@@ -79,13 +86,17 @@ class Store:
             _check_room(connection, len(configs))
             sweep = _number_of(
                 connection.execute(
-                    "INSERT INTO sweep (fields) VALUES (?)", [json.dumps(list(fields))]
+                    "INSERT INTO sweep (fields, plan) VALUES (?, ?)",
+                    [json.dumps(list(fields)), plan],
                 )
             )
-            jobs = [self._insert(connection, c, priority, sweep) for c in configs]
+            jobs = [
+                self._insert(connection, c, priority, sweep, number if plan else None)
+                for number, c in enumerate(configs, start=1)
+            ]
         log(
-            f"Sweep {sweep} is submitted: jobs {jobs[0].id} to {jobs[-1].id}, "
-            f"priority {priority}."
+            f"{'Search' if plan else 'Sweep'} {sweep} is submitted: "
+            f"jobs {jobs[0].id} to {jobs[-1].id}, priority {priority}."
         )
         return sweep, jobs
 
@@ -98,6 +109,23 @@ class Store:
             return [n for n in json.loads(rows[0]["fields"]) if n in _OPTIONS]
         except (ValueError, TypeError, RecursionError):  # damaged
             return []
+
+    def plan(self, sweep: int) -> str | None:
+        """Return what a search tries, or None if there is no such search."""
+        rows = self._table.read("SELECT plan FROM sweep WHERE id = ?", [sweep])
+        return rows[0]["plan"] if rows else None
+
+    def draw(self, job: Job, config: TrainConfig) -> Job:
+        """Give a trial that is about to be started its values; return it."""
+        drawn = {"config": config.model_dump_json(), "is_drawn": True}
+        self._update(job.id, drawn, WITH_TRAINER)
+        return replace(job, config=config, is_drawn=True)
+
+    def prune(self, job: Job, message: str) -> None:
+        """Ask for the end of a running trial that is a bad one; say why."""
+        changes = {"state": State.CANCELLING, "message": message}
+        if self._update(job.id, changes, [State.RUNNING]):
+            log(f"Job {job.id}: {message}")
 
     def get(self, job: int) -> Job | None:
         """Return a job by its number."""
@@ -251,7 +279,7 @@ class Store:
                 [time.time(), *values],
             )
             connection.execute(
-                "UPDATE job SET state = 'cancelling' "
+                "UPDATE job SET state = 'cancelling', message = '' "
                 f"WHERE state = 'running' AND {condition}",
                 values,
             )
@@ -279,6 +307,20 @@ class Store:
             log(f"Job {job} is deleted.")
         return cursor.rowcount == 1
 
+    def delete_sweep(self, sweep: int) -> list[Job]:
+        """Forget a sweep and its jobs if all have ended; return those that have not."""
+        with self._table.transaction() as connection:
+            going_on = "sweep = ? AND state IN ('queued', 'running', 'cancelling')"
+            rows = connection.execute(
+                f"SELECT * FROM job WHERE {going_on} ORDER BY id", [sweep]
+            ).fetchall()
+            if not rows:
+                connection.execute("DELETE FROM job WHERE sweep = ?", [sweep])
+                connection.execute("DELETE FROM sweep WHERE id = ?", [sweep])
+        if not rows:
+            log(f"Sweep {sweep} is deleted.")
+        return [job_of(row, self._runs) for row in rows]
+
     def _jobs(self, clause: str, values: Sequence[Any]) -> list[Job]:
         rows = self._table.read(f"SELECT * FROM job {clause}", values)
         return [job_of(row, self._runs) for row in rows]
@@ -302,12 +344,17 @@ class Store:
         config: TrainConfig,
         priority: int,
         sweep: int | None,
+        trial: int | None = None,
     ) -> Job:
         job = _number_of(
             connection.execute(
-                "INSERT INTO job (sweep, config, state, priority, submitted) "
-                "VALUES (?, ?, 'queued', ?, ?)",
-                [sweep, config.model_dump_json(), priority, time.time()],
+                "INSERT INTO job "
+                "(sweep, config, state, priority, submitted, trial, is_drawn, message) "
+                "VALUES (?, ?, 'queued', ?, ?, ?, ?, ?)",
+                [
+                    *(sweep, config.model_dump_json(), priority, time.time(), trial),
+                    *(trial is None, "" if trial is None else _UNDRAWN),
+                ],
             )
         )
         row = connection.execute("SELECT * FROM job WHERE id = ?", [job]).fetchone()

@@ -1,9 +1,10 @@
 """From train.py's options to configs, with lists where values are swept."""
 
+import contextlib
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -39,6 +40,17 @@ def refusal(message: str, *fields: str) -> SubmissionError:
     return SubmissionError([{"type": "value_error", "loc": fields, "msg": message}])
 
 
+@contextlib.contextmanager
+def logging_refusals() -> Iterator[None]:
+    """Let a refusal of options be a line of the log."""
+    try:
+        yield
+    except SubmissionError as error:
+        log_refusal(f"A job is refused: {_named(error)}")
+        raise
+
+
+@logging_refusals()
 def configs_of(
     values: dict[str, Any], roots: Roots
 ) -> tuple[list[str], list[TrainConfig]]:
@@ -53,11 +65,37 @@ def configs_of(
     Raises:
         SubmissionError: If an option or its value is not allowed.
     """
-    try:
-        return _configs_of(values, roots)
-    except SubmissionError as error:
-        log_refusal(f"A job is refused: {_named(error)}")
-        raise
+    swept, configs = combinations_of(values, roots, "A sweep must have at most {} jobs")
+    return swept, _named_apart(configs, swept) if swept else configs
+
+
+def combinations_of(
+    values: Mapping[str, Any], roots: Roots, limit: str
+) -> tuple[list[str], list[TrainConfig]]:
+    """Return the options that have a list of values, and a config per combination.
+
+    Args:
+        values: Options of train.py by the names of `TrainConfig`'s fields.
+        roots: The directories that the paths in them are confined to.
+        limit: What is said where there are too many; `{}` stands for how many may be.
+
+    Raises:
+        SubmissionError: If an option or its value is not allowed.
+    """
+    swept = [name for name, value in values.items() if isinstance(value, list)]
+    for name in swept:
+        if not values[name]:
+            raise refusal("A list of values must not be empty.", name)
+    number = math.prod(len(values[name]) for name in swept)
+    if number > _MOST_JOBS:
+        said = limit.format(_MOST_JOBS)
+        raise refusal(f"{said}. Received: {number} combinations.")
+    combinations = itertools.product(*(values[name] for name in swept))
+    configs = [
+        _config({**values, **dict(zip(swept, combination, strict=True))}, roots)
+        for combination in combinations
+    ]
+    return swept, configs
 
 
 def _named(error: SubmissionError) -> str:
@@ -65,27 +103,6 @@ def _named(error: SubmissionError) -> str:
     return "; ".join(
         ": ".join((*map(str, each["loc"]), each["msg"])) for each in error.complaints
     )
-
-
-def _configs_of(
-    values: dict[str, Any], roots: Roots
-) -> tuple[list[str], list[TrainConfig]]:
-    swept = [name for name, value in values.items() if isinstance(value, list)]
-    for name in swept:
-        if not values[name]:
-            raise refusal("A list of values must not be empty.", name)
-    number = math.prod(len(values[name]) for name in swept)
-    if number > _MOST_JOBS:
-        raise refusal(
-            f"A sweep must have at most {_MOST_JOBS} jobs. "
-            f"Received: {number} combinations."
-        )
-    combinations = itertools.product(*(values[name] for name in swept))
-    configs = [
-        _config({**values, **dict(zip(swept, combination, strict=True))}, roots)
-        for combination in combinations
-    ]
-    return swept, _named_apart(configs, swept) if swept else configs
 
 
 def _config(values: dict[str, Any], roots: Roots) -> TrainConfig:

@@ -10,11 +10,12 @@ from typing import Any
 
 from training.errors import UserError
 
-_VERSION = 1  # SQLite's user_version; 0 before there were versions
+_VERSION = 2  # SQLite's user_version; 0 before there were versions
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sweep (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    fields TEXT NOT NULL
+    fields TEXT NOT NULL,
+    plan TEXT
 );
 CREATE TABLE IF NOT EXISTS job (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -27,11 +28,18 @@ CREATE TABLE IF NOT EXISTS job (
     message TEXT NOT NULL DEFAULT '',
     submitted REAL NOT NULL,
     started REAL,
-    ended REAL
+    ended REAL,
+    trial INTEGER,
+    is_drawn INTEGER NOT NULL DEFAULT 1
 );
 CREATE INDEX IF NOT EXISTS queue ON job (state, priority DESC, id);
 CREATE INDEX IF NOT EXISTS sweeps ON job (sweep, id);
 """
+_NEW_COLUMNS = """
+ALTER TABLE sweep ADD COLUMN plan TEXT;
+ALTER TABLE job ADD COLUMN trial INTEGER;
+ALTER TABLE job ADD COLUMN is_drawn INTEGER NOT NULL DEFAULT 1;
+"""  # of version 2
 
 
 class Table:
@@ -101,8 +109,11 @@ class Table:
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
         self._connection.executescript(_SCHEMA)
-        columns = self._connection.execute("SELECT * FROM job LIMIT 0").description
-        if version == 0 and "cancelling" in {name for name, *_ in columns}:
+        description = self._connection.execute("SELECT * FROM job LIMIT 0").description
+        columns = {name for name, *_ in description}
+        if "trial" not in columns:
+            self._connection.executescript(f"BEGIN; {_NEW_COLUMNS} COMMIT;")
+        if version == 0 and "cancelling" in columns:
             # A job that was being cancelled was running, with a mark.
             with self._connection:
                 self._connection.execute(

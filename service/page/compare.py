@@ -48,7 +48,7 @@ class Comparison:
         """
         sweeps = sorted({job.sweep for job in jobs if job.sweep}, reverse=True)
         choices = [
-            *((self._sweep_label(sweep), f"sweep {sweep}") for sweep in sweeps),
+            *((_label(self._store, sweep), f"sweep {sweep}") for sweep in sweeps),
             *((f"job {j.id}: {j.config.export_name}", f"job {j.id}") for j in jobs),
         ]
         compared = self._jobs(chosen)
@@ -73,10 +73,6 @@ class Comparison:
 
         return key, update
 
-    def _sweep_label(self, sweep: int) -> str:
-        fields = self._store.sweep_fields(sweep) or []
-        return f"sweep {sweep}: {', '.join(fields)}"
-
     def _jobs(self, chosen: Sequence[str]) -> list[Job]:
         found: dict[int, Job] = {}
         for choice in chosen:
@@ -90,14 +86,20 @@ class Comparison:
         return list(found.values())
 
 
+def _label(store: Store, sweep: int) -> str:
+    kind = "search" if store.plan(sweep) else "sweep"
+    return f"{kind} {sweep}: {', '.join(store.sweep_fields(sweep) or [])}"
+
+
 def _differing(jobs: Sequence[Job], job: Job) -> dict[str, Any]:
     """Return a job's values of the options that are not the same in all jobs."""
     configs = [other.config.model_dump(exclude=_ALWAYS_DIFFERENT) for other in jobs]
     own = job.config.model_dump(exclude=_ALWAYS_DIFFERENT)
+    first = configs[0]
     return {
-        name: value
+        name: value if job.is_drawn else "not drawn yet"
         for name, value in own.items()
-        if any(config[name] != value for config in configs)
+        if any(config[name] != first[name] for config in configs)
     }
 
 

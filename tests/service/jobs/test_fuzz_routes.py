@@ -19,7 +19,7 @@ from schemathesis.specs.openapi import checks
 
 from service.app import Settings, create_app
 from service.http_protocol import HttpProtocol
-from service.jobs import routes
+from service.jobs import routes, sweep_routes
 from service.jobs.job_queue import Queue, QueueConfig
 from service.serving.config import ServingConfig
 from service.serving.routes import Serving
@@ -50,7 +50,7 @@ ODD: list[tuple[str, str, bytes]] = [
 
 CALLS = [
     (method, route.path_format)
-    for route in routes.routes.routes
+    for route in (*routes.routes.routes, *sweep_routes.routes.routes)
     for method in sorted(route.methods)
 ]
 

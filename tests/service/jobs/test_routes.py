@@ -188,7 +188,7 @@ def test_the_api_describes_itself(client: TestClient) -> None:
     api = client.get("/openapi.json").json()
     body = api["paths"]["/v1/jobs"]["post"]["requestBody"]
     fields = body["content"]["application/json"]["schema"]["properties"]
-    assert set(fields) == set(TrainConfig.model_fields)
+    assert set(fields) == {*TrainConfig.model_fields, "trials"}
     assert {"type": "array", "items": fields["epochs"]["anyOf"][0], "minItems": 1} in (
         fields["epochs"]["anyOf"]
     )
