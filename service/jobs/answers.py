@@ -29,6 +29,13 @@ class JobSummary(BaseModel):
     state: State
     priority: int = Field(description="the higher, the sooner; then first come")
     sweep: int | None
+    gpus: int | None = Field(
+        description="that it asks for; null: one where the service has any"
+    )
+    devices: list[str] = Field(
+        description="the GPUs of its trainer, or of its last one, as "
+        "CUDA_VISIBLE_DEVICES names them; empty where Ray chooses them"
+    )
     message: str = Field(description="why it is in this state, where there is a reason")
     submitted: float = Field(description="seconds since 1970")
     started: float | None

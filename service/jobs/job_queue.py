@@ -7,10 +7,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from service.jobs.gpus import Gpus
 from service.jobs.paths import Roots
 from service.jobs.runner import Runner
 from service.jobs.store import RUNS, Store
 from service.jobs.trainers import LocalTrainers, Trainers
+from service.log import log
 from training.errors import UserError
 from training.run.atomic import check_writable
 
@@ -33,6 +35,7 @@ class QueueConfig:
         stall_timeout: After how many seconds without progress a trainer is killed and
             started again; 0 for never.
         trainers: Where trainers run.
+        gpus: What trainers get of the GPUs there.
     """
 
     state_dir: Path
@@ -44,6 +47,7 @@ class QueueConfig:
     retries: int = 3
     stall_timeout: float = 600.0
     trainers: Trainers = field(default_factory=LocalTrainers)
+    gpus: Gpus = field(default_factory=Gpus)
 
 
 class Queue:
@@ -54,6 +58,7 @@ class Queue:
 
     Attributes:
         state_dir: Where all is kept.
+        gpus: What jobs can have of the GPUs.
 
     Raises:
         UserError: If the state directory cannot be used, or another service uses it.
@@ -61,6 +66,7 @@ class Queue:
 
     def __init__(self, config: QueueConfig) -> None:
         self.state_dir = config.state_dir
+        self.gpus = config.gpus
         check_writable(config.state_dir, "--state-dir")
         self._lock = FileLock(config.state_dir / ".lock", timeout=0)
         try:
@@ -89,6 +95,7 @@ class Queue:
         self._runner = Runner(
             self.store,
             config.trainers,
+            config.gpus,
             slots=config.slots,
             retries=config.retries,
             stall_timeout=config.stall_timeout,
@@ -96,6 +103,8 @@ class Queue:
 
     def start(self) -> None:
         """Run the jobs, also those that an earlier service has left."""
+        if self.gpus.names:
+            log(f"GPUs for jobs: {', '.join(self.gpus.names)}.")
         self._runner.start()
 
     def restarts(self) -> int:

@@ -25,6 +25,7 @@ from service.jobs.answers import Artifact, Cancelled, JobDetail, JobPage, Sweep
 from service.jobs.body import BODY_SCHEMA, as_http, values_of
 from service.jobs.files import file_response, files_below, open_below
 from service.jobs.following import follow
+from service.jobs.job_queue import Queue
 from service.jobs.rows import Job, State
 from service.jobs.store import Store
 from service.jobs.submission import SubmissionError, configs_of
@@ -101,18 +102,25 @@ def submit(
     values: Annotated[dict[str, Any], Depends(values_of)],
     store: Stored,
     priority: Annotated[int, Query(ge=-1000, le=1000)] = 0,
+    gpus: Annotated[int | None, Query(ge=0, le=1000)] = None,
 ) -> JobDetail | Sweep:
     """Queue a job, or one for each combination of values where a field has a list.
 
-    The body holds train.py's options: `{"model": "mlp", "epochs": 3}`.
+    The body holds train.py's options: `{"model": "mlp", "epochs": 3}`. Each job gets
+    `gpus` GPUs, by default one where the service has any.
     """
+    queue: Queue = request.app.state.queue
     try:
-        swept, configs = configs_of(values, request.app.state.queue.roots)
+        queue.gpus.check(gpus)
+    except SubmissionError as error:
+        raise as_http(error, "query") from error
+    try:
+        swept, configs = configs_of(values, queue.roots)
     except SubmissionError as error:
         raise as_http(error) from error
     if not swept:
-        return answers.detail(store.add(configs[0], priority))
-    number, jobs = store.add_sweep(swept, configs, priority)
+        return answers.detail(store.add(configs[0], priority, gpus))
+    number, jobs = store.add_sweep(swept, configs, priority, gpus)
     return answers.sweep(number, swept, jobs)
 
 

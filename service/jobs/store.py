@@ -54,16 +54,20 @@ class Store:
                 [number],
             )
 
-    def add(self, config: TrainConfig, priority: int) -> Job:
-        """Queue a job."""
+    def add(self, config: TrainConfig, priority: int, gpus: int | None = None) -> Job:
+        """Queue a job that asks for so many GPUs; None: one where there are any."""
         with self._table.transaction() as connection:
             _check_room(connection, 1)
-            job = self._insert(connection, config, priority, sweep=None)
+            job = self._insert(connection, config, priority, gpus, sweep=None)
         log(f"Job {job.id} is submitted: {config.export_name}, priority {priority}.")
         return job
 
     def add_sweep(
-        self, fields: Sequence[str], configs: Sequence[TrainConfig], priority: int
+        self,
+        fields: Sequence[str],
+        configs: Sequence[TrainConfig],
+        priority: int,
+        gpus: int | None = None,
     ) -> tuple[int, list[Job]]:
         """Queue the jobs of a sweep, all or none.
 
@@ -71,6 +75,7 @@ class Store:
             fields: The names of the fields that differ.
             configs: The options of the jobs.
             priority: Of each job.
+            gpus: That each job asks for.
 
         Returns:
             The number of the sweep, and its jobs.
@@ -82,7 +87,10 @@ class Store:
                     "INSERT INTO sweep (fields) VALUES (?)", [json.dumps(list(fields))]
                 )
             )
-            jobs = [self._insert(connection, c, priority, sweep) for c in configs]
+            jobs = [
+                self._insert(connection, config, priority, gpus, sweep)
+                for config in configs
+            ]
         log(
             f"Sweep {sweep} is submitted: jobs {jobs[0].id} to {jobs[-1].id}, "
             f"priority {priority}."
@@ -151,8 +159,10 @@ class Store:
             [*but, number],
         )
 
-    def start(self, job: Job, *, attempts: int, epochs: int) -> bool:
-        """Mark a job as running, before its trainer is started.
+    def start(
+        self, job: Job, *, attempts: int, epochs: int, devices: Sequence[str] = ()
+    ) -> bool:
+        """Mark a job as running on these GPUs, before its trainer is started.
 
         Returns:
             False if it must not be started: it has been cancelled meanwhile.
@@ -160,12 +170,14 @@ class Store:
         changes: dict[str, object] = {
             **{"state": State.RUNNING, "message": ""},
             **{"attempts": attempts, "epochs": epochs},
+            "devices": json.dumps(list(devices)),
         }
         if job.state is State.QUEUED and not job.attempts:
             changes["started"] = time.time()
         is_started = self._update(job.id, changes, [job.state])
         if is_started:
-            log(f"Job {job.id} is started, attempt {attempts}.")
+            on = f" on GPU {', '.join(devices)}" if devices else ""
+            log(f"Job {job.id} is started{on}, attempt {attempts}.")
         return is_started
 
     def end(self, job: int, state: State, message: str = "") -> None:
@@ -195,7 +207,7 @@ class Store:
         """
         changes: dict[str, object] = {
             **{"state": State.QUEUED, "message": message},
-            **{"ended": None, "attempts": attempts},
+            **{"ended": None, "attempts": attempts, "devices": "[]"},
         }
         is_queued = self._update(job, changes, states)
         if is_queued:
@@ -301,13 +313,14 @@ class Store:
         connection: sqlite3.Connection,
         config: TrainConfig,
         priority: int,
+        gpus: int | None,
         sweep: int | None,
     ) -> Job:
         job = _number_of(
             connection.execute(
-                "INSERT INTO job (sweep, config, state, priority, submitted) "
-                "VALUES (?, ?, 'queued', ?, ?)",
-                [sweep, config.model_dump_json(), priority, time.time()],
+                "INSERT INTO job (sweep, config, state, priority, gpus, submitted) "
+                "VALUES (?, ?, 'queued', ?, ?, ?)",
+                [sweep, config.model_dump_json(), priority, gpus, time.time()],
             )
         )
         row = connection.execute("SELECT * FROM job WHERE id = ?", [job]).fetchone()

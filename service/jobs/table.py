@@ -22,6 +22,8 @@ CREATE TABLE IF NOT EXISTS job (
     config TEXT NOT NULL,
     state TEXT NOT NULL,
     priority INTEGER NOT NULL,
+    gpus INTEGER,
+    devices TEXT NOT NULL DEFAULT '[]',
     attempts INTEGER NOT NULL DEFAULT 0,
     epochs INTEGER NOT NULL DEFAULT 0,
     message TEXT NOT NULL DEFAULT '',
@@ -32,6 +34,11 @@ CREATE TABLE IF NOT EXISTS job (
 CREATE INDEX IF NOT EXISTS queue ON job (state, priority DESC, id);
 CREATE INDEX IF NOT EXISTS sweeps ON job (sweep, id);
 """
+# What tables of earlier releases lack. Those can use a table that has it.
+_LATER_COLUMNS = {
+    "gpus": "INTEGER",
+    "devices": "TEXT NOT NULL DEFAULT '[]'",
+}
 
 
 class Table:
@@ -101,8 +108,13 @@ class Table:
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
         self._connection.executescript(_SCHEMA)
-        columns = self._connection.execute("SELECT * FROM job LIMIT 0").description
-        if version == 0 and "cancelling" in {name for name, *_ in columns}:
+        job = self._connection.execute("SELECT * FROM job LIMIT 0").description
+        columns = {name for name, *_ in job}
+        for name in _LATER_COLUMNS.keys() - columns:
+            self._connection.execute(
+                f"ALTER TABLE job ADD COLUMN {name} {_LATER_COLUMNS[name]}"
+            )
+        if version == 0 and "cancelling" in columns:
             # A job that was being cancelled was running, with a mark.
             with self._connection:
                 self._connection.execute(
