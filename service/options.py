@@ -118,6 +118,20 @@ class JobOptions(BaseModel):
         "before its job fails; a finished epoch sets the count back",
         json_schema_extra=named("N"),
     )
+    keep: Positive | None = Field(
+        None,
+        description="when a job has exported a version of a model, remove older "
+        "versions that jobs and train.py have exported, but for the N newest and those "
+        "that are served or labelled; default: none",
+        json_schema_extra=named("N"),
+    )
+    keep_runs: Positive | None = Field(
+        None,
+        description="remove ended jobs and their runs, but for the N that ended last, "
+        "interrupted ones and those of sweeps that go on; their models stay; default: "
+        "none",
+        json_schema_extra=named("N"),
+    )
     stall_timeout: Pause = Field(
         QueueConfig.stall_timeout,
         description="kill a trainer that makes no progress for so long and start it "
@@ -155,6 +169,8 @@ class JobOptions(BaseModel):
             retries=self.retries,
             stall_timeout=self.stall_timeout,
             trainers=self._trainers(),
+            keep=self.keep,
+            keep_runs=self.keep_runs,
             gpus=Gpus(are_elsewhere=True)
             if self.executor == "ray"
             else gpus_of(self.devices),

@@ -16,6 +16,7 @@ from training.run.files import (
     history,
     last_progress,
     progress,
+    reached,
     result,
     validation,
 )
@@ -114,9 +115,15 @@ def detail(job: Job) -> JobDetail:
         progress=progress(job.directory),
         last_progress=last_progress(job.directory),
         metrics=epochs[-1] if epochs else None,
-        result=result(job.directory),
+        result=result_of(job),
         directory=job.directory,
     )
+
+
+def result_of(job: Job) -> Result | None:
+    """Return what a job has reached, of one that succeeded also without its export."""
+    find = reached if job.state is State.SUCCEEDED else result
+    return find(job.directory)
 
 
 def sweep(number: int, fields: list[str], jobs: list[Job]) -> Sweep:

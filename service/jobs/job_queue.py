@@ -7,8 +7,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from service.jobs import removal
 from service.jobs.gpus import Gpus
 from service.jobs.paths import Roots
+from service.jobs.removal import Needed, Retention
 from service.jobs.runner import Runner
 from service.jobs.store import RUNS, Store
 from service.jobs.trainers import LocalTrainers, Trainers
@@ -36,6 +38,9 @@ class QueueConfig:
             started again; 0 for never.
         trainers: Where trainers run.
         gpus: What trainers get of the GPUs there.
+        keep: How many versions of a model are kept that jobs have exported; None for
+            all.
+        keep_runs: How many ended jobs are kept; None for all.
     """
 
     state_dir: Path
@@ -48,6 +53,8 @@ class QueueConfig:
     stall_timeout: float = 600.0
     trainers: Trainers = field(default_factory=LocalTrainers)
     gpus: Gpus = field(default_factory=Gpus)
+    keep: int | None = None
+    keep_runs: int | None = None
 
 
 class Queue:
@@ -55,6 +62,7 @@ class Queue:
 
     Args:
         config: How jobs are run.
+        needed: Which versions of models are served, and stay.
 
     Attributes:
         state_dir: Where all is kept.
@@ -64,7 +72,7 @@ class Queue:
         UserError: If the state directory cannot be used, or another service uses it.
     """
 
-    def __init__(self, config: QueueConfig) -> None:
+    def __init__(self, config: QueueConfig, needed: Needed = lambda model: ()) -> None:
         self.state_dir = config.state_dir
         self.gpus = config.gpus
         check_writable(config.state_dir, "--state-dir")
@@ -80,6 +88,7 @@ class Queue:
             self.store = Store(config.state_dir / "jobs.sqlite")
             # The runs of a lost table may still be here.
             self.store.count_on_from(_highest_number(config.state_dir / RUNS))
+            removal.finish(self.store, config.state_dir / RUNS, config.exports)
         except sqlite3.DatabaseError as error:
             raise UserError(
                 "`--state-dir` must hold the jobs of an earlier service, or nothing. "
@@ -96,6 +105,13 @@ class Queue:
             self.store,
             config.trainers,
             config.gpus,
+            Retention(
+                self.store,
+                config.exports,
+                versions=config.keep,
+                runs=config.keep_runs,
+                needed=needed,
+            ),
             slots=config.slots,
             retries=config.retries,
             stall_timeout=config.stall_timeout,

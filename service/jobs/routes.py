@@ -1,6 +1,5 @@
 """The jobs over HTTP."""
 
-import shutil
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -20,7 +19,7 @@ from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from service.jobs import answers
+from service.jobs import answers, removal
 from service.jobs.answers import Artifact, Cancelled, JobDetail, JobPage, Sweep
 from service.jobs.body import BODY_SCHEMA, as_http, values_of
 from service.jobs.files import file_response, files_below, open_below
@@ -234,11 +233,10 @@ def get_artifact(job: Found, path: str) -> Response:
 )
 def delete(job: Found, store: Stored) -> None:
     """Forget an ended job and remove its run; the model that it exported stays."""
-    if not store.delete(job.id):
+    if not removal.delete(store, job):
         raise HTTPException(
             HTTPStatus.CONFLICT, f"Job {job.id} is {job.state}. Cancel it first."
         )
-    shutil.rmtree(job.directory, ignore_errors=True)
 
 
 @routes.get("/v1/sweeps/{sweep_id}", responses=_NOT_FOUND)

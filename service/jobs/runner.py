@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from service.jobs.endings import state_after
 from service.jobs.gpus import Gpus
+from service.jobs.removal import Retention
 from service.jobs.rows import Job, State
 from service.jobs.stalls import Stalls
 from service.jobs.store import Store
@@ -34,6 +35,7 @@ class Runner:
         store: The jobs.
         trainers: Where the jobs run.
         gpus: What the jobs get of the GPUs there.
+        retention: What is kept of jobs that have ended.
         slots: How many jobs run at a time.
         retries: How often in a row a trainer may die without finishing an epoch, or
             not be started, and still be started again. Each time the wait is longer.
@@ -49,6 +51,7 @@ class Runner:
         store: Store,
         trainers: Trainers,
         gpus: Gpus,
+        retention: Retention,
         *,
         slots: int,
         retries: int,
@@ -57,6 +60,7 @@ class Runner:
         self._store = store
         self._trainers = trainers
         self._gpus = gpus
+        self._retention = retention
         self._slots = slots
         self._retries = retries
         self._stalls = Stalls(stall_timeout)
@@ -96,6 +100,7 @@ class Runner:
         for job in self._store.running():
             self._try(functools.partial(self._look_after, job))
         self._fill_slots()
+        self._try(self._retention.look)
 
     def _fill_slots(self) -> None:
         """Start the next jobs; one that waits for GPUs is overtaken by none."""
@@ -149,6 +154,8 @@ class Runner:
         if state is not State.RUNNING:
             self._died.pop(job.id, None)
             self._store.end(job.id, state, message)
+            if state is State.SUCCEEDED:
+                self._retention.exported(job)
             return
         got_on = epochs_finished(job.directory) > job.epochs
         attempts = 1 if got_on else job.attempts + 1

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -273,8 +273,31 @@ class Store:
             log(f"Job {job} is being cancelled.")
         return sorted(queued + running)
 
-    def delete(self, job: int) -> bool:
-        """Forget a job if it has ended; return whether it had."""
+    def superseded(self, kept: int) -> list[Job]:
+        """Return the ended jobs but for those that ended last.
+
+        Args:
+            kept: How many of them are left out. So are all jobs of a sweep that goes
+                on, and interrupted ones: they are queued again.
+        """
+        return self._jobs(
+            "WHERE state IN ('succeeded', 'failed', 'cancelled') "
+            "AND coalesce(sweep, 0) NOT IN (SELECT coalesce(sweep, -1) FROM job "
+            "WHERE state IN ('queued', 'running', 'cancelling', 'interrupted')) "
+            "ORDER BY ending DESC, id DESC LIMIT -1 OFFSET ?",
+            [kept],
+        )
+
+    def delete(self, job: int, meanwhile: Callable[[], object] = lambda: None) -> bool:
+        """Forget a job if it has ended.
+
+        Args:
+            job: Its number.
+            meanwhile: Is called if it has ended, and before anybody else can queue it.
+
+        Returns:
+            Whether it had ended.
+        """
         found = self.get(job)
         with self._table.transaction() as connection:
             cursor = connection.execute(
@@ -287,6 +310,8 @@ class Store:
                 "AND NOT EXISTS (SELECT * FROM job WHERE sweep = sweep.id)",
                 [found.sweep if found else None],
             )
+            if cursor.rowcount == 1:
+                meanwhile()
         if cursor.rowcount == 1:
             log(f"Job {job} is deleted.")
         return cursor.rowcount == 1

@@ -29,7 +29,8 @@ CREATE TABLE IF NOT EXISTS job (
     message TEXT NOT NULL DEFAULT '',
     submitted REAL NOT NULL,
     started REAL,
-    ended REAL
+    ended REAL,
+    ending INTEGER
 );
 CREATE INDEX IF NOT EXISTS queue ON job (state, priority DESC, id);
 CREATE INDEX IF NOT EXISTS sweeps ON job (sweep, id);
@@ -38,7 +39,17 @@ CREATE INDEX IF NOT EXISTS sweeps ON job (sweep, id);
 _LATER_COLUMNS = {
     "gpus": "INTEGER",
     "devices": "TEXT NOT NULL DEFAULT '[]'",
+    "ending": "INTEGER",
 }
+# Numbers give the order in which jobs have ended: a clock may jump.
+_ORDER_OF_ENDINGS = """
+CREATE INDEX IF NOT EXISTS endings ON job (ending);
+CREATE TRIGGER IF NOT EXISTS count_endings AFTER UPDATE OF ended ON job
+WHEN NEW.ended IS NOT NULL BEGIN
+    UPDATE job SET ending = (SELECT coalesce(max(ending), 0) + 1 FROM job)
+    WHERE id = NEW.id;
+END;
+"""
 
 
 class Table:
@@ -114,6 +125,7 @@ class Table:
             self._connection.execute(
                 f"ALTER TABLE job ADD COLUMN {name} {_LATER_COLUMNS[name]}"
             )
+        self._connection.executescript(_ORDER_OF_ENDINGS)
         if version == 0 and "cancelling" in columns:
             # A job that was being cancelled was running, with a mark.
             with self._connection:

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from service.jobs.answers import result_of
 from service.jobs.gpus import Gpus
 from service.jobs.paths import Roots
 from service.jobs.rows import RESUMABLE, Job, State
@@ -186,7 +187,7 @@ class JobsTab:
         return {self._curves: gr.Plot(figure, visible=True)}
 
     def _results(self, job: Job | None) -> Updates:
-        finished = files.result(job.directory) if job else None
+        finished = result_of(job) if job else None
         if job is None or finished is None:
             return {
                 self._pictures: gr.Gallery(visible=False),
