@@ -1,5 +1,6 @@
 """The command line: `python -m service`."""
 
+import os
 import sys
 
 from service.options import ServiceOptions
@@ -24,6 +25,8 @@ def main() -> int:
                 f"must show a token to submit jobs. Set {TOKEN} to a long random word, "
                 "or give `--serve-only`."
             )
+        # Predictions leave the memory of the GPUs to the trainers.
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         # Here, so that --help and a wrong option answer without waiting for TensorFlow.
         start_tensorflow()
         with importing():

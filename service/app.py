@@ -63,7 +63,8 @@ def create_app(
     Raises:
         UserError: If the state directory cannot be used, or another service uses it.
     """
-    queue = Queue(settings.jobs) if settings.jobs else None
+    needed = serving.servables.needed
+    queue = Queue(settings.jobs, needed) if settings.jobs else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

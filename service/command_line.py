@@ -2,6 +2,7 @@
 
 import ipaddress
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Self
 
@@ -36,12 +37,21 @@ def _is_network(text: str) -> bool:
     return True
 
 
+def _are_devices(text: str) -> bool:
+    numbers = text.split(",")
+    is_list = all(re.fullmatch("0|[1-9][0-9]{,3}", number) for number in numbers)
+    return text in ("auto", "cpu") or (is_list and len(set(numbers)) == len(numbers))
+
+
 Port = Annotated[int, _checked(lambda n: 0 <= n < 2**16, "between 0 and 65535")]
 Count = Annotated[int, _checked(lambda n: n >= 0, "at least 0")]
 Positive = Annotated[int, _checked(lambda n: n >= 1, "at least 1")]
 Seconds = Annotated[float, _checked(lambda s: 0 < s < math.inf, "more than 0")]
 Pause = Annotated[float, _checked(lambda s: 0 <= s < math.inf, "at least 0")]
 
+Devices = Annotated[
+    str, _checked(_are_devices, "auto, cpu or different numbers of GPUs, as 0,1,2,3")
+]
 Network = Annotated[
     str, _checked(_is_network, "an address or a network, as 10.0.0.7 or 10.0.0.0/24")
 ]

@@ -10,6 +10,7 @@ from service.command_line import (
     CLI,
     CommandLine,
     Count,
+    Devices,
     Network,
     Pause,
     Port,
@@ -17,6 +18,7 @@ from service.command_line import (
     Seconds,
     named,
 )
+from service.jobs.gpus import Gpus, gpus_of
 from service.jobs.job_queue import QueueConfig
 from service.jobs.trainers import LocalTrainers, Trainers
 from service.security import LOOPBACK
@@ -104,10 +106,30 @@ class JobOptions(BaseModel):
         description="run N jobs at a time",
         json_schema_extra=named("N"),
     )
+    devices: Devices = Field(
+        "auto",
+        description="the GPUs of this machine that jobs get, each job its own: auto, "
+        "all that nvidia-smi lists; cpu, none; or their numbers, as 0,1,2,3",
+        json_schema_extra=named("LIST"),
+    )
     retries: Count = Field(
         QueueConfig.retries,
         description="start a trainer that died, or could not be started, N times again "
         "before its job fails; a finished epoch sets the count back",
+        json_schema_extra=named("N"),
+    )
+    keep: Positive | None = Field(
+        None,
+        description="when a job has exported a version of a model, remove older "
+        "versions that jobs and train.py have exported, but for the N newest and those "
+        "that are served or labelled; default: none",
+        json_schema_extra=named("N"),
+    )
+    keep_runs: Positive | None = Field(
+        None,
+        description="remove ended jobs and their runs, but for the N that ended last, "
+        "interrupted ones and those of sweeps that go on; their models stay; default: "
+        "none",
         json_schema_extra=named("N"),
     )
     stall_timeout: Pause = Field(
@@ -117,6 +139,15 @@ class JobOptions(BaseModel):
         json_schema_extra=named("SECONDS"),
     )
 
+    @model_validator(mode="after")
+    def _devices_are_of_this_machine(self) -> Self:
+        if self.executor == "ray" and "devices" in self.model_fields_set:
+            raise ValueError(
+                "`--devices` is for jobs on this machine; Ray gives its own GPUs to "
+                f"jobs that ask for some. Received: {self.devices} with --executor ray."
+            )
+        return self
+
     def queue(self, exports: Path) -> QueueConfig:
         """Return how jobs are run.
 
@@ -124,7 +155,8 @@ class JobOptions(BaseModel):
             exports: The directory that jobs export their models to.
 
         Raises:
-            UserError: If it cannot be written to, or the Ray cluster does not answer.
+            UserError: If it cannot be written to, the Ray cluster does not answer, or
+                this machine has not these GPUs.
         """
         check_writable(exports, "--model-base-path")
         return QueueConfig(
@@ -137,6 +169,11 @@ class JobOptions(BaseModel):
             retries=self.retries,
             stall_timeout=self.stall_timeout,
             trainers=self._trainers(),
+            keep=self.keep,
+            keep_runs=self.keep_runs,
+            gpus=Gpus(are_elsewhere=True)
+            if self.executor == "ray"
+            else gpus_of(self.devices),
         )
 
     def _trainers(self) -> Trainers:
@@ -243,6 +280,7 @@ class ServiceOptions(ServingOptions, JobOptions, ListeningToBoth, CommandLine):
       python -m service                         jobs and models, for this machine
       python -m service --serve-only            the models alone
       python -m service --slots 2               two jobs at a time
+      python -m service --slots 4 --devices 0,1,2,3       each with a GPU of its own
       KERASNORM_TOKEN=... python -m service --host 0.0.0.0
 
       curl -H 'Content-Type: application/json' -d '{"model": "mlp"}' \\

@@ -18,6 +18,7 @@ from training.run.files import (
     history,
     last_progress,
     progress,
+    reached,
     result,
     validation,
 )
@@ -31,6 +32,13 @@ class JobSummary(BaseModel):
     state: State
     priority: int = Field(description="the higher, the sooner; then first come")
     sweep: int | None
+    gpus: int | None = Field(
+        description="that it asks for; null: one where the service has any"
+    )
+    devices: list[str] = Field(
+        description="the GPUs of its trainer, or of its last one, as "
+        "CUDA_VISIBLE_DEVICES names them; empty where Ray chooses them"
+    )
     message: str = Field(description="why it is in this state, where there is a reason")
     submitted: float = Field(description="seconds since 1970")
     started: float | None
@@ -131,9 +139,15 @@ def detail(job: Job) -> JobDetail:
         progress=progress(job.directory),
         last_progress=last_progress(job.directory),
         metrics=epochs[-1] if epochs else None,
-        result=result(job.directory),
+        result=result_of(job),
         directory=job.directory,
     )
+
+
+def result_of(job: Job) -> Result | None:
+    """Return what a job has reached, of one that succeeded also without its export."""
+    find = reached if job.state is State.SUCCEEDED else result
+    return find(job.directory)
 
 
 def sweep(number: int, fields: list[str], jobs: list[Job], plan: str | None) -> Sweep:

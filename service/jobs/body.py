@@ -52,8 +52,13 @@ async def values_of(request: Request) -> dict[str, Any]:
     return values
 
 
-def as_http(error: SubmissionError) -> RequestValidationError:
-    """Return the error that FastAPI answers with status 422 and all complaints."""
+def as_http(error: SubmissionError, part: str = "body") -> RequestValidationError:
+    """Return the error that FastAPI answers with status 422 and all complaints.
+
+    Args:
+        error: What is wrong with options.
+        part: The part of the request that has them.
+    """
     return RequestValidationError(
-        [{**each, "loc": ("body", *each["loc"])} for each in error.complaints]
+        [{**each, "loc": (part, *each["loc"])} for each in error.complaints]
     )

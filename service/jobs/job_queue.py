@@ -7,11 +7,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from service.jobs import removal
+from service.jobs.gpus import Gpus
 from service.jobs.paths import Roots
+from service.jobs.removal import Needed, Retention
 from service.jobs.runner import Runner
 from service.jobs.search import Searches
 from service.jobs.store import RUNS, Store
 from service.jobs.trainers import LocalTrainers, Trainers
+from service.log import log
 from training.errors import UserError
 from training.run.atomic import check_writable
 
@@ -34,6 +38,10 @@ class QueueConfig:
         stall_timeout: After how many seconds without progress a trainer is killed and
             started again; 0 for never.
         trainers: Where trainers run.
+        gpus: What trainers get of the GPUs there.
+        keep: How many versions of a model are kept that jobs have exported; None for
+            all.
+        keep_runs: How many ended jobs are kept; None for all.
     """
 
     state_dir: Path
@@ -45,6 +53,9 @@ class QueueConfig:
     retries: int = 3
     stall_timeout: float = 600.0
     trainers: Trainers = field(default_factory=LocalTrainers)
+    gpus: Gpus = field(default_factory=Gpus)
+    keep: int | None = None
+    keep_runs: int | None = None
 
 
 class Queue:
@@ -52,16 +63,19 @@ class Queue:
 
     Args:
         config: How jobs are run.
+        needed: Which versions of models are served, and stay.
 
     Attributes:
         state_dir: Where all is kept.
+        gpus: What jobs can have of the GPUs.
 
     Raises:
         UserError: If the state directory cannot be used, or another service uses it.
     """
 
-    def __init__(self, config: QueueConfig) -> None:
+    def __init__(self, config: QueueConfig, needed: Needed = lambda model: ()) -> None:
         self.state_dir = config.state_dir
+        self.gpus = config.gpus
         check_writable(config.state_dir, "--state-dir")
         self._lock = FileLock(config.state_dir / ".lock", timeout=0)
         try:
@@ -75,6 +89,7 @@ class Queue:
             self.store = Store(config.state_dir / "jobs.sqlite")
             # The runs of a lost table may still be here.
             self.store.count_on_from(_highest_number(config.state_dir / RUNS))
+            removal.finish(self.store, config.state_dir / RUNS, config.exports)
         except sqlite3.DatabaseError as error:
             raise UserError(
                 "`--state-dir` must hold the jobs of an earlier service, or nothing. "
@@ -92,6 +107,14 @@ class Queue:
             self.store,
             config.trainers,
             self.searches,
+            config.gpus,
+            Retention(
+                self.store,
+                config.exports,
+                versions=config.keep,
+                runs=config.keep_runs,
+                needed=needed,
+            ),
             slots=config.slots,
             retries=config.retries,
             stall_timeout=config.stall_timeout,
@@ -99,6 +122,8 @@ class Queue:
 
     def start(self) -> None:
         """Run the jobs, also those that an earlier service has left."""
+        if self.gpus.names:
+            log(f"GPUs for jobs: {', '.join(self.gpus.names)}.")
         self._runner.start()
 
     def restarts(self) -> int:

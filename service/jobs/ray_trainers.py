@@ -4,12 +4,12 @@ import contextlib
 import shlex
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from service.jobs.trainers import End, command
+from service.jobs.trainers import NOTHING, End, command
 from training.errors import UserError
 from training.run.atomic import write_atomically
 from training.run.claim import is_claimed
@@ -38,8 +38,13 @@ class RayTrainers:
                 f"Received: {address}, where none answers."
             ) from error
 
-    def start(self, directory: Path) -> None:
-        """Submit a Ray job that adds its output to log.txt."""
+    def start(
+        self, directory: Path, gpus: int = 0, variables: Mapping[str, str] = NOTHING
+    ) -> None:
+        """Submit a Ray job that adds its output to log.txt.
+
+        Ray chooses the GPUs, and sets CUDA_VISIBLE_DEVICES.
+        """
         if self.end(directory) is None:  # submitted, though no answer came
             return
         submission = f"kerasnorm-{uuid.uuid4().hex}"
@@ -51,6 +56,7 @@ class RayTrainers:
                 submission_id=submission,
                 entrypoint=f"exec {shlex.join(command(directory))} >> {log} 2>&1",
                 entrypoint_num_cpus=_CPUS,
+                entrypoint_num_gpus=gpus,
             )
 
     def end(self, directory: Path) -> End | None:

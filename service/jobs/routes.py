@@ -1,6 +1,5 @@
 """The jobs over HTTP."""
 
-import shutil
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -20,11 +19,12 @@ from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from service.jobs import answers
+from service.jobs import answers, removal
 from service.jobs.answers import Artifact, Cancelled, JobDetail, JobPage, Sweep
 from service.jobs.body import BODY_SCHEMA, as_http, values_of
 from service.jobs.files import file_response, files_below, open_below
 from service.jobs.following import follow
+from service.jobs.job_queue import Queue
 from service.jobs.plan import is_search, plan_of
 from service.jobs.rows import Job, State
 from service.jobs.store import Store
@@ -100,26 +100,33 @@ def submit(
     values: Annotated[dict[str, Any], Depends(values_of)],
     store: Stored,
     priority: Annotated[int, Query(ge=-1000, le=1000)] = 0,
+    gpus: Annotated[int | None, Query(ge=0, le=1000)] = None,
 ) -> JobDetail | Sweep:
     """Queue a job, or one for each combination of values where a field has a list.
 
     The body holds train.py's options: `{"model": "mlp", "epochs": 3}`. With `trials`
     and a range, `{"low": 1e-4, "high": 1e-2, "log": true}`, it is a search: Optuna
-    draws the values of so many jobs, each when it starts.
+    draws the values of so many jobs, each when it starts. Each job gets `gpus` GPUs, by
+    default one where the service has any.
     """
-    roots, plan = request.app.state.queue.roots, None
+    queue: Queue = request.app.state.queue
+    plan = None
+    try:
+        queue.gpus.check(gpus)
+    except SubmissionError as error:
+        raise as_http(error, "query") from error
     try:
         if is_search(values):
-            plan, swept, config = plan_of(values, roots)
+            plan, swept, config = plan_of(values, queue.roots)
             configs = [config] * plan.trials
         else:
-            swept, configs = configs_of(values, roots)
+            swept, configs = configs_of(values, queue.roots)
     except SubmissionError as error:
         raise as_http(error) from error
     if not swept:
-        return answers.detail(store.add(configs[0], priority))
+        return answers.detail(store.add(configs[0], priority, gpus))
     text = plan.model_dump_json() if plan else None
-    number, jobs = store.add_sweep(swept, configs, priority, text)
+    number, jobs = store.add_sweep(swept, configs, priority, gpus, text)
     return answers.sweep(number, swept, jobs, text)
 
 
@@ -233,10 +240,9 @@ def get_artifact(job: Found, path: str) -> Response:
 )
 def delete(request: Request, job: Found, store: Stored) -> None:
     """Forget an ended job and remove its run; the model that it exported stays."""
-    if not store.delete(job.id):
+    if not removal.delete(store, job):
         raise HTTPException(
             HTTPStatus.CONFLICT, f"Job {job.id} is {job.state}. Cancel it first."
         )
     if job.sweep and job.trial and store.sweep_fields(job.sweep) is None:
         request.app.state.queue.searches.forget(job.sweep)
-    shutil.rmtree(job.directory, ignore_errors=True)

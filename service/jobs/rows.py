@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import FiniteFloat, TypeAdapter, ValidationError
+from pydantic import FiniteFloat, Json, TypeAdapter, ValidationError
 
 from training.cli.settings import describe
 from training.config import TrainConfig
@@ -42,6 +42,8 @@ class Job:
     config: TrainConfig  # if the row cannot be read: the defaults
     state: State
     priority: int
+    gpus: int | None  # that it asks for; None: one where there are any
+    devices: tuple[str, ...]  # the GPUs of its last trainer
     attempts: int  # starts since the last one that finished an epoch
     epochs: int  # finished at the last start
     message: str
@@ -68,6 +70,8 @@ _COLUMNS: dict[str, tuple[TypeAdapter[Any], Any]] = {
     "sweep": (TypeAdapter(int | None), None),
     "state": (TypeAdapter(State), State.FAILED),
     "priority": (TypeAdapter(int), 0),
+    "gpus": (TypeAdapter(int | None), None),
+    "devices": (TypeAdapter(Json[tuple[str, ...]]), ()),
     "attempts": (TypeAdapter(int), 1),
     "epochs": (TypeAdapter(int), 0),
     "message": (TypeAdapter(str), ""),

@@ -2,32 +2,27 @@
 
 import contextlib
 import functools
-import signal
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
 
+from service.jobs.endings import state_after
+from service.jobs.gpus import Gpus
+from service.jobs.removal import Retention
 from service.jobs.rows import Job, State
 from service.jobs.search import Searches
 from service.jobs.stalls import Stalls
 from service.jobs.store import Store
-from service.jobs.trainers import End, Trainers
+from service.jobs.trainers import Trainers
 from service.log import log_error, log_refusal
-from training.run.files import LOG, epochs_finished, last_lines, result, write_config
+from training.run.files import LOG, epochs_finished, last_lines, write_config
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_AFTER_AN_ERROR = 5.0
 _SECONDS_TO_STOP = 30.0
 _LONGEST_WAIT = 100.0  # seconds before a start
 _LINES_OF_THE_LOG = 10
-_MISTAKE = 2  # train.py's exit status for what the user must put right
-# train.py's own; before it handles signals; if it did not end in time.
-_INTERRUPTED = (
-    *(128 + signal.SIGTERM, 128 + signal.SIGINT),
-    *(-signal.SIGTERM, -signal.SIGINT),
-    -signal.SIGALRM,
-)
 
 
 class Runner:
@@ -41,6 +36,8 @@ class Runner:
         store: The jobs.
         trainers: Where the jobs run.
         searches: What draws the values of trials, and finds bad ones.
+        gpus: What the jobs get of the GPUs there.
+        retention: What is kept of jobs that have ended.
         slots: How many jobs run at a time.
         retries: How often in a row a trainer may die without finishing an epoch, or
             not be started, and still be started again. Each time the wait is longer.
@@ -56,6 +53,8 @@ class Runner:
         store: Store,
         trainers: Trainers,
         searches: Searches,
+        gpus: Gpus,
+        retention: Retention,
         *,
         slots: int,
         retries: int,
@@ -64,6 +63,8 @@ class Runner:
         self._store = store
         self._trainers = trainers
         self._searches = searches
+        self._gpus = gpus
+        self._retention = retention
         self._slots = slots
         self._retries = retries
         self._stalls = Stalls(stall_timeout)
@@ -103,15 +104,31 @@ class Runner:
         """Look after the running jobs and fill the free slots."""
         for job in self._store.running():
             self._try(functools.partial(self._look_after, job))
+        self._fill_slots()
+        self._try(self._retention.look)
+
+    def _fill_slots(self) -> None:
+        """Start the next jobs; one that waits for GPUs is overtaken by none."""
         free = self._slots - len(self._store.running())
         now = time.monotonic()
         waiting = [job for job, (_, until) in self._not_started.items() if now < until]
-        started = [
-            self._try(functools.partial(self._start, job, job.attempts + 1))
-            for job in self._store.next(max(free, 0), waiting)
-        ]
-        if not all(started):
+        went_well = True
+        for job in self._store.next(max(free, 0), waiting):
+            if said := self._what_it_waits_for(job):
+                if said != job.message:
+                    self._store.say(job, said)
+                break
+            start = functools.partial(self._start, job, job.attempts + 1)
+            went_well = self._try(start) and went_well
+        if not went_well:
             self._stopping.wait(_SECONDS_AFTER_AN_ERROR)
+
+    def _what_it_waits_for(self, job: Job) -> str:
+        """Return that other jobs have the GPUs that a job needs, or nothing."""
+        is_hopeless = self._gpus.complaint(job.gpus)  # it fails when it is started
+        if is_hopeless or self._gpus.choose(job, self._store.running()) is not None:
+            return ""
+        return f"Waits for GPUs: {self._gpus.number(job.gpus)}."
 
     def _try(self, action: Callable[[], None]) -> bool:
         """Run an action; return whether it went well.
@@ -140,7 +157,7 @@ class Runner:
                 self._searches.look(job)
             return
         self._stalls.forget(job)
-        state, message = _state_after(job, end)
+        state, message = state_after(job, end)
         if state is not State.RUNNING:
             self._died.pop(job.id, None)
             self._end(job, state, message)
@@ -159,6 +176,8 @@ class Runner:
 
     def _end(self, job: Job, state: State, message: str) -> None:
         self._store.end(job.id, state, message)
+        if state is State.SUCCEEDED:
+            self._retention.exported(job)
         self._try(functools.partial(self._searches.tell, job))
 
     def _kill(self, job: Job) -> None:
@@ -183,23 +202,30 @@ class Runner:
             if wait:
                 self._store.say(job, f"The trainer died; waits for {wait:g} s.")
             _add_to_log(job, said)
-        if now >= self._died[job.id]:
-            del self._died[job.id]
-            self._start(job, attempts)
-            self.restarts += 1
+        if now < self._died[job.id]:
+            return
+        del self._died[job.id]
+        if said := self._what_it_waits_for(job):  # this service has other GPUs
+            self._store.requeue(job.id, [State.RUNNING], said, attempts - 1)
+            return
+        self._start(job, attempts)
+        self.restarts += 1
 
     def _start(self, job: Job, attempts: int) -> None:
         epochs = epochs_finished(job.directory)
-        if not self._store.start(job, attempts=attempts, epochs=epochs):
+        gpus = self._gpus.choose(job, self._store.running()) or ()
+        if not self._store.start(job, attempts=attempts, epochs=epochs, devices=gpus):
             return
-        if not job.is_readable:
-            self._end(job, State.FAILED, job.message)
+        complaint = self._gpus.complaint(job.gpus) if job.is_readable else job.message
+        if complaint:
+            self._end(job, State.FAILED, complaint)
             return
         try:
             job = self._searches.draw(job)
             job.directory.mkdir(parents=True, exist_ok=True)
             write_config(job.directory, job.config)
-            self._trainers.start(job.directory)
+            number, variables = self._gpus.number(job.gpus), self._gpus.variables(gpus)
+            self._trainers.start(job.directory, number, variables)
         except Exception as error:
             self._wait_or_fail(job, error)
             raise
@@ -227,26 +253,12 @@ class Runner:
                 is_left = True
                 self._try(functools.partial(self._trainers.stop, job.directory))
                 continue
-            state, message = _state_after(job, end)
+            state, message = state_after(job, end)
             if state in (State.SUCCEEDED, State.CANCELLED, State.FAILED):
                 self._store.end(job.id, state, message)
             else:
                 self._store.requeue(job.id, [State.RUNNING])
         return is_left
-
-
-def _state_after(job: Job, end: End) -> tuple[State, str]:
-    """Return the state that a trainer's end leads to: RUNNING if it only died."""
-    if result(job.directory):
-        return State.SUCCEEDED, ""
-    if job.state is State.CANCELLING:
-        return State.CANCELLED, job.message
-    if end.status in _INTERRUPTED:
-        return State.INTERRUPTED, "The trainer was told to stop."
-    if end.status == _MISTAKE:
-        lines = last_lines(job.directory, 1)
-        return State.FAILED, lines[0] if lines else f"{job.directory} has been removed."
-    return State.RUNNING, ""
 
 
 def _wait_before(attempt: int) -> float:

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,11 @@ class Store:
                 [number],
             )
 
-    def add(self, config: TrainConfig, priority: int) -> Job:
-        """Queue a job."""
+    def add(self, config: TrainConfig, priority: int, gpus: int | None = None) -> Job:
+        """Queue a job that asks for so many GPUs; None: one where there are any."""
         with self._table.transaction() as connection:
             _check_room(connection, 1)
-            job = self._insert(connection, config, priority, sweep=None)
+            job = self._insert(connection, config, priority, gpus, sweep=None)
         log(f"Job {job.id} is submitted: {config.export_name}, priority {priority}.")
         return job
 
@@ -69,6 +69,7 @@ class Store:
         fields: Sequence[str],
         configs: Sequence[TrainConfig],
         priority: int,
+        gpus: int | None = None,
         plan: str | None = None,
     ) -> tuple[int, list[Job]]:
         """Queue the jobs of a sweep, all or none.
@@ -77,6 +78,7 @@ class Store:
             fields: The names of the fields that differ.
             configs: The options of the jobs.
             priority: Of each job.
+            gpus: That each job asks for.
             plan: What a search tries. Its jobs are trials that have no values yet.
 
         Returns:
@@ -91,8 +93,10 @@ class Store:
                 )
             )
             jobs = [
-                self._insert(connection, c, priority, sweep, number if plan else None)
-                for number, c in enumerate(configs, start=1)
+                self._insert(
+                    connection, config, priority, gpus, sweep, trial if plan else None
+                )
+                for trial, config in enumerate(configs, start=1)
             ]
         log(
             f"{'Search' if plan else 'Sweep'} {sweep} is submitted: "
@@ -179,8 +183,10 @@ class Store:
             [*but, number],
         )
 
-    def start(self, job: Job, *, attempts: int, epochs: int) -> bool:
-        """Mark a job as running, before its trainer is started.
+    def start(
+        self, job: Job, *, attempts: int, epochs: int, devices: Sequence[str] = ()
+    ) -> bool:
+        """Mark a job as running on these GPUs, before its trainer is started.
 
         Returns:
             False if it must not be started: it has been cancelled meanwhile.
@@ -188,12 +194,14 @@ class Store:
         changes: dict[str, object] = {
             **{"state": State.RUNNING, "message": ""},
             **{"attempts": attempts, "epochs": epochs},
+            "devices": json.dumps(list(devices)),
         }
         if job.state is State.QUEUED and not job.attempts:
             changes["started"] = time.time()
         is_started = self._update(job.id, changes, [job.state])
         if is_started:
-            log(f"Job {job.id} is started, attempt {attempts}.")
+            on = f" on GPU {', '.join(devices)}" if devices else ""
+            log(f"Job {job.id} is started{on}, attempt {attempts}.")
         return is_started
 
     def end(self, job: int, state: State, message: str = "") -> None:
@@ -223,7 +231,7 @@ class Store:
         """
         changes: dict[str, object] = {
             **{"state": State.QUEUED, "message": message},
-            **{"ended": None, "attempts": attempts},
+            **{"ended": None, "attempts": attempts, "devices": "[]"},
         }
         is_queued = self._update(job, changes, states)
         if is_queued:
@@ -289,8 +297,31 @@ class Store:
             log(f"Job {job} is being cancelled.")
         return sorted(queued + running)
 
-    def delete(self, job: int) -> bool:
-        """Forget a job if it has ended; return whether it had."""
+    def superseded(self, kept: int) -> list[Job]:
+        """Return the ended jobs but for those that ended last.
+
+        Args:
+            kept: How many of them are left out. So are all jobs of a sweep that goes
+                on, and interrupted ones: they are queued again.
+        """
+        return self._jobs(
+            "WHERE state IN ('succeeded', 'failed', 'cancelled') "
+            "AND coalesce(sweep, 0) NOT IN (SELECT coalesce(sweep, -1) FROM job "
+            "WHERE state IN ('queued', 'running', 'cancelling', 'interrupted')) "
+            "ORDER BY ending DESC, id DESC LIMIT -1 OFFSET ?",
+            [kept],
+        )
+
+    def delete(self, job: int, meanwhile: Callable[[], object] = lambda: None) -> bool:
+        """Forget a job if it has ended.
+
+        Args:
+            job: Its number.
+            meanwhile: Is called if it has ended, and before anybody else can queue it.
+
+        Returns:
+            Whether it had ended.
+        """
         found = self.get(job)
         with self._table.transaction() as connection:
             cursor = connection.execute(
@@ -303,12 +334,24 @@ class Store:
                 "AND NOT EXISTS (SELECT * FROM job WHERE sweep = sweep.id)",
                 [found.sweep if found else None],
             )
+            if cursor.rowcount == 1:
+                meanwhile()
         if cursor.rowcount == 1:
             log(f"Job {job} is deleted.")
         return cursor.rowcount == 1
 
-    def delete_sweep(self, sweep: int) -> list[Job]:
-        """Forget a sweep and its jobs if all have ended; return those that have not."""
+    def delete_sweep(
+        self, sweep: int, meanwhile: Callable[[], object] = lambda: None
+    ) -> list[Job]:
+        """Forget a sweep and its jobs if all have ended.
+
+        Args:
+            sweep: Its number.
+            meanwhile: As in `delete`.
+
+        Returns:
+            The jobs that have not ended.
+        """
         with self._table.transaction() as connection:
             going_on = "sweep = ? AND state IN ('queued', 'running', 'cancelling')"
             rows = connection.execute(
@@ -317,6 +360,7 @@ class Store:
             if not rows:
                 connection.execute("DELETE FROM job WHERE sweep = ?", [sweep])
                 connection.execute("DELETE FROM sweep WHERE id = ?", [sweep])
+                meanwhile()
         if not rows:
             log(f"Sweep {sweep} is deleted.")
         return [job_of(row, self._runs) for row in rows]
@@ -343,17 +387,17 @@ class Store:
         connection: sqlite3.Connection,
         config: TrainConfig,
         priority: int,
+        gpus: int | None,
         sweep: int | None,
         trial: int | None = None,
     ) -> Job:
         job = _number_of(
             connection.execute(
-                "INSERT INTO job "
-                "(sweep, config, state, priority, submitted, trial, is_drawn, message) "
-                "VALUES (?, ?, 'queued', ?, ?, ?, ?, ?)",
+                "INSERT INTO job (sweep, config, state, priority, gpus, submitted, "
+                "trial, is_drawn, message) VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?)",
                 [
-                    *(sweep, config.model_dump_json(), priority, time.time(), trial),
-                    *(trial is None, "" if trial is None else _UNDRAWN),
+                    *(sweep, config.model_dump_json(), priority, gpus, time.time()),
+                    *(trial, trial is None, "" if trial is None else _UNDRAWN),
                 ],
             )
         )

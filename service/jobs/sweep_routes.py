@@ -1,12 +1,11 @@
 """The sweeps and searches over HTTP."""
 
-import shutil
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 
-from service.jobs import answers
+from service.jobs import answers, removal
 from service.jobs.answers import Cancelled, Sweep
 from service.jobs.routes import (
     NOT_FOUND,
@@ -54,8 +53,8 @@ def cancel_sweep(sweep_id: Number, store: Stored) -> Cancelled:
 )
 def delete_sweep(request: Request, sweep_id: Number, store: Stored) -> None:
     """Forget an ended sweep and remove the runs of its jobs; exported models stay."""
-    jobs, is_search = store.of_sweep(sweep_id), store.plan(sweep_id) is not None
-    if going_on := store.delete_sweep(sweep_id):
+    is_search = store.plan(sweep_id) is not None
+    if going_on := removal.delete_sweep(store, sweep_id):
         job = going_on[0]
         raise HTTPException(
             HTTPStatus.CONFLICT,
@@ -63,5 +62,3 @@ def delete_sweep(request: Request, sweep_id: Number, store: Stored) -> None:
         )
     if is_search:
         request.app.state.queue.searches.forget(sweep_id)
-    for job in jobs:
-        shutil.rmtree(job.directory, ignore_errors=True)

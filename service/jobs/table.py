@@ -23,6 +23,8 @@ CREATE TABLE IF NOT EXISTS job (
     config TEXT NOT NULL,
     state TEXT NOT NULL,
     priority INTEGER NOT NULL,
+    gpus INTEGER,
+    devices TEXT NOT NULL DEFAULT '[]',
     attempts INTEGER NOT NULL DEFAULT 0,
     epochs INTEGER NOT NULL DEFAULT 0,
     message TEXT NOT NULL DEFAULT '',
@@ -30,16 +32,32 @@ CREATE TABLE IF NOT EXISTS job (
     started REAL,
     ended REAL,
     trial INTEGER,
-    is_drawn INTEGER NOT NULL DEFAULT 1
+    is_drawn INTEGER NOT NULL DEFAULT 1,
+    ending INTEGER
 );
 CREATE INDEX IF NOT EXISTS queue ON job (state, priority DESC, id);
 CREATE INDEX IF NOT EXISTS sweeps ON job (sweep, id);
 """
-_NEW_COLUMNS = """
-ALTER TABLE sweep ADD COLUMN plan TEXT;
-ALTER TABLE job ADD COLUMN trial INTEGER;
-ALTER TABLE job ADD COLUMN is_drawn INTEGER NOT NULL DEFAULT 1;
-"""  # of version 2
+# What tables of earlier releases lack.
+_LATER_COLUMNS = {
+    "sweep": {"plan": "TEXT"},
+    "job": {
+        "gpus": "INTEGER",
+        "devices": "TEXT NOT NULL DEFAULT '[]'",
+        "ending": "INTEGER",
+        "trial": "INTEGER",
+        "is_drawn": "INTEGER NOT NULL DEFAULT 1",
+    },
+}
+# Numbers give the order in which jobs have ended: a clock may jump.
+_ORDER_OF_ENDINGS = """
+CREATE INDEX IF NOT EXISTS endings ON job (ending);
+CREATE TRIGGER IF NOT EXISTS count_endings AFTER UPDATE OF ended ON job
+WHEN NEW.ended IS NOT NULL BEGIN
+    UPDATE job SET ending = (SELECT coalesce(max(ending), 0) + 1 FROM job)
+    WHERE id = NEW.id;
+END;
+"""
 
 
 class Table:
@@ -109,11 +127,13 @@ class Table:
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
         self._connection.executescript(_SCHEMA)
-        description = self._connection.execute("SELECT * FROM job LIMIT 0").description
-        columns = {name for name, *_ in description}
-        if "trial" not in columns:
-            self._connection.executescript(f"BEGIN; {_NEW_COLUMNS} COMMIT;")
-        if version == 0 and "cancelling" in columns:
+        for table, later in _LATER_COLUMNS.items():
+            for name in later.keys() - self._columns(table):
+                self._connection.execute(
+                    f"ALTER TABLE {table} ADD COLUMN {name} {later[name]}"
+                )
+        self._connection.executescript(_ORDER_OF_ENDINGS)
+        if version == 0 and "cancelling" in self._columns("job"):
             # A job that was being cancelled was running, with a mark.
             with self._connection:
                 self._connection.execute(
@@ -122,3 +142,7 @@ class Table:
                 )
         if version != _VERSION:
             self._connection.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def _columns(self, table: str) -> set[str]:
+        rows = self._connection.execute(f"SELECT * FROM {table} LIMIT 0")
+        return {name for name, *_ in rows.description}

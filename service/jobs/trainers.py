@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import psutil
@@ -21,6 +22,7 @@ from training.run.files import LOG
 
 _GRACE_SECONDS = 10.0
 _NICE, _NICEST = 10, 19
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,15 @@ class End:
 class Trainers(Protocol):
     """Where trainers run. At most one runs in a directory."""
 
-    def start(self, directory: Path) -> None:
+    def start(
+        self, directory: Path, gpus: int = 0, variables: Mapping[str, str] = NOTHING
+    ) -> None:
         """Start a trainer that goes on with the run, unless one does already.
+
+        Args:
+            directory: The directory of the run.
+            gpus: How many GPUs it gets, for those who choose them.
+            variables: Of its environment: which GPUs of this machine it may see.
 
         Raises:
             OSError: If it cannot be started now.
@@ -69,7 +78,9 @@ class LocalTrainers:
         self._children: dict[Path, subprocess.Popen[bytes]] = {}
         self._asked: dict[Path, float] = {}
 
-    def start(self, directory: Path) -> None:
+    def start(
+        self, directory: Path, gpus: int = 0, variables: Mapping[str, str] = NOTHING
+    ) -> None:
         """Start a process in a session of its own that adds its output to log.txt.
 
         It is born with the lock on the directory. So every service sees it from its
@@ -84,7 +95,9 @@ class LocalTrainers:
                 child = subprocess.Popen(
                     command(directory),
                     cwd=REPOSITORY,
-                    env=environment(os.environ) | {INHERITED: str(directory)},
+                    env=environment(os.environ)
+                    | dict(variables)
+                    | {INHERITED: str(directory)},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

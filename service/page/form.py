@@ -4,6 +4,7 @@ from typing import Any
 
 import gradio as gr
 
+from service.jobs.gpus import Gpus
 from service.jobs.submission import SubmissionError
 from training.config import TrainConfig
 
@@ -16,9 +17,13 @@ class Form:
     """The fields of `TrainConfig`, one of which may be swept.
 
     It appears where it is made, in a `gr.Blocks`.
+
+    Args:
+        gpus: What jobs can have of the GPUs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gpus: Gpus) -> None:
+        self._own_gpus = gpus.number(None)
         schema = TrainConfig.model_json_schema()["properties"]
         self._defaults = {name: field.get("default") for name, field in schema.items()}
         others = [name for name in schema if name not in _IN_FRONT + _LEFT_OUT]
@@ -46,15 +51,26 @@ class Form:
                 minimum=-1000,
                 maximum=1000,
             )
+            self._gpus = gr.Number(
+                self._own_gpus,
+                label="GPUs",
+                info="of each job",
+                precision=0,
+                minimum=0,
+                maximum=gpus.most,
+                visible=gpus.most != 0,
+                elem_id="gpus",
+            )
 
     @property
     def inputs(self) -> list[gr.components.Component]:
         """All components, in the order of the arguments of `read`."""
-        return [*self._fields.values(), self._swept, self._values, self._priority]
+        own = [self._swept, self._values, self._priority, self._gpus]
+        return [*self._fields.values(), *own]
 
-    def read(self, *inputs: Any) -> tuple[dict[str, Any], int]:
-        """Return the values as the body of `POST /v1/jobs`, and the priority."""
-        *fields, swept, values, priority = inputs
+    def read(self, *inputs: Any) -> tuple[dict[str, Any], int, int | None]:
+        """Return the values as the body of `POST /v1/jobs`, the priority, the GPUs."""
+        *fields, swept, values, priority, gpus = inputs
         filled = {
             name: value
             for name, value in zip(self._fields, fields, strict=True)
@@ -62,7 +78,9 @@ class Form:
         }
         if swept:
             filled[swept] = [v.strip() for v in values.split(",") if v.strip()]
-        return filled, int(priority or 0)
+        asked = int(gpus or 0)
+        is_default = asked == self._own_gpus
+        return filled, int(priority or 0), None if is_default else asked
 
 
 def complaint(error: SubmissionError) -> str:

@@ -42,6 +42,8 @@ def heading(job: Job) -> str:
     elif come:
         share = (come.epoch - 1 + come.step / come.steps) / come.epochs
         words = f"epoch {come.epoch} of {come.epochs}, step {come.step} of {come.steps}"
+    if job.devices:
+        words += f"; GPU {', '.join(job.devices)}"
     if job.state in WITH_TRAINER and (moved := last_progress(job.directory)):
         words += f"; last progress at {_clock(moved)}"
     return _HEADING.format(

@@ -7,6 +7,8 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from service.jobs.answers import result_of
+from service.jobs.gpus import Gpus
 from service.jobs.paths import Roots
 from service.jobs.rows import RESUMABLE, Job, State
 from service.jobs.store import Store
@@ -32,13 +34,15 @@ class JobsTab:
     Args:
         store: The jobs.
         roots: The directories that the jobs' paths must lie in.
+        gpus: What jobs can have of the GPUs.
     """
 
-    def __init__(self, store: Store, roots: Roots) -> None:
+    def __init__(self, store: Store, roots: Roots, gpus: Gpus) -> None:
         self._store = store
         self._roots = roots
+        self._gpus = gpus
         with gr.Accordion("Start a job", elem_id="start-a-job") as self._starting:
-            self._form = Form()
+            self._form = Form(gpus)
             start = gr.Button("Start", variant="primary", elem_id="start")
         self._message = gr.Markdown(elem_id="message")
         self._table = gr.Dataframe(
@@ -106,12 +110,13 @@ class JobsTab:
 
     def _start(self, *inputs: Any) -> Updates:
         try:
-            values, priority = self._form.read(*inputs)
+            values, priority, gpus = self._form.read(*inputs)
+            self._gpus.check(gpus)
             swept, configs = configs_of(values, self._roots)
             if not swept:
-                job = self._store.add(configs[0], priority)
+                job = self._store.add(configs[0], priority, gpus)
                 return self._started(f"Job {job.id} is queued.", job)
-            number, jobs = self._store.add_sweep(swept, configs, priority)
+            number, jobs = self._store.add_sweep(swept, configs, priority, gpus)
         except SubmissionError as error:
             return {self._message: f"**Not started.** {complaint(error)}"}
         except sqlite3.Error as error:
@@ -182,7 +187,7 @@ class JobsTab:
         return {self._curves: gr.Plot(figure, visible=True)}
 
     def _results(self, job: Job | None) -> Updates:
-        finished = files.result(job.directory) if job else None
+        finished = result_of(job) if job else None
         if job is None or finished is None:
             return {
                 self._pictures: gr.Gallery(visible=False),

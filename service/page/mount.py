@@ -105,7 +105,7 @@ def _blocks(queue: Queue | None, serving: Serving, folder: Folder) -> UploadsOnl
         gr.Markdown(_TITLE)
         if queue is not None:
             with gr.Tab("Jobs"):
-                JobsTab(queue.store, queue.roots)
+                JobsTab(queue.store, queue.roots, queue.gpus)
         with gr.Tab("Try") as tab:
             base = serving.config.model_base_path
             predictions = PredictionsTab(Models(base, serving.servables))

@@ -123,6 +123,31 @@ class Servables:
             raise not_found(f"Could not find any versions of model {name}")
         return [versions[n].status for n in sorted(versions, reverse=True)]
 
+    def needed(self, directory: Path) -> set[int] | None:
+        """Return the versions in a model's directory that are served or have a label.
+
+        Returns:
+            Their numbers; None while versions are being loaded or unloaded.
+        """
+        needed: set[int] = set()
+        for config in self._configs.values():
+            if config.directory.resolve() != directory.resolve():
+                continue
+            with self._lock:
+                versions = dict(self._versions.get(config.name, {}))
+            failed = {n for n, version in versions.items() if version.has_failed}
+            present = model_config.versions(directory).keys()
+            wanted = config.policy(present - failed)
+            states = {
+                number: version.state
+                for number, version in versions.items()
+                if version.state is not State.END
+            }
+            if states != dict.fromkeys(wanted, State.AVAILABLE):
+                return None
+            needed |= wanted | {*config.labels.values()}
+        return needed
+
     @contextlib.contextmanager
     def use(
         self, name: str, number: int | None = None, label: str | None = None

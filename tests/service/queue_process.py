@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 from service.jobs import trainers
+from service.jobs.gpus import gpus_of
 from service.jobs.job_queue import Queue, QueueConfig
 
 
@@ -13,8 +14,19 @@ def leave_priority(process: int) -> None:
     """Beside the tests' other process a trainer of low priority would hardly run."""
 
 
-def main(root: Path, retries: int, stall_timeout: float) -> None:
+def main(
+    root: Path,
+    retries: int,
+    stall_timeout: float,
+    slots: int,
+    devices: str,
+    stand_in: str,
+) -> None:
     trainers._let_others_first = leave_priority
+    if stand_in:  # Python code instead of train.py
+        trainers.command = lambda directory: [
+            *(sys.executable, "-c", stand_in, str(directory))
+        ]
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     queue = Queue(
@@ -23,6 +35,8 @@ def main(root: Path, retries: int, stall_timeout: float) -> None:
             root / "models",
             retries=retries,
             stall_timeout=stall_timeout,
+            slots=slots,
+            gpus=gpus_of(devices),
         )
     )
     queue.start()
@@ -32,4 +46,5 @@ def main(root: Path, retries: int, stall_timeout: float) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+    root, retries, stall_timeout, slots, *others = sys.argv[1:]
+    main(Path(root), int(retries), float(stall_timeout), int(slots), *others)

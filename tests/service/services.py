@@ -167,9 +167,9 @@ class Service(_Process):
         except (requests.ConnectionError, requests.Timeout):
             return False
 
-    def submit(self, config: Mapping[str, Any]) -> int:
+    def submit(self, config: Mapping[str, Any], **query: int) -> int:
         url = f"{self.url}/v1/jobs"
-        answer = requests.post(url, json=config, timeout=SECONDS)
+        answer = requests.post(url, params=query, json=config, timeout=SECONDS)
         assert answer.status_code == 201, answer.text
         return int(answer.json()["id"])
 
@@ -204,9 +204,13 @@ class QueueProcess(_Process):
         retries: int = 3,
         stall_timeout: float = 0.0,
         limit: str = "",
+        slots: int = 1,
+        devices: str = "auto",
+        stand_in: str = "",
     ) -> None:
         words = [sys.executable, "-m", "tests.service.queue_process", str(root)]
-        super().__init__(root, [*words, str(retries), str(stall_timeout)], limit)
+        words += [str(retries), str(stall_timeout), str(slots), devices, stand_in]
+        super().__init__(root, words, limit)
 
     def answers(self) -> bool:
         return (self.root / "started").exists()
@@ -225,10 +229,10 @@ class QueueProcess(_Process):
         super().stop()
         self.store.close()
 
-    def submit(self, config: Mapping[str, Any]) -> int:
+    def submit(self, config: Mapping[str, Any], gpus: int | None = None) -> int:
         runs, exports = self.root / "state" / "runs", self.root / "models"
         options = {**config, "run_dir": runs, "export_dir": exports}
-        return self.store.add(TrainConfig.model_validate(options), priority=0).id
+        return self.store.add(TrainConfig.model_validate(options), 0, gpus).id
 
     def job(self, job: int) -> Job:
         found = self.store.get(job)

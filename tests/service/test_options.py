@@ -97,6 +97,19 @@ def test_the_environment_is_left_to_trainers(monkeypatch: pytest.MonkeyPatch) ->
         ),
         ("--trusted-proxy 10.0.0.1/24", "must be an address or a network"),
         ("--executor k8s", "`--executor` must be 'local' or 'ray'. Received: k8s."),
+        *(
+            (
+                f"--devices {wrong}",
+                "`--devices` must be auto, cpu or different numbers of GPUs, as "
+                f"0,1,2,3. Received: {wrong}.",
+            )
+            for wrong in ("gpu", "0,0", "0,,1", "-1", "01", "0,cpu", "1.5")
+        ),
+        (
+            "--executor ray --devices auto",
+            "`--devices` is for jobs on this machine; Ray gives its own GPUs to jobs "
+            "that ask for some. Received: auto with --executor ray.",
+        ),
         ("--slot 2", "`--slot` is not an option. Did you mean `--slots`?"),
         ("--state-dir", "argument --state-dir: expected one argument. See --help."),
         (

@@ -12,6 +12,7 @@ from training.errors import UserError
 from training.run.atomic import write_atomically
 
 LOCK = ".lock"
+_ID = ".id"
 
 # An environment variable: the directory whose lock the parent process has passed on.
 INHERITED = "TRAINING_CLAIM"
@@ -61,10 +62,19 @@ def is_claimed(directory: Path) -> bool:
 
 def run_id(directory: Path) -> str:
     """Return the unique name of the run in a directory, made and kept there once."""
-    path = directory / ".id"
-    if not path.exists():
-        write_atomically(path, uuid.uuid4().hex)
-    return path.read_text(encoding="utf-8")
+    known = known_run_id(directory)
+    if known is None:
+        known = uuid.uuid4().hex
+        write_atomically(directory / _ID, known)
+    return known
+
+
+def known_run_id(directory: Path) -> str | None:
+    """Return the unique name of the run in a directory if it has one yet."""
+    try:
+        return (directory / _ID).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
 
 
 @contextlib.contextmanager

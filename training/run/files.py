@@ -190,14 +190,21 @@ def epochs_finished(directory: Path) -> int:
     return len(history(directory))
 
 
-def result(directory: Path) -> Result | None:
-    """Return what a finished run has reached, or None while its export is missing."""
+def reached(directory: Path) -> Result | None:
+    """Return what a finished run has reached, also where its export is gone."""
     try:
         # Not with pydantic's parser: train.py writes NaN.
-        values = json.loads(_read(directory / RESULT))
-        found = Result.model_validate(values)
-        return found if found.export.is_dir() else None
+        return Result.model_validate(json.loads(_read(directory / RESULT)))
     except (OSError, *_DAMAGED):
+        return None
+
+
+def result(directory: Path) -> Result | None:
+    """Return what a finished run has reached, or None while its export is missing."""
+    found = reached(directory)
+    try:
+        return found if found and found.export.is_dir() else None
+    except OSError:  # no name of a directory
         return None
 
 

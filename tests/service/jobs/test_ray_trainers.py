@@ -28,7 +28,8 @@ def free_port() -> int:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[int]]]:
     """The address of a cluster's dashboard, and the raylets of its two workers.
 
-    The head has no processor to give, so jobs run on the workers, one on each.
+    The head has no processor to give, so jobs run on the workers, one on each. Ray is
+    told of GPUs that are not there.
     """
     port, dashboard = free_port(), free_port()
 
@@ -51,7 +52,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[int]]]:
                 *("--head", f"--port={port}", f"--dashboard-port={dashboard}"),
                 *("--num-cpus=0", f"--temp-dir={root}"),
             )
-            worker = (f"--address=127.0.0.1:{port}", "--num-cpus=1")
+            worker = (f"--address=127.0.0.1:{port}", "--num-cpus=1", "--num-gpus=3")
             workers = [start(*worker).pop() for _ in range(2)]
             yield f"http://127.0.0.1:{dashboard}", workers
         finally:
@@ -83,10 +84,13 @@ def test_jobs_on_a_cluster_survive_the_loss_of_a_node(
     ).start()
     config = {**CONFIG, "epochs": 30, "dataset": f"folder:{pictures}"}
     try:
-        jobs = [service.submit({**config, "name": f"job{i}"}) for i in range(3)]
+        jobs = [service.submit({**config, "name": f"job{i}"}, gpus=2) for i in range(3)]
         wait_until(lambda: len(service.get(f"{jobs[0]}/metrics")) == 1)
         trainer = service.trainer(jobs[0])
         assert trainer is not None
+        given = psutil.Process(trainer).environ()["CUDA_VISIBLE_DEVICES"]
+        assert len(set(given.split(",")) & {"0", "1", "2"}) == 2
+        assert service.get(str(jobs[0]))["gpus"] == 2
         node = psutil.Process(node_of(trainer, workers))
         for process in (node, *node.children(recursive=True)):
             process.send_signal(signal.SIGKILL)

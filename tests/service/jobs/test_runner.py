@@ -28,7 +28,7 @@ class Trainers:
     def __init__(self, starting: Callable[[int], None]) -> None:
         self._starting = starting
 
-    def start(self, directory: Path) -> None:
+    def start(self, directory: Path, *_: object) -> None:
         self._starting(int(directory.name))
 
     def end(self, directory: Path) -> End:
@@ -50,7 +50,7 @@ class Manual:
         self.stopped: list[Path] = []
         self.killed: list[Path] = []
 
-    def start(self, directory: Path) -> None:
+    def start(self, directory: Path, *_: object) -> None:
         self.running[directory] = None
         self.starts += 1
 

@@ -16,8 +16,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from service.jobs import studies
+from service.jobs.gpus import Gpus
 from service.jobs.paths import Roots
 from service.jobs.plan import plan_of
+from service.jobs.removal import Retention
 from service.jobs.runner import Runner
 from service.jobs.search import Searches
 from service.jobs.store import Job, State, Store
@@ -50,7 +52,7 @@ class Trainers:
         self.starts: list[int] = []
         self.step: Callable[[], None] = lambda: None
 
-    def start(self, directory: Path) -> None:
+    def start(self, directory: Path, *_: object) -> None:
         self.step()
         if self.running.get(directory, End(0)) is not None:
             self.starts.append(int(directory.name))
@@ -92,6 +94,16 @@ class Trainers:
             self.running[directory] = End(0)
 
 
+def runner_of(
+    store: Store, trainers: Trainers, searches: Searches, root: Path, slots: int
+) -> Runner:
+    retention = Retention(
+        store, root / "models", versions=None, runs=None, needed=lambda model: ()
+    )
+    options: dict[str, Any] = {"slots": slots, "retries": 3, "stall_timeout": 0.0}
+    return Runner(store, trainers, searches, Gpus(), retention, **options)
+
+
 class Service:
     """What runs jobs, without its thread: each look is a call."""
 
@@ -100,8 +112,7 @@ class Service:
         self.root = root
         self.store = Store(root / "jobs.sqlite")
         self.searches = Searches(self.store, root / "searches.sqlite")
-        options: dict[str, Any] = {"slots": slots, "retries": 3, "stall_timeout": 0.0}
-        self.runner = Runner(self.store, trainers, self.searches, **options)
+        self.runner = runner_of(self.store, trainers, self.searches, root, slots)
         self.trainers = trainers
 
     def submit(self, trials: int, **options: Any) -> int:
@@ -109,7 +120,7 @@ class Service:
         values = {**RANGES, "trials": trials, "epochs": 2, **options}
         plan, fields, config = plan_of(values, roots)
         configs = [config] * plan.trials
-        return self.store.add_sweep(fields, configs, 0, plan.model_dump_json())[0]
+        return self.store.add_sweep(fields, configs, 0, plan=plan.model_dump_json())[0]
 
     def look(self) -> None:
         self.runner._look()
@@ -408,9 +419,7 @@ def test_a_deleted_search_leaves_nothing(
     app: FastAPI, client: TestClient, trainers: Trainers
 ) -> None:
     queue = app.state.queue
-    runner = Runner(
-        queue.store, trainers, queue.searches, slots=1, retries=0, stall_timeout=0.0
-    )
+    runner = runner_of(queue.store, trainers, queue.searches, queue.state_dir, 1)
     body = {**RANGES, "trials": 2, "epochs": 1}
     for _ in range(3):
         assert client.post("/v1/jobs", json=body).status_code == 201

@@ -171,6 +171,8 @@ def test_a_table_of_an_earlier_version_is_answered_as_it_was(tmp_path: Path) -> 
         for job in answer.get("jobs", [answer]):
             if "directory" in job:
                 job["last_progress"] = None
+            if "priority" in job:
+                job |= {"gpus": None, "devices": []}
             if job.get("config"):
                 job["config"] = defaults | job["config"]
             if job["id"] == 13:

@@ -21,7 +21,7 @@ def test_a_search_is_compared_as_a_sweep_is(tmp_path: Path) -> None:
     )
     config = TrainConfig(run_dir=tmp_path, dropout_rate=0.1)
     text = plan.model_dump_json()
-    number, _ = store.add_sweep(["dropout_rate"], [config] * 3, 0, text)
+    number, _ = store.add_sweep(["dropout_rate"], [config] * 3, 0, plan=text)
     for rate in (0.2, 0.3):
         (job,) = store.next(1)
         store.start(job, attempts=1, epochs=0)

@@ -60,9 +60,11 @@ def test_a_config_file_names_models_versions_and_labels(configured: Path) -> Non
     configured.write_text(
         config("model_version_policy { specific { versions: 1 versions: 2 } }", labels)
     )
-    with serve(base, model_config_file=configured) as (client, _):
+    with serve(base, model_config_file=configured) as (client, serving):
         until(lambda: client.status("m") == {2: "AVAILABLE", 1: "AVAILABLE"})
         assert client.status("other") == {}
+        assert serving.servables.needed(base / "m") == {1, 2, 7}
+        assert serving.servables.needed(base / "other") == set()
         assert factor(client) == 2
         assert factor(client, version="/versions/1") == 1
         assert factor(client, version="/labels/stable") == 1

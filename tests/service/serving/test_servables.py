@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("simdjson", reason="pip install --group serve")
 
+from service.serving.servables import Servables
 from tests.service.serving.served import (
     Client,
     factor,
@@ -29,13 +30,14 @@ def test_a_version_that_appears_replaces_the_one_before(
     tmp_path: Path, scales: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
-    with serve(tmp_path) as (client, _):
+    with serve(tmp_path) as (client, serving):
         assert client.status("m") == {} == client.status("empty")
         publish(scales / "1", tmp_path / "m" / "1")
         until(lambda: client.status("m") == {1: "AVAILABLE"})
         assert factor(client) == 1
         publish(scales / "3", tmp_path / "m" / "3")
         until(lambda: client.status("m") == {3: "AVAILABLE", 1: "END"})
+        assert serving.servables.needed(tmp_path / "m") == {3}
         assert factor(client) == 3
         assert "Specific(m, 1)" in refused(client, "/versions/1")
         # A lower number is not newer.
@@ -150,9 +152,11 @@ def test_after_a_restart_a_broken_version_is_passed_over(
     publish(scales / "1", tmp_path / "m" / "1")
     publish(scales / "2", tmp_path / "m" / "2")
     damage("truncated graph", tmp_path / "m" / "2")
-    with serve(tmp_path) as (client, _):
+    assert Servables(tmp_path).needed(tmp_path / "m") is None  # it has not looked yet
+    with serve(tmp_path) as (client, serving):
         until(lambda: client.status("m") == {2: "END", 1: "AVAILABLE"})
         assert factor(client) == 1
+        assert serving.servables.needed(tmp_path / "m") == {1}
 
 
 def test_a_version_that_is_copied_slowly_is_served_when_it_is_whole(
