@@ -26,7 +26,7 @@ def test_a_search_is_compared_as_a_sweep_is(tmp_path: Path) -> None:
         (job,) = store.next(1)
         store.start(job, attempts=1, epochs=0)
         drawn = plan.config_with({"dropout_rate": rate}, config, job.id)
-        assert store.draw(job, drawn) == store.get(job.id)
+        store.draw(job, drawn)
     jobs = store.of_sweep(number)
     assert compare._label(store, number) == "search 1: dropout_rate"
     assert [compare._differing(jobs, job) for job in jobs] == [
