@@ -35,6 +35,7 @@ class Several:
     """A service of two processes, with a model `m` that multiplies by its version."""
 
     def __init__(self, root: Path, *options: str) -> None:
+        self.opened: list[Client] = []
         self.models = root / "models"
         self.temporary = root / "tmp"
         self.temporary.mkdir()
@@ -48,11 +49,18 @@ class Several:
             text=True,
             env={**os.environ, "TMPDIR": str(self.temporary)},
         )
+        self.main = psutil.Process(self.process.pid)
         assert self.process.stdout is not None
         ready = self.process.stdout.readline()
-        assert ready.startswith("Ready: http://localhost:"), ready
+        if not ready.startswith("Ready: http://localhost:"):
+            self.end()
+            raise AssertionError(ready)
         self.port = int(ready.rpartition(":")[2])
-        self.main = psutil.Process(self.process.pid)
+
+    def end(self) -> None:
+        """Kill what still runs."""
+        self.process.kill()  # the other process ends by itself
+        self.process.communicate()
 
     @property
     def other(self) -> psutil.Process:
@@ -73,11 +81,15 @@ class Several:
     def client(self, process: psutil.Process) -> Client:
         """A client with a connection to a process, which has answered once."""
         while True:
-            client = Client(self.port)
+            client = self.open()
             assert client.status("m")
             if self.owner(client) == process:
                 return client
-            client.connection.close()
+
+    def open(self) -> Client:
+        """A client that is closed at the end."""
+        self.opened.append(Client(self.port))
+        return self.opened[-1]
 
     def clients(self) -> tuple[Client, Client]:
         """A client of the main process and one of the other."""
@@ -115,10 +127,9 @@ def running(root: Path, versions: Path, *options: str) -> Iterator[Several]:
     try:
         yield service
     finally:
-        for process in (*service.main.children(), service.process):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        service.process.communicate()
+        for client in service.opened:
+            client.connection.close()
+        service.end()
 
 
 def test_two_processes_are_one_service(tmp_path: Path, versions: Path) -> None:
@@ -237,8 +248,8 @@ def a_version_comes_and_goes_in_both_at_once(service: Several, versions: Path) -
     for client in (asked, checked):
         assert "Specific(m, 1)" in refused(client, "/versions/1")
     shutil.rmtree(service.models / "m" / "2")
-    wait_until(lambda: asked.status("m") == {1: "AVAILABLE"})
-    assert checked.status("m") == {1: "AVAILABLE"}
+    for client in (asked, checked):
+        wait_until(lambda client=client: client.status("m") == {1: "AVAILABLE"})
     assert factor(asked) == factor(checked) == 1
 
 
@@ -271,7 +282,7 @@ def a_killed_process_comes_back(service: Several) -> None:
     with pytest.raises((http.client.HTTPException, ConnectionError)):
         factor(other)
     for _ in range(10):  # none of them goes to the one that is not there
-        client = Client(service.port)
+        client = service.open()
         assert factor(client) == 1
         assert service.owner(client) == service.main
     assert service.count(main) == before + 10
@@ -291,11 +302,19 @@ def is_listening(service: Several) -> bool:
 def nothing_is_left_of_a_killed_service(service: Several) -> None:
     other = service.other
     assert list(service.temporary.iterdir())
-    service.main.kill()
+    service.process.kill()
+    service.process.wait()
     wait_until(lambda: not other.is_running() or other.status() == "zombie")
     wait_until(lambda: not list(service.temporary.glob("kerasnorm-*")))
-    with socket.create_server(("127.0.0.1", service.port)):
-        pass
+    wait_until(lambda: is_free(service.port))
+
+
+def is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_what_has_begun_is_finished_after_sigterm(
