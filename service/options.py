@@ -58,7 +58,8 @@ class ListeningToBoth(Listening):
     serving_processes: Positive = Field(
         1,
         description="answer predictions in N processes on the same ports, each with "
-        "all models, its part of the cores, and limits of its own",
+        "all models and its part of the cores; --max-queue and the memory of requests "
+        "are limited in each",
         json_schema_extra=named("N"),
     )
     trusted_proxy: Annotated[tuple[Network, ...], NoDecode] = Field(

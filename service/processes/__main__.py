@@ -16,7 +16,7 @@ from training.cli.quiet import importing, start_tensorflow
 
 def main() -> None:
     """Serve as the main process says, until it says or has ended."""
-    control: "Connection[Any, Any]" = Connection(int(sys.argv[1]))
+    control: Connection[Any, Any] = Connection(int(sys.argv[1]))
     handing = socket.socket(fileno=int(sys.argv[2]))
     orders: Orders = control.recv()
     threading.Thread(

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from service.app import Settings, create_app
+from service.listening import Server, listen, listen_to_grpc, run, server_config
 from service.processes.connections import HandingOn, OnlyModels
 from service.processes.messages import Orders, Report, States, Table, Told
 from service.processes.sharing import share_the_machine
-from service.server import Server, grpc, listen, run, server_config
 from service.serving.batching import BatchingParameters
 from service.serving.config import ServingConfig
 from service.serving.errors import as_op_error
@@ -187,7 +187,7 @@ def serve(
     server.tell = follower.tell
     with (
         listen(options.host, options.port, is_shared=True) as listener,
-        grpc(
+        listen_to_grpc(
             serving, options.host, options.grpc_port, is_shared=True
         ) as server.end_grpc,
     ):
