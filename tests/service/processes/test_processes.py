@@ -34,7 +34,7 @@ COUNT = re.compile(rb'request_count\{model_name="m",status="OK"\} (\d+)')
 class Several:
     """A service of two processes, with a model `m` that multiplies by its version."""
 
-    def __init__(self, root: Path, *options: str) -> None:
+    def __init__(self, root: Path) -> None:
         self.opened: list[Client] = []
         self.models = root / "models"
         self.temporary = root / "tmp"
@@ -43,7 +43,7 @@ class Several:
         words += ["--port", "0", "--grpc-port", "0", "--timeout", "5"]
         words += ["--state-dir", f"{root}/state", "--model-base-path", f"{root}/models"]
         self.process = subprocess.Popen(
-            [*words, *options],
+            words,
             cwd=REPOSITORY,
             stdout=subprocess.PIPE,
             text=True,
@@ -119,11 +119,11 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def running(root: Path, versions: Path, *options: str) -> Iterator[Several]:
+def running(root: Path, versions: Path) -> Iterator[Several]:
     publish_in = root / "models" / "m"
     publish_in.mkdir(parents=True)
     publish(versions / "1", publish_in / "1")
-    service = Several(root, *options)
+    service = Several(root)
     try:
         yield service
     finally:
@@ -142,7 +142,7 @@ def test_two_processes_are_one_service(tmp_path: Path, versions: Path) -> None:
         a_version_comes_and_goes_in_both_at_once(service, versions)
         one_that_cannot_be_loaded_is_reported_by_both(service)
         a_killed_process_comes_back(service)
-        nothing_is_left_of_a_killed_service(service)
+        what_has_begun_is_finished_after_sigterm(service)
 
 
 def both_answer_when_it_is_ready(service: Several) -> None:
@@ -299,41 +299,49 @@ def is_listening(service: Several) -> bool:
     )
 
 
-def nothing_is_left_of_a_killed_service(service: Several) -> None:
+def what_has_begun_is_finished_after_sigterm(service: Several) -> None:
+    begun = [client.connection.sock for client in service.clients()]
+    for sock in begun:
+        sock.sendall(head("POST", "/v1/models/m:predict", len(BODY)) + BODY[:5])
     other = service.other
-    assert list(service.temporary.iterdir())
-    service.process.kill()
-    service.process.wait()
+    wait_until(lambda: all(service_has_read(service, sock) for sock in begun))
+    service.main.terminate()
+    wait_until(lambda: not is_listening(service))
+    for sock in begun:
+        sock.sendall(BODY[5:])
+        assert answer(sock) == b'{"predictions":[1.0]}'
+    assert service.process.wait(60) == 0
+    assert not other.is_running()
+    assert not list(service.temporary.glob("kerasnorm-*"))
+
+
+LEADER = """
+import sys, time
+from pathlib import Path
+from service.options import ServiceOptions
+from service.processes.leading import Crew
+from service.processes.messages import Orders
+from service.serving.config import ServingConfig
+directory = Path(sys.argv[1])
+options = ServiceOptions.read(["--serving-processes", "2"])
+Crew(directory, 1).start(Orders(options, ServingConfig(directory), directory))
+time.sleep(600)
+"""
+
+
+def test_nothing_is_left_of_a_killed_service(tmp_path: Path) -> None:
+    """Not even of one whose processes are just starting."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    words = [sys.executable, "-c", LEADER, str(shared)]
+    with subprocess.Popen(words, cwd=REPOSITORY) as leader:
+        try:
+            wait_until(psutil.Process(leader.pid).children)
+            (other,) = psutil.Process(leader.pid).children()
+        finally:
+            leader.kill()
     wait_until(lambda: not other.is_running() or other.status() == "zombie")
-    wait_until(lambda: not list(service.temporary.glob("kerasnorm-*")))
-    wait_until(lambda: is_free(service.port))
-
-
-def is_free(port: int) -> bool:
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
-
-
-def test_what_has_begun_is_finished_after_sigterm(
-    tmp_path: Path, versions: Path
-) -> None:
-    with running(tmp_path, versions, "--serve-only") as service:
-        begun = [client.connection.sock for client in service.clients()]
-        for sock in begun:
-            sock.sendall(head("POST", "/v1/models/m:predict", len(BODY)) + BODY[:5])
-        other = service.other
-        wait_until(lambda: all(service_has_read(service, sock) for sock in begun))
-        service.main.terminate()
-        wait_until(lambda: not is_listening(service))
-        for sock in begun:
-            sock.sendall(BODY[5:])
-            assert b'"predictions": [1.0' in answer(sock)
-        assert service.process.wait(60) == 0
-        assert not other.is_running()
-        assert not list(service.temporary.glob("kerasnorm-*"))
+    wait_until(lambda: not shared.exists())
 
 
 def service_has_read(service: Several, client: socket.socket) -> bool:
