@@ -24,7 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import beside, pages
+from benchmarks import beside, pages, processes
 from benchmarks.servers import HERE, RAY_SERVE, Server, export, receive, servers
 from benchmarks.timing import environment
 
@@ -173,27 +173,41 @@ def main() -> None:
     parser.add_argument(
         "--beside", action="store_true", help="only beside a training job, and without"
     )
+    parser.add_argument(
+        "--processes", action="store_true", help="only by the number of processes"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE.json")
     parser.add_argument(
         "--page", type=Path, metavar="FILE.md", help="put the tables there"
     )
     arguments = parser.parse_args()
     results: dict[str, Any] = {"environment": environment()}
-    for network in NETWORKS if not arguments.beside else ():
-        results[network] = measure(network, arguments.seconds, arguments.rounds)
-        print(table(network, results[network]), end="\n\n")
-    results["beside"] = {
-        network: beside.measure(network, arguments.seconds, arguments.rounds)
-        for network in NETWORKS
-    }
-    print(beside.table(results["beside"]))
+    texts: dict[str, str] = {}
+    timing = (arguments.seconds, arguments.rounds)
+    if not arguments.beside and not arguments.processes:
+        for network in NETWORKS:
+            results[network] = measure(network, *timing)
+            print(table(network, results[network]), end="\n\n")
+        texts["benchmarks.serving"] = describe(results)
+    if not arguments.processes:
+        found = {network: beside.measure(network, *timing) for network in NETWORKS}
+        results["beside"] = found
+        texts["benchmarks.beside"] = f"{origin(results)}\n\n{beside.table(found)}"
+    if not arguments.beside:
+        by_number = {
+            network: processes.measure(network, *timing, throughput, ask)
+            for network in NETWORKS
+        }
+        results["processes"] = by_number
+        lines = processes.table(by_number, CONNECTIONS)
+        texts["benchmarks.processes"] = f"{origin(results)}\n\n{lines}"
+    for name in ("benchmarks.beside", "benchmarks.processes"):
+        print(texts.get(name, ""), end="\n\n")
     if arguments.output is not None:
         arguments.output.write_text(json.dumps(results, indent=1), encoding="utf-8")
     if arguments.page is not None:
-        if not arguments.beside:
-            pages.put(arguments.page, "benchmarks.serving", describe(results))
-        text = f"{origin(results)}\n\n{beside.table(results['beside'])}"
-        pages.put(arguments.page, "benchmarks.beside", text)
+        for name, text in texts.items():
+            pages.put(arguments.page, name, text)
 
 
 if __name__ == "__main__":

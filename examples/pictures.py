@@ -2,8 +2,8 @@
 
 python examples/pictures.py DIR [NUMBER]    NUMBER of each class, default 80
 
-The same call draws the same pictures. DIR/SHAPE/NNN.png has a disc, a ring, a square or a
-cross of any colour at any place. So a network must look at the shape.
+The same call draws the same pictures. DIR/SHAPE/NNN.png has a disc, a ring, a square or
+a cross of any colour at any place. So a network must look at the shape.
 """
 
 import sys
@@ -17,8 +17,9 @@ SHAPES = {
     "disc": lambda x, y: x**2 + y**2 < 1,
     "ring": lambda x, y: (x**2 + y**2 < 1) & (x**2 + y**2 > 0.4),
     "square": lambda x, y: np.maximum(abs(x), abs(y)) < 0.85,
-    "cross": lambda x, y: (np.minimum(abs(x), abs(y)) < 0.3)
-    & (np.maximum(abs(x), abs(y)) < 1),
+    "cross": lambda x, y: (
+        (np.minimum(abs(x), abs(y)) < 0.3) & (np.maximum(abs(x), abs(y)) < 1)
+    ),
 }
 
 

@@ -25,7 +25,9 @@ Training jobs: submit one with `POST /v1/jobs`, follow it, take its results.
 Predictions by TensorFlow Serving's REST API: `POST /v1/models/NAME:predict`.
 """
 
-_MODELS = "/v1/models/"
+MODELS = "/v1/models/"
+"""Where the paths of predictions begin."""
+
 _MAX_JOB_BYTES = 2**16
 _MAX_PAGE_BYTES = 2**24
 
@@ -118,6 +120,6 @@ class _ModelsFirst:
         self._serving = serving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_for_models = scope["type"] == "http" and scope["path"].startswith(_MODELS)
+        is_for_models = scope["type"] == "http" and scope["path"].startswith(MODELS)
         answer = self._serving.handle if is_for_models else self._app
         await answer(scope, receive, send)

@@ -22,11 +22,13 @@ class HttpProtocol(HttpToolsProtocol):
         most_waiting: The most requests that may wait for the answer to an earlier one.
         seconds: The longest that a head may take to arrive, and that a client may read
             nothing. A new connection may take as long to begin.
+        begun: What another process has read of the connection.
     """
 
     most_bytes = 2**16
     most_waiting = 100
     seconds = 60.0
+    begun = b""
 
     _fed = 0  # bytes since the last of a body, or since the last head ended
     _length = 0  # bytes of this head, as far as it is parsed
@@ -37,6 +39,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Begin to wait for a head."""
         super().connection_made(transport)
         self._wait()
+        if self.begun:
+            self.data_received(self.begun)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, no more of a head at once than it may have."""

@@ -1,5 +1,6 @@
 """What the service is told on the command line."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -54,6 +55,13 @@ class ListeningToBoth(Listening):
     grpc_port: Port = Field(
         8500,
         description="the port of gRPC; 0: a free one",
+        json_schema_extra=named("N"),
+    )
+    serving_processes: Positive = Field(
+        1,
+        description="answer predictions in N processes on the same ports, each with "
+        "all models and its part of the cores; --max-queue and the memory of requests "
+        "are limited in each",
         json_schema_extra=named("N"),
     )
     trusted_proxy: Annotated[tuple[Network, ...], NoDecode] = Field(
@@ -281,6 +289,7 @@ class ServiceOptions(ServingOptions, JobOptions, ListeningToBoth, CommandLine):
       python -m service --serve-only            the models alone
       python -m service --slots 2               two jobs at a time
       python -m service --slots 4 --devices 0,1,2,3       each with a GPU of its own
+      python -m service --serving-processes 4   predictions on many cores
       KERASNORM_TOKEN=... python -m service --host 0.0.0.0
 
       curl -H 'Content-Type: application/json' -d '{"model": "mlp"}' \\
@@ -292,3 +301,12 @@ class ServiceOptions(ServingOptions, JobOptions, ListeningToBoth, CommandLine):
     """
 
     model_config = CLI | SettingsConfigDict(cli_prog_name="python -m service")
+
+    def serving(self) -> ServingConfig:
+        """Return how each process serves models.
+
+        Raises:
+            UserError: If the directory of models or a file cannot be used.
+        """
+        alone = super().serving()
+        return replace(alone, threads=max(2, alone.threads // self.serving_processes))

@@ -2,101 +2,133 @@
 
 import asyncio
 import contextlib
-import math
-import signal
 import socket
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 
 from service.app import Settings, create_app
 from service.http_protocol import HttpProtocol
+from service.listening import (
+    SECONDS_BETWEEN_LOOKS,
+    Server,
+    family_of,
+    listen,
+    listen_to_grpc,
+    run,
+    server_config,
+)
 from service.options import ServiceOptions
+from service.processes.connections import take_connections
+from service.processes.leading import Crew
+from service.processes.messages import Orders
+from service.processes.sharing import share_port, share_the_machine
+from service.serving.config import ServingConfig
 from service.serving.routes import Serving
+from service.serving.servables import Servables
 from training.errors import UserError
 
-_GRACE_SECONDS = 10.0
-_SECONDS_BETWEEN_LOOKS = 0.1
-_IDLE_SECONDS = 75  # clients of TensorFlow Serving keep their connections
 
-
-def serve(options: ServiceOptions, token: str | None) -> None:
+def serve(
+    options: ServiceOptions, token: str | None, shared: Path | None = None
+) -> None:
     """Serve until SIGINT or SIGTERM, then finish what has begun.
 
     Args:
         options: The options of the command line.
         token: What job calls must show.
+        shared: The directory that several processes share; `None` for one process.
 
     Raises:
         UserError: If a directory, a file or a port cannot be used.
     """
+    crew = None if shared is None else Crew(shared, options.serving_processes - 1)
+    if crew is not None:
+        share_the_machine(options.serving_processes)
     settings = Settings(
         jobs=None if options.serve_only else options.queue(options.model_base_path),
         serving=options.serving(),
         host=options.host,
         token=token,
     )
-    serving = Serving(settings.serving)
+    servables = Servables.of(settings.serving, crew)
+    serving = Serving(settings.serving, servables, shared)
     app = create_app(settings, serving, lambda: server.should_exit)
-    config = uvicorn.Config(
-        app,
-        http=HttpProtocol,
-        access_log=False,
-        # uvicorn would believe every caller on loopback, and FORWARDED_ALLOW_IPS.
-        proxy_headers=bool(options.trusted_proxy),
-        forwarded_allow_ips=list(options.trusted_proxy),
-        timeout_keep_alive=_IDLE_SECONDS,
-        # A prediction ends in time, but its client may have stopped reading.
-        timeout_graceful_shutdown=math.ceil(options.timeout + _GRACE_SECONDS),
-    )
-    server = Server(config)
+    config = server_config(app, options, HttpProtocol)
+    server = Server(config) if crew is None else _LeadingServer(config, crew)
     add_page(app, serving, token)
     # The page comes first: its import takes seconds, and whoever can connect must be
     # answered at once. No job has been started yet.
     with (
-        _listen(options.host, options.port) as listener,
-        _grpc(serving, options.host, options.grpc_port) as server.end_grpc,
+        listen(options.host, options.port) as listener,
+        _led(crew, listener, options, settings.serving) as grpc_port,
+        listen_to_grpc(
+            serving, options.host, grpc_port, is_shared=crew is not None
+        ) as server.end_grpc,
     ):
-        # uvicorn raises the signal that has stopped it again at its end.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
-        server.run(sockets=[listener])
+        run(server, listener)
 
 
-class Server(uvicorn.Server):
-    """Say where it answers, and end gRPC before the application, which unloads models.
+class _LeadingServer(Server):
+    """The server of the main process, which begins and ends with the others.
 
-    Attributes:
-        end_grpc: Ask gRPC to finish what has begun; return an event that is set then.
+    Args:
+        config: How HTTP is served.
+        crew: The other processes.
     """
 
-    end_grpc: Callable[[], threading.Event]
+    def __init__(self, config: uvicorn.Config, crew: Crew) -> None:
+        super().__init__(config)
+        self._crew = crew
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and print the address when requests are answered."""
-        await super().startup(sockets)
-        if self.started:
-            listener = next(s for each in self.servers for s in each.sockets)
-            print(f"Ready: {_url(listener.getsockname())}", flush=True)
+    async def say_ready(self) -> None:
+        """Print the address once all processes answer."""
+        take_connections(self._crew.taking, self._make_protocol)
+        while not self._crew.is_answering and not self.should_exit:
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+        if not self.should_exit:
+            await super().say_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the listeners and wait for gRPC; a second Ctrl-C ends the waiting."""
+        """Let all processes finish what has begun, which needs the models."""
         for listener in self.servers:
             listener.close()
-        ended = self.end_grpc()
-        while not ended.is_set() and not self.force_exit:
-            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
+        self.end_grpc()
+        self._crew.stop()
+        while not self._crew.has_ended and not self.force_exit:
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
         await super().shutdown(sockets)
 
+    def _make_protocol(self) -> HttpProtocol:
+        """Make the protocol of a connection, as `uvicorn.Server.startup` does."""
+        return HttpProtocol(self.config, self.server_state, self.lifespan.state)
 
-def _url(address: tuple[str, int]) -> str:
-    host, port, *_ = address
-    if host in ("127.0.0.1", "::1"):
-        host = "localhost"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+@contextlib.contextmanager
+def _led(
+    crew: Crew | None,
+    listener: socket.socket,
+    options: ServiceOptions,
+    serving: ServingConfig,
+) -> Iterator[int]:
+    """Have the other processes listen on the same ports, if there are others.
+
+    Yields:
+        The port of gRPC.
+    """
+    if crew is None:
+        yield options.grpc_port
+        return
+    with _bind(options.host, options.grpc_port) as reserved:
+        ports = {"port": share_port(listener), "grpc_port": share_port(reserved)}
+        crew.start(Orders(options.model_copy(update=ports), serving, crew.directory))
+        try:
+            yield ports["grpc_port"]
+        finally:
+            crew.end()
 
 
 def add_page(app: FastAPI, serving: Serving, token: str | None) -> None:
@@ -111,37 +143,18 @@ def add_page(app: FastAPI, serving: Serving, token: str | None) -> None:
         mount(app, app.state.queue, serving, token)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def _bind(host: str, port: int) -> socket.socket:
+    """Return a socket that keeps a port of gRPC and does not listen."""
+    kept = socket.socket(family_of(host))
+    kept.setsockopt(
+        socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+    )  # soon after another's end
     try:
-        return socket.create_server((host, port), family=family)
+        kept.bind((host, port))
     except OSError as error:
+        kept.close()
         raise UserError(
-            "`--host` and `--port` must be an address where this machine can listen. "
+            "`--host` and `--grpc-port` must be an address that is free here. "
             f"Received: {host}, {port}: {error}."
         ) from error
-
-
-@contextlib.contextmanager
-def _grpc(
-    serving: Serving, host: str, port: int
-) -> Iterator[Callable[[], threading.Event]]:
-    """Run the gRPC server if its stubs are installed; yield a function that ends it."""
-    try:
-        from service.serving.grpc_server import GrpcServer
-    except ModuleNotFoundError as error:
-        if error.name not in ("grpc", "tensorflow_serving"):
-            raise
-        print("No gRPC: pip install --group serve brings it.", file=sys.stderr)
-        ended = threading.Event()
-        ended.set()
-        yield lambda: ended
-        return
-    server = GrpcServer(
-        serving, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    )
-    server.start()
-    try:
-        yield lambda: server.stop(serving.config.timeout + _GRACE_SECONDS)
-    finally:
-        server.stop(0).wait()
+    return kept

@@ -20,6 +20,12 @@ from training.options.values import REPOSITORY
 from training.run.claim import INHERITED, LOCK, is_claimed
 from training.run.files import LOG
 
+SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that tells prometheus_client where several processes count together.
+
+It is the service's, and no trainer's.
+"""
+
 _GRACE_SECONDS = 10.0
 _NICE, _NICEST = 10, 19
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -155,7 +161,7 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in variables.items()
-        if not name.startswith(ENVIRONMENT_PREFIX)
+        if not name.startswith(ENVIRONMENT_PREFIX) and name != SHARED_METRICS
     }
 
 

@@ -54,6 +54,7 @@ class GrpcServer:
     Args:
         serving: The models.
         address: Where to listen, such as 127.0.0.1:8500. Port 0 is any free port.
+        is_shared: Whether several processes listen there.
 
     Attributes:
         port: The port that it listens on.
@@ -62,7 +63,7 @@ class GrpcServer:
         UserError: If it cannot listen on the address.
     """
 
-    def __init__(self, serving: Serving, address: str) -> None:
+    def __init__(self, serving: Serving, address: str, is_shared: bool = False) -> None:
         config = serving.config
         self._server = grpc.server(
             ThreadPoolExecutor(config.max_queue, "grpc"),
@@ -74,7 +75,7 @@ class GrpcServer:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", _MOST_METADATA),
                 ("grpc.absolute_max_metadata_size", _MOST_METADATA),
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(is_shared)),
             ],
         )
         self._server.add_generic_rpc_handlers(_Service(serving).handlers)

@@ -1,11 +1,11 @@
 """Prometheus metrics under TensorFlow Serving's names."""
 
-import threading
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 PATH = "/monitoring/prometheus/metrics"
@@ -21,11 +21,19 @@ class Metrics:
 
     It is a collector itself, because the library adds to what TensorFlow Serving's
     dashboards ask for: `_total` to the names of counters, `_created` to histograms.
+
+    Args:
+        shared: The directory where several processes count, whose sums are shown.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._requests: Counter[tuple[str, str]] = Counter()
+    def __init__(self, shared: Path | None = None) -> None:
+        self._shared = shared
+        self._requests = Counter(
+            f"{_PREFIX}request_count",
+            "Requests that have been answered.",
+            labelnames=["model_name", "status"],
+            registry=None,
+        )
         self._request_latency = _histogram(
             "request_latency", "Microseconds of a request.", "entrypoint"
         )
@@ -47,8 +55,7 @@ class Metrics:
             entrypoint: REST or GRPC.
             seconds: The time from the whole body to the answer.
         """
-        with self._lock:
-            self._requests[model, status] += 1
+        self._requests.labels(model, status).inc()
         if status == "OK":
             self._request_latency.labels(model, api, entrypoint).observe(seconds * 1e6)
 
@@ -66,22 +73,13 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics, as prometheus_client asks for them."""
-        yield self._request_count()
-        for histogram in (self._request_latency, self._runtime_latency):
-            yield from map(_as_tensorflow_serving, histogram.collect())
+        return map(_as_tensorflow_serving, self._collected())
 
-    def _request_count(self) -> Metric:
-        # The library would print a "counter" with `_total` in its name.
-        metric = Metric(
-            f"{_PREFIX}request_count", "Requests that have been answered.", "untyped"
-        )
-        with self._lock:
-            counts = list(self._requests.items())
-        for (model, status), count in counts:
-            metric.add_sample(
-                metric.name, {"model_name": model, "status": status}, count
-            )
-        return metric
+    def _collected(self) -> Iterable[Metric]:
+        if self._shared is not None:
+            return MultiProcessCollector(None, str(self._shared)).collect()
+        metrics = (self._requests, self._request_latency, self._runtime_latency)
+        return (each for metric in metrics for each in metric.collect())
 
 
 def _histogram(name: str, description: str, last_label: str) -> Histogram:
@@ -94,13 +92,15 @@ def _histogram(name: str, description: str, last_label: str) -> Histogram:
     )
 
 
-def _as_tensorflow_serving(histogram: Metric) -> Metric:
-    """Return a histogram with limits of six digits, and without its creation time."""
-    metric = Metric(histogram.name, histogram.documentation, histogram.type)
-    for sample in histogram.samples:
+def _as_tensorflow_serving(given: Metric) -> Metric:
+    """Return a metric with limits of six digits, and without its creation time."""
+    # The library would print a "counter" with `_total` in its name.
+    kind = "untyped" if given.type == "counter" else given.type
+    metric = Metric(given.name, given.documentation, kind)
+    for sample in given.samples:
         labels = dict(sample.labels)
         if (limit := labels.get("le", "+Inf")) != "+Inf":
             labels["le"] = f"{float(limit):g}"
         if not sample.name.endswith("_created"):
-            metric.add_sample(sample.name, labels, sample.value)
+            metric.add_sample(sample.name.removesuffix("_total"), labels, sample.value)
     return metric

@@ -3,6 +3,7 @@
 import functools
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -30,22 +31,23 @@ class Serving:
 
     Args:
         config: How models are served.
+        servables: The models; those that the config names if not given.
+        shared_metrics: The directory where several processes count.
 
     Raises:
         UserError: If the model config file is not usable.
     """
 
-    def __init__(self, config: ServingConfig) -> None:
+    def __init__(
+        self,
+        config: ServingConfig,
+        servables: Servables | None = None,
+        shared_metrics: Path | None = None,
+    ) -> None:
         heaps.limit()
         self.config = config
-        self.metrics = metrics.Metrics()
-        self.servables = Servables(
-            config.model_base_path,
-            config.model_config_file,
-            config.poll_interval,
-            config.batching,
-            config.timeout,
-        )
+        self.metrics = metrics.Metrics(shared_metrics)
+        self.servables = servables or Servables.of(config)
         self.workers = Workers(config)
         self.inference = Inference(
             self.servables, self.metrics, self.workers.room, config.max_body_bytes

@@ -10,9 +10,10 @@ import contextlib
 import gc
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol, Self
 
 from service.serving import model_config
 from service.serving.batching import BatchingParameters
@@ -27,6 +28,18 @@ _LOADING_THREADS = 2
 _logger = logging.getLogger(__name__)
 
 
+class Others(Protocol):
+    """Other processes that serve the same versions."""
+
+    def version(self, name: str, number: int, directory: Path) -> Version:
+        """Return a new version, which they will have too."""
+
+    def tell(
+        self, configs: Mapping[str, ModelConfig], versions: Iterable[Version]
+    ) -> None:
+        """Tell them of all versions there are."""
+
+
 class Servables:
     """All models, each with its versions.
 
@@ -37,6 +50,7 @@ class Servables:
         poll_interval: Seconds between two looks at the directory.
         batching: How to batch requests, if at all.
         timeout: Seconds that a request usually may take.
+        others: The other processes that serve the same versions, if any.
 
     Raises:
         UserError: If the config file is not usable.
@@ -49,12 +63,15 @@ class Servables:
         poll_interval: float = 1.0,
         batching: BatchingParameters | None = None,
         timeout: float = ServingConfig.timeout,
+        others: Others | None = None,
     ) -> None:
         self._base = base
         self._config_file = config_file
         self._poll_interval = poll_interval
         self._batching = batching
         self._timeout = timeout
+        self._others = others
+        self._version = Version if others is None else others.version
         self._configs: Mapping[str, ModelConfig] = {}
         self._versions: dict[str, dict[int, Version]] = {}
         self._leaving: list[Version] = []
@@ -69,6 +86,26 @@ class Servables:
             self._read_configs()
         else:
             self._configs = model_config.read_config_file(config_file, base)
+
+    @classmethod
+    def of(cls, config: ServingConfig, others: Others | None = None) -> Self:
+        """Return the models that are to be served.
+
+        Args:
+            config: How models are served.
+            others: The other processes that serve the same versions, if any.
+
+        Raises:
+            UserError: If the config file is not usable.
+        """
+        return cls(
+            config.model_base_path,
+            config.model_config_file,
+            config.poll_interval,
+            config.batching,
+            config.timeout,
+            others,
+        )
 
     @property
     def configs(self) -> Mapping[str, ModelConfig]:
@@ -199,6 +236,11 @@ class Servables:
         for name in {*self._configs, *self._versions}:
             self._update(name)
         self._free()
+        if self._others is not None:
+            self._others.tell(
+                self._configs,
+                [v for versions in self._versions.values() for v in versions.values()],
+            )
         if self._missing is None:
             self._missing = set(self._configs)
         self._missing = {
@@ -246,7 +288,7 @@ class Servables:
             wanted = config.policy(present.keys() - failed) if config else set()
             for number in wanted:
                 if number not in versions or versions[number].state is State.END:
-                    versions[number] = Version(name, number, present[number])
+                    versions[number] = self._version(name, number, present[number])
                     self._loaders.submit(self._load, versions[number])
             replaced = [v for n, v in versions.items() if n not in wanted]
             if not versions:

@@ -83,12 +83,14 @@ class Version:
         try:
             check_files(self.directory, base)
             self._model = SavedModel(self.directory, batching, timeout)
+            self._wait_for_others()
         except Exception as error:
             # A damaged or hostile file may make TensorFlow raise anything.
             if not isinstance(error, tf.errors.OpError | OSError | ValueError):
                 _logger.exception("%s could not be loaded.", self.directory)
             self.error = of_runtime(as_op_error(error))
             self.state = State.END
+            self.close_if_unused()
         else:
             self.state = State.AVAILABLE
 
@@ -104,7 +106,7 @@ class Version:
         """Give back the model; the last user of an unloaded version closes it."""
         with self._lock:
             self._users -= 1
-        self._close_if_unused()
+        self.close_if_unused()
 
     def unload(self) -> None:
         """Take no further requests, and end when those under way have ended."""
@@ -112,16 +114,29 @@ class Version:
             if self.state is not State.AVAILABLE:
                 return
             self.state = State.UNLOADING
-        self._close_if_unused()
+        self.close_if_unused()
 
-    def _close_if_unused(self) -> None:
+    def close_if_unused(self) -> bool:
+        """Close the model if nobody may use it any more; return whether that is done.
+
+        The version ends then.
+        """
         with self._lock:
-            if self.state is not State.UNLOADING or self._users:
-                return
+            if self.state not in (State.UNLOADING, State.END) or self._users:
+                return False
             model, self._model = self._model, None
             self.state = State.END
-        if model is not None:
-            model.close()
+        if model is None:
+            return False
+        model.close()
+        return True
+
+    def _wait_for_others(self) -> None:
+        """Wait until other processes have it, where there are some.
+
+        Raises:
+            tf.errors.OpError: If one of them cannot load it.
+        """
 
 
 def fingerprint(directory: Path) -> object:

@@ -70,6 +70,15 @@ def test_options_become_how_models_are_served(tmp_path: Path) -> None:
     )
 
 
+def test_each_of_several_processes_has_its_part_of_the_threads(tmp_path: Path) -> None:
+    base = ["--model-base-path", str(tmp_path)]
+    one = ServiceOptions.read(base)
+    assert one.serving_processes == 1
+    assert one.serving().threads == 2 * len(os.sched_getaffinity(0))
+    many = ServiceOptions.read([*base, "--serving-processes", "64"])
+    assert many.serving().threads == 2
+
+
 def test_the_environment_is_left_to_trainers(monkeypatch: pytest.MonkeyPatch) -> None:
     """They inherit it, and take KERASNORM_... for options of train.py."""
     for name in ("KERASNORM_PORT", "PORT", "KERASNORM_EPOCHS", "KERASNORM_TOKEN"):
@@ -84,6 +93,10 @@ def test_the_environment_is_left_to_trainers(monkeypatch: pytest.MonkeyPatch) ->
         ("--port -1", "`--port` must be between 0 and 65535. Received: -1."),
         ("--grpc-port x", "`--grpc-port` must be a valid integer.* Received: x."),
         ("--slots 0", "`--slots` must be at least 1. Received: 0."),
+        (
+            "--serving-processes 0",
+            "`--serving-processes` must be at least 1. Received: 0.",
+        ),
         ("--retries -1", "`--retries` must be at least 0. Received: -1."),
         ("--timeout 0", "`--timeout` must be more than 0. Received: 0."),
         ("--timeout nan", "`--timeout` must be more than 0. Received: nan."),

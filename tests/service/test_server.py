@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from service import server
+from service import listening, server
 from service.options import ServiceOptions
 from tests.service.services import wait_until
 
@@ -36,7 +36,7 @@ def test_nobody_can_connect_before_there_is_an_answer(
     monkeypatch.setattr(server, "add_page", try_to_connect)
     monkeypatch.setattr(uvicorn.Server, "run", try_to_connect)
     monkeypatch.setattr(
-        server, "signal", SimpleNamespace(SIGINT=2, SIGTERM=15, signal=print)
+        listening, "signal", SimpleNamespace(SIGINT=2, SIGTERM=15, signal=print)
     )
     options = ["--port", str(port), "--grpc-port", "0", "--serve-only"]
     options += ["--model-base-path", str(tmp_path)]
@@ -78,7 +78,7 @@ def test_only_a_trusted_proxy_says_who_calls(
     monkeypatch.setattr(server, "create_app", lambda *_: application)
     monkeypatch.setattr(uvicorn.Server, "run", ask)
     monkeypatch.setattr(
-        server, "signal", SimpleNamespace(SIGINT=2, SIGTERM=15, signal=print)
+        listening, "signal", SimpleNamespace(SIGINT=2, SIGTERM=15, signal=print)
     )
     words = ["--port", "0", "--grpc-port", "0", "--serve-only", *options.split()]
     words += ["--model-base-path", str(tmp_path)]

@@ -156,6 +156,7 @@ def test_trainers_do_not_inherit_options_and_token() -> None:
         "KERASNORM_EPOCHS": "1",
         "CUDA_VISIBLE_DEVICES": "0",
         "MY_KERASNORM_": "x",
+        "PROMETHEUS_MULTIPROC_DIR": "/tmp/metrics-of-the-service",
     }
     assert environment(variables) == {"CUDA_VISIBLE_DEVICES": "0", "MY_KERASNORM_": "x"}
 
