@@ -81,7 +81,7 @@ def test_no_two_parts_of_a_room_import_each_other(room):
 
 
 def test_what_makes_keeps_and_runs_jobs_knows_no_http():
-    http = {"routes.py", "body.py", "files.py", "following.py"}
+    http = {"routes.py", "sweep_routes.py", "body.py", "files.py", "following.py"}
     for path in (ROOT / "service" / "jobs").glob("*.py"):
         knows = set(imported(path)) & {"fastapi", "starlette"}
         assert not knows or path.name in http, path
