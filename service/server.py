@@ -124,8 +124,10 @@ def _led(
         return
     with _bind(options.host, options.grpc_port) as reserved:
         ports = {"port": share_port(listener), "grpc_port": share_port(reserved)}
-        crew.start(Orders(options.model_copy(update=ports), serving, crew.directory))
         try:
+            crew.start(
+                Orders(options.model_copy(update=ports), serving, crew.directory)
+            )
             yield ports["grpc_port"]
         finally:
             crew.end()

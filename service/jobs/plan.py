@@ -228,7 +228,8 @@ def _checked(expected: Any, value: Any, option: str) -> Any:
 def _in_words(complaint: Any) -> str:
     if complaint["type"] == "extra_forbidden":
         keys = ", ".join(Range.model_fields)
-        return f"`{complaint['loc'][-1]}` is not a key of a range: it has {keys}."
+        key = str(complaint["loc"][-1])[:LONGEST_NAME]
+        return f"`{key}` is not a key of a range: it has {keys}."
     return str(complaint["msg"]).removeprefix("Value error, ")
 
 

@@ -47,12 +47,18 @@ class Searches:
         with self._studies() as studies:
             searches = studies.searches()
         for search in searches:
-            plan, jobs = self._plan(search), self._store.of_sweep(search)
-            with self._studies() as studies:
-                if plan is None:
-                    studies.delete(search)
-                else:
-                    studies.settle(search, plan, jobs)
+            try:
+                self._put_right(search)
+            except OSError as error:  # the others can be put right
+                log_error(f"Search {search} is left for now.", error)
+
+    def _put_right(self, search: int) -> None:
+        plan, jobs = self._plan(search), self._store.of_sweep(search)
+        with self._studies() as studies:
+            if plan is None:
+                studies.delete(search)
+            else:
+                studies.settle(search, plan, jobs)
 
     def draw(self, job: Job) -> Job:
         """Return a job that is about to be started with its values.
@@ -60,9 +66,11 @@ class Searches:
         Those of a trial at its first start are drawn, from what the trials before have
         reached.
         """
-        plan = None if job.is_drawn else self._plan(job.sweep)
-        if plan is None or job.sweep is None or job.trial is None:
+        if job.is_drawn:
             return job
+        plan = self._plan(job.sweep)
+        if plan is None or job.sweep is None or job.trial is None:
+            raise OSError("what its search tries is lost")
         jobs = self._store.of_sweep(job.sweep)
         with self._studies() as studies:
             studies.settle(job.sweep, plan, jobs)

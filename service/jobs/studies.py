@@ -56,7 +56,9 @@ class Studies:
     def searches(self) -> list[int]:
         """Return the numbers of the searches that there are studies of."""
         names = optuna.get_all_study_names(self._storage)
-        return [int(name.removeprefix(_PREFIX)) for name in names]
+        numbers = [name.removeprefix(_PREFIX) for name in names]
+        # Other tools may have made studies of other names.
+        return [int(n) for n in numbers if n.isdecimal() and _name(int(n)) in names]
 
     def delete(self, search: int) -> None:
         """Remove the study of a search if there is one."""
@@ -90,7 +92,7 @@ class Studies:
                 self._report(search, trial, job)
                 self._end(search, trial, job)
         complete = self._trials(search, TrialState.COMPLETE)
-        known = {trial.user_attrs[_JOB] for trial in complete}
+        known = {trial.user_attrs.get(_JOB) for trial in complete}
         for job in drawn.values():
             if job.state is State.SUCCEEDED and job.id not in known:
                 self._add(search, plan, job)  # resumed, or the file was lost

@@ -1,5 +1,6 @@
 """One of the other processes: `python -m service.processes`, which the service runs."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 
 from service.processes.messages import Orders
 from training.cli.quiet import importing, start_tensorflow
+from training.errors import UserError
 
 
 def main() -> None:
@@ -23,15 +25,20 @@ def main() -> None:
         target=_end_with, args=(handing, orders.directory), daemon=True
     ).start()
     start_tensorflow()
-    with importing():
-        from service.processes.following import serve
+    try:
+        with importing():
+            from service.processes.following import serve
 
-    serve(orders, control, handing)
+        serve(orders, control, handing)
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def _end_with(main_process: socket.socket, directory: Path) -> None:
     """End when the main process has ended without a word, and tidy up for it."""
-    main_process.recv(1)  # it sends nothing
+    # It sends nothing. Its end is an error if it has left something unread.
+    with contextlib.suppress(OSError):
+        main_process.recv(1)
     shutil.rmtree(directory, ignore_errors=True)
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -132,8 +132,13 @@ def take_connections(
             await loop.connect_accepted_socket(protocol, connection)
 
     def take() -> None:
-        with contextlib.suppress(BlockingIOError):
-            _, (connection, begun), _, _ = socket.recv_fds(taking, 1, 2)
+        with contextlib.suppress(OSError):  # there is none, or no room for it
+            _, files, _, _ = socket.recv_fds(taking, 1, 2)
+            if len(files) != 2:  # this process may not open more
+                for each in files:
+                    os.close(each)
+                return
+            connection, begun = files
             with os.fdopen(begun, "rb") as file:
                 file.seek(0)
                 task = loop.create_task(

@@ -133,7 +133,8 @@ class Follower(Servables):
             if version is None:
                 version = FollowedVersion(told, self._states, self.tell)
                 new += [version] if told.is_wanted else []
-            version.error = None if told.error is None else as_op_error(told.error)
+            if told.error is not None:
+                version.error = as_op_error(told.error)
             versions.setdefault(told.name, {})[told.number] = version
         with self._lock:
             self._versions = versions

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from service.jobs.trainers import SHARED_METRICS, environment
-from service.log import log
+from service.log import log, log_error
 from service.processes.messages import Orders, Report, States, Table, Told
 from service.serving.model_config import ModelConfig
 from service.serving.versions import State, Version
@@ -194,9 +194,19 @@ class Crew:
             if self._stopping.is_set():
                 return
             log(f"A serving process has ended with status {status}. Another starts.")
-            if self._stopping.wait(_SECONDS_BEFORE_ANOTHER):
+            another = self._start_another()
+            if another is None:
                 return
-            member = self._start_one()
+            member = another
+
+    def _start_another(self) -> _Member | None:
+        """Start another one as soon as the machine lets it; None: all are to end."""
+        while not self._stopping.wait(_SECONDS_BEFORE_ANOTHER):
+            try:
+                return self._start_one()
+            except OSError as error:  # there is no memory or no file left
+                log_error("A serving process cannot be started now.", error)
+        return None
 
     def _start_one(self) -> _Member:
         here, there = multiprocessing.Pipe()

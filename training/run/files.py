@@ -210,7 +210,7 @@ def result(directory: Path) -> Result | None:
 
 def validation(directory: Path) -> Scores | None:
     """Return the validation scores of a finished run, or of the last epoch so far."""
-    if finished := result(directory):
+    if finished := reached(directory):
         return finished.metrics.validation
     try:
         *_, last = history(directory)
