@@ -104,13 +104,13 @@ def test_a_model_in_a_file_is_killed_goes_on_and_is_served(
 def test_colour_pictures_of_any_size_to_a_network_of_keras_applications(
     service: Service, shapes: Path
 ) -> None:
-    """Its momentum is 0.999: without `debiased` so few steps would be of no use."""
+    """Its momentum is 0.999: without `recalibrate` its averages would be of no use."""
     config = {
         "dataset": f"folder:{shapes}",
         "image_size": 32,
         "model": "applications:MobileNetV2",
         "model_option": {"alpha": 0.35},
-        "moving_average": "debiased",
+        "recalibrate": 100,
         "epochs": 2,
         "batch_size": 16,
         "name": "shapes",
