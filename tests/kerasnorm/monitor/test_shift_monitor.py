@@ -108,7 +108,7 @@ def test_a_deep_layer_sees_what_it_will_see_at_inference():
     )
     monitor = ShiftMonitor(probe, tolerance=math.inf)
     fit(model, x, monitor)
-    seen = keras.Model(model.input, deep.input).predict(probe, verbose=0)
+    seen = keras.Model(model.inputs[0], deep.input).predict(probe, verbose=0)
     assert [row["layer"] for row in monitor.history] == ["norm", "deep"]
     assert_record(monitor.history[-1], summary(deep, seen, (0,)))
 
