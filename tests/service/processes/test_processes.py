@@ -336,12 +336,22 @@ def test_nothing_is_left_of_a_killed_service(tmp_path: Path) -> None:
     words = [sys.executable, "-c", LEADER, str(shared)]
     with subprocess.Popen(words, cwd=REPOSITORY) as leader:
         try:
-            wait_until(psutil.Process(leader.pid).children)
-            (other,) = psutil.Process(leader.pid).children()
+            wait_until(lambda: others_of(leader.pid))
+            (other,) = others_of(leader.pid)
         finally:
             leader.kill()
     wait_until(lambda: not other.is_running() or other.status() == "zombie")
     wait_until(lambda: not shared.exists())
+
+
+def others_of(leader: int) -> list[psutil.Process]:
+    """Return the other processes, not what the imports of the main process start."""
+    return [
+        process
+        for process in psutil.process_iter(["ppid", "cmdline"])
+        if process.info["ppid"] == leader
+        and "service.processes" in (process.info["cmdline"] or ())
+    ]
 
 
 def service_has_read(service: Several, client: socket.socket) -> bool:
