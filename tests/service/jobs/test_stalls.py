@@ -34,7 +34,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def job(tmp_path: Path) -> Job:
     (tmp_path / "1").mkdir()
     config = TrainConfig(run_dir=tmp_path)
-    return Job(1, None, config, State.RUNNING, 0, 1, 0, "", 0.0, 0.0, None)
+    numbers = {"priority": 0, "attempts": 1, "epochs": 0}
+    times = {"submitted": 0.0, "started": 0.0, "ended": None}
+    return Job(
+        id=1,
+        sweep=None,
+        config=config,
+        state=State.RUNNING,
+        gpus=None,
+        devices=(),
+        message="",
+        **numbers,
+        **times,
+    )
 
 
 def beat(job: Job, seconds: float) -> None:
