@@ -73,16 +73,20 @@ def metrics(run: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def kill(process: "subprocess.Popen[str]", when: Callable[[], bool]) -> None:
-    """Send SIGKILL as soon as something is true; the process must still live then."""
+def kill(process: "subprocess.Popen[str]", when: Callable[[], bool]) -> str:
+    """Send SIGKILL as soon as something is true; the process must still live then.
+
+    Return what it has printed.
+    """
     deadline = time.monotonic() + 300
     while not when():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    out, _ = process.communicate()
     assert process.returncode == -signal.SIGKILL
+    return out
 
 
 def assert_same_end(one: Path, other: Path) -> None:

@@ -54,7 +54,7 @@ def test_synchronization_needs_batch_normalization() -> None:
         ({"train_head": 4, "epochs": 4}, "`train_head` must be less than `epochs`"),
         ({"ema": 0.9, "distribute": "mirrored"}, "`ema` needs training on one device"),
         ({"ema": 1}, "less than 1"),
-        ({"ema": float("nan")}, "greater than or equal to 0"),
+        ({"ema": float("nan")}, "less than 1"),
         ({"label_smoothing": 1}, "less than 1"),
         ({"mixup": -0.1}, "greater than or equal to 0"),
         ({"mixup": float("inf")}, "less than or equal to 100"),

@@ -66,8 +66,9 @@ def mix(alpha: float) -> Mix:
         seeds = _Seeds(tf.random.fold_in(seed, 0))  # `changed` begins with 1
         chosen = layer.get_random_transformation(images, training=True, seed=seeds)
         share = chosen["mix_weight"]
-        # For a small alpha both parts of Keras's quotient may be 0.
-        chosen["mix_weight"] = tf.where(tf.math.is_nan(share), 1.0, share)
+        # Beta(0.01, 0.01) is near 0 or 1. But it is made of two numbers that may both
+        # be the smallest one there is.
+        chosen["mix_weight"] = tf.where(share == 0.5, 1.0, share)
         x = layer.transform_images(images, chosen, training=True)
         return _like(images, x), layer.transform_labels(rows, chosen, training=True)
 

@@ -1,5 +1,6 @@
 """Splits, epochs and sizes of the images."""
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -60,6 +61,8 @@ def test_classes_without_splits(tmp_path: Path) -> None:
     every = [all_of(data.batches(split, 5)) for split in data.sizes]
     for split, (_, labels) in zip(data.sizes, every, strict=True):
         assert data.counts[split] == tuple(np.bincount(labels, minlength=2))
+    unknown = dataclasses.replace(data, counts={})  # as of a set of TFDS
+    assert unknown.train_counts == data.train_counts == data.counts["train"]
     assert Counter(np.concatenate([labels for _, labels in every])) == {0: 10, 1: 10}
     assert len(counted(*map(np.concatenate, zip(*every, strict=True)))) == 20
 
