@@ -129,7 +129,8 @@ def _flax_step(case: Case) -> Step:
     graph, weights, rest = nnx.split(layer, nnx.Param, ...)
 
     def call(weights: list[Any], state: list[Any], x: Any) -> tuple[Any, list[Any]]:
-        merged = nnx.merge(graph, *weights, *state)
+        # Copies: Flax lets no inner trace change the variables of an outer one.
+        merged = nnx.merge(graph, *weights, *state, copy=True)
         y = merged(x)
         return y, [nnx.split(merged, nnx.Param, ...)[2]]
 
