@@ -10,9 +10,8 @@ from service.options import ServiceOptions
 from service.serving.config import ServingConfig
 
 _STATES = "states"
-_MOST_VERSIONS = (
-    2**20
-)  # a version shares its byte with the one that comes so much later
+# A version shares its byte with the one that comes so much later.
+_MOST_VERSIONS = 2**20
 
 
 @dataclass(frozen=True)
