@@ -56,6 +56,10 @@ def check_seed_is_exported() -> None:
         return
     exported_to, variables = export
     check_draws_of_a_seed(exported_to)
+    if exported_to == "onnx" and "opset_version" not in variables:
+        domain = "at least 3.12, whose `export` takes `opset_version`"
+        advice = "Upgrade it: pip install --upgrade 'keras>=3.12'"
+        _refuse("keras", domain, keras.__version__, advice)
     if exported_to == "onnx" and keras.backend.backend() == "tensorflow":
         opset = variables["opset_version"]
         if opset is None or opset < _FIRST_OPSET:

@@ -8,7 +8,7 @@ from keras import layers
 import kerasnorm
 from kerasnorm import KBatchNorm, KDropout, KGaussianDropout, KSpatialDropout
 from tests import oracle
-from tests.kerasnorm.probes import numpy
+from tests.kerasnorm.probes import KERAS, numpy
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(1, 2, (7, 6)).astype("float32")
@@ -167,6 +167,15 @@ class Subclassed(keras.Model):
 
     def call(self, x):
         return self.dropout(x)
+
+
+@pytest.mark.any_backend
+@pytest.mark.skipif(KERAS >= (3, 12), reason="It is exported: test_exports.py.")
+def test_an_older_keras_that_chooses_the_opset_is_refused(tmp_path):
+    path = tmp_path / "model.onnx"
+    with pytest.raises(ValueError, match=r"^`keras` must be at least 3\.12, .*$"):
+        kerasnorm.monte_carlo_model(classifier(), 2).export(str(path), "onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_models_that_do_not_fit():
