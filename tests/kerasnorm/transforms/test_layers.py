@@ -28,7 +28,9 @@ def layers_for(function):
 def model_of(layer_class):
     takes_rate = "rate" in inspect.signature(layer_class).parameters
     layer = layer_class(*((0.5,) if takes_rate else ()), name="it")
-    return keras.Sequential([keras.Input(X.shape[1:]), layer])
+    # Keras before 3.14 has no model without a layer, and `fold` takes the first.
+    linear = keras.layers.Activation("linear")
+    return keras.Sequential([keras.Input(X.shape[1:]), layer, linear])
 
 
 def draws(layer_class):
