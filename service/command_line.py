@@ -46,6 +46,7 @@ def _are_devices(text: str) -> bool:
 Port = Annotated[int, _checked(lambda n: 0 <= n < 2**16, "between 0 and 65535")]
 Count = Annotated[int, _checked(lambda n: n >= 0, "at least 0")]
 Positive = Annotated[int, _checked(lambda n: n >= 1, "at least 1")]
+Processes = Annotated[int, _checked(lambda n: 1 <= n <= 256, "between 1 and 256")]
 Seconds = Annotated[float, _checked(lambda s: 0 < s < math.inf, "more than 0")]
 Pause = Annotated[float, _checked(lambda s: 0 <= s < math.inf, "at least 0")]
 

@@ -16,6 +16,7 @@ from service.command_line import (
     Pause,
     Port,
     Positive,
+    Processes,
     Seconds,
     named,
 )
@@ -57,7 +58,7 @@ class ListeningToBoth(Listening):
         description="the port of gRPC; 0: a free one",
         json_schema_extra=named("N"),
     )
-    serving_processes: Positive = Field(
+    serving_processes: Processes = Field(
         1,
         description="answer predictions in N processes on the same ports, each with "
         "all models and its part of the cores; --max-queue and the memory of requests "
@@ -164,9 +165,15 @@ class JobOptions(BaseModel):
 
         Raises:
             UserError: If it cannot be written to, the Ray cluster does not answer, or
-                this machine has not these GPUs.
+                this machine has not these GPUs, or there is no such directory.
         """
         check_writable(exports, "--model-base-path")
+        for root in self.model_root:
+            if not root.is_dir():
+                raise UserError(
+                    "`--model-root` must be a directory, with the files of models. "
+                    f"Received: {root}."
+                )
         return QueueConfig(
             state_dir=self.state_dir,
             exports=exports,

@@ -95,7 +95,6 @@ def connect(address: str, option: str) -> None:
         UserError: If no cluster answers there.
     """
     import ray
-    from ray.exceptions import AuthenticationError
 
     wanted = f"`{option}` must be the address of a Ray cluster. Received: {address}: "
     # Ray itself would try for minutes.
@@ -103,7 +102,7 @@ def connect(address: str, option: str) -> None:
         raise UserError(f"{wanted}no answer.")
     try:
         ray.init(address, runtime_env={"env_vars": _ENVIRONMENT})
-    except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
+    except Exception as error:  # of this class itself, where Ray starts too slowly
         raise UserError(wanted + first_line(error)) from error
 
 

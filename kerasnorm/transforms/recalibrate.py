@@ -1,5 +1,6 @@
 """The population statistics of Algorithm 2: `recalibrate`."""
 
+import contextlib
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,8 +33,9 @@ def recalibrate(
     Alg. 2, lines 7 to 12; "precise BN", Wu & Johnson 2021), computed with the present
     weights and dropout off. Each layer's inputs are those that inference will give it:
     the layers are set one after another, each in its own pass over the data, when the
-    layers before it are done. A layer that is used more than once gets the statistics
-    of all its inputs. Every valid sample counts the same.
+    layers before it are done. A pass ends with the next layer. A layer that is used
+    more than once gets the statistics of all its inputs. Every valid sample counts the
+    same.
 
     With `moving_average` `"debiased"` or `"cumulative"` training goes on as after one
     batch of all samples.
@@ -109,7 +111,8 @@ def recalibrate(
             _model_inputs.inputs_that_fit("data", model, first),
         ):
             model(first, training=False)
-    order = _order_of_use(run, norms, first)
+    uses = _uses(run, norms, first)
+    order = list(dict.fromkeys(uses))
     if not order:
         raise ValueError(
             f"`model` must use a KBatchNorm. Received: {model.name!r} without one. "
@@ -118,7 +121,9 @@ def recalibrate(
     warn_of_keras_own(model, "recalibrated")
     progress = keras.utils.Progbar(len(order), verbose=verbose, unit_name="layer")
     for done, norm in enumerate(order, start=1):
-        population = _population(run, norm, batches)
+        last = len(uses) - uses[::-1].index(norm)
+        later = set(order) - set(uses[:last])
+        population = _population(run, norm, later, batches)
         _check_numbers(norm, population)
         with scope:
             norm.assign_population(population)
@@ -186,23 +191,28 @@ def _slices(arrays: Any) -> Iterator[tuple[Any]]:
         yield (keras.tree.map_structure(part, arrays),)
 
 
-def _order_of_use(run: Run, norms: list[KBatchNorm], inputs: Any) -> list[KBatchNorm]:
-    order: list[KBatchNorm] = []
+class _IsReached(BaseException):
+    """A layer that is used later has been called. (Keras rewrites an `Exception`.)"""
+
+
+def _uses(run: Run, norms: list[KBatchNorm], inputs: Any) -> list[KBatchNorm]:
+    """Return the layers in the order of their calls, as often as they are called."""
+    uses: list[KBatchNorm] = []
 
     def observer_of(norm: KBatchNorm) -> Observer:
-        def observe(x: Tensor, y: Tensor, mask: Tensor | None) -> None:
-            if norm not in order:
-                order.append(norm)
-
-        return observe
+        return lambda x, y, mask: uses.append(norm)
 
     run(inputs, {norm: observer_of(norm) for norm in norms})
-    return order
+    return uses
 
 
 def _population(
-    run: Run, norm: KBatchNorm, batches: Callable[[], Iterator[Any]]
+    run: Run,
+    norm: KBatchNorm,
+    later: Iterable[KBatchNorm],
+    batches: Callable[[], Iterator[Any]],
 ) -> Moments:
+    """Return the moments of a layer's inputs; run the model as far as a later layer."""
     population: Moments | None = None
 
     def observe(x: Tensor, y: Tensor, mask: Tensor | None) -> None:
@@ -212,8 +222,12 @@ def _population(
             part if population is None else functional.merge_moments(population, part)
         )
 
+    def stop(x: Tensor, y: Tensor, mask: Tensor | None) -> None:
+        raise _IsReached
+
     for inputs in batches():
-        run(inputs, {norm: observe})
+        with contextlib.suppress(_IsReached):
+            run(inputs, {**dict.fromkeys(later, stop), norm: observe})
     assert population is not None  # it was used by the first batch
     return population
 

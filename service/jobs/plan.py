@@ -196,7 +196,11 @@ def _ranges_in(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _range(option: str, given: Any) -> Range:
     if not takes_ranges(option):
-        raise refusal("It takes no range, since it is not a number.", option)
+        raise refusal(
+            "It takes no range, since it is not a number. Give a value, or a list of "
+            "values to choose from.",
+            option,
+        )
     checked = _checked(Range, given, option)
     if takes_integers(option):
         for key in ("low", "high", "step"):

@@ -18,6 +18,7 @@ from training.errors import UserError, printable
 from training.options.values import LONGEST_NAME
 
 _MOST_JOBS = 1000
+_OF_THE_QUERY = ("priority", "gpus")
 
 Complaint = Mapping[str, Any]  # `type`, `loc`, `msg`, as pydantic's errors have them
 
@@ -123,7 +124,11 @@ def _in_words(complaint: Complaint) -> Complaint:
     if complaint["type"] != "extra_forbidden":
         return complaint
     name = str(complaint["loc"][-1])
-    hint = nearest(name, TrainConfig.model_fields, otherwise="")
+    hint = (
+        f" Give it in the query: POST /v1/jobs?{name}=N."
+        if name in _OF_THE_QUERY
+        else nearest(name, TrainConfig.model_fields, otherwise="")
+    )
     said = f"`{name[:LONGEST_NAME]}` is not an option of train.py.{hint}"
     return {**complaint, "msg": said}
 

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from multiprocessing.connection import Connection
@@ -25,6 +26,7 @@ from service.serving.routes import Serving
 from service.serving.servables import Servables
 from service.serving.versions import State, Version
 
+_SECONDS_BETWEEN_SIGNS = 1.0
 _logger = logging.getLogger(__name__)
 Tell = Callable[[Report], None]
 
@@ -113,6 +115,12 @@ class Follower(Servables):
         with self._sending, contextlib.suppress(OSError):  # it has ended
             self._control.send(report)
 
+    def give_signs(self) -> None:
+        """Tell the main process again and again that this process runs."""
+        while not self._control.closed:
+            self.tell(Report("running"))
+            time.sleep(_SECONDS_BETWEEN_SIGNS)
+
     def _watch(self) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
@@ -176,6 +184,7 @@ def serve(
     share_the_machine(options.serving_processes)
     follower = Follower(orders, control)
     serving = Serving(orders.serving, follower, orders.directory)
+    threading.Thread(target=follower.give_signs, daemon=True).start()
     follower.start()
     app = create_app(Settings(orders.serving, host=options.host), serving)
     HandingOn.handing = handing

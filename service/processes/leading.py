@@ -22,7 +22,10 @@ from service.serving.model_config import ModelConfig
 from service.serving.versions import State, Version
 from training.options.values import REPOSITORY
 
+_COMMAND = (sys.executable, "-m", "service.processes")
 _SECONDS_BEFORE_ANOTHER = 1.0
+_SECONDS_TO_START = 600  # until the first word: TensorFlow may come from a slow disk
+_SECONDS_OF_SILENCE = 30  # of a process that says each second that it runs
 _GRACE_SECONDS = 11.0
 _LOADED = (State.START, State.LOADING, State.AVAILABLE)
 
@@ -76,7 +79,7 @@ class _Member:
 
 
 class Crew:
-    """The other processes. One that ends is started again.
+    """The other processes. One that ends or hangs is replaced by another.
 
     Args:
         directory: What the processes share.
@@ -145,6 +148,8 @@ class Crew:
                 member.process.kill()
         for keeper in self._keepers:
             keeper.join()
+        self.taking.close()
+        self._handing.close()
 
     def version(self, name: str, number: int, directory: Path) -> LedVersion:
         """Return a new version."""
@@ -187,17 +192,27 @@ class Crew:
 
     def _keep(self, member: _Member) -> None:
         while True:
-            with contextlib.suppress(EOFError, OSError):
-                while True:
-                    self._heed(member, member.control.recv())
+            silence = self._follow(member)
             status = self._remove(member)
             if self._stopping.is_set():
                 return
-            log(f"A serving process has ended with status {status}. Another starts.")
+            how = "ended" if silence is None else f"said nothing for {silence} s"
+            log(f"A serving process has {how} (status {status}). Another starts.")
             another = self._start_another()
             if another is None:
                 return
             member = another
+
+    def _follow(self, member: _Member) -> int | None:
+        """Heed what a process tells; return its seconds of silence if it hangs."""
+        patience = _SECONDS_TO_START
+        with contextlib.suppress(EOFError, OSError):  # it has ended
+            # Looks of a second are counted, since a machine may sleep for hours.
+            while any(member.control.poll(1) for _ in range(patience)):
+                self._heed(member, member.control.recv())
+                patience = _SECONDS_OF_SILENCE
+            return patience
+        return None
 
     def _start_another(self) -> _Member | None:
         """Start another one as soon as the machine lets it; None: all are to end."""
@@ -211,10 +226,9 @@ class Crew:
     def _start_one(self) -> _Member:
         here, there = multiprocessing.Pipe()
         inherited = [there.fileno(), self._handing.fileno()]
-        words = [sys.executable, "-m", "service.processes"]
         with there:
             process = subprocess.Popen(
-                [*words, *map(str, inherited)],
+                [*_COMMAND, *map(str, inherited)],
                 cwd=REPOSITORY,
                 env=environment(os.environ) | {SHARED_METRICS: str(self.directory)},
                 stdin=subprocess.DEVNULL,
@@ -246,10 +260,10 @@ class Crew:
 
     def _remove(self, member: _Member) -> int:
         """Return the status of a process that has ended, or does not speak any more."""
-        member.process.kill()
+        member.process.kill()  # first: who holds the lock may wait for it to read
         status = member.process.wait()
-        member.control.close()
-        with self._changed:
+        with self._changed:  # without which another thread tells it something
+            member.control.close()
             self._members.remove(member)
             self._changed.notify_all()
         for version in member.held.values():

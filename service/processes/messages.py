@@ -62,7 +62,7 @@ class Table:
 class Report:
     """What a process tells of itself, or of the version with a key."""
 
-    what: Literal["answering", "loaded", "failed", "closed"]
+    what: Literal["running", "answering", "loaded", "failed", "closed"]
     key: int = -1
     error: Exception | None = None
 

@@ -91,11 +91,15 @@ def test_the_environment_is_left_to_trainers(monkeypatch: pytest.MonkeyPatch) ->
     [
         ("--port 65536", "`--port` must be between 0 and 65535. Received: 65536."),
         ("--port -1", "`--port` must be between 0 and 65535. Received: -1."),
-        ("--grpc-port x", "`--grpc-port` must be a valid integer.* Received: x."),
+        ("--grpc-port x", "`--grpc-port` must be a valid integer. Received: x."),
         ("--slots 0", "`--slots` must be at least 1. Received: 0."),
         (
             "--serving-processes 0",
-            "`--serving-processes` must be at least 1. Received: 0.",
+            "`--serving-processes` must be between 1 and 256. Received: 0.",
+        ),
+        (
+            "--serving-processes 20000",
+            "`--serving-processes` must be between 1 and 256. Received: 20000.",
         ),
         ("--retries -1", "`--retries` must be at least 0. Received: -1."),
         ("--timeout 0", "`--timeout` must be more than 0. Received: 0."),
@@ -153,6 +157,12 @@ def test_jobs_export_to_where_they_can_write(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="`--model-base-path` must be a directory that"):
         ServiceOptions.read([]).queue(tmp_path / "file")
+
+
+def test_models_of_jobs_lie_in_a_directory(tmp_path: Path) -> None:
+    options = ServiceOptions.read(["--model-root", str(tmp_path / "none")])
+    with pytest.raises(UserError, match=r"`--model-root` must be a directory.*/none\."):
+        options.queue(tmp_path)
 
 
 def test_a_wrong_option_ends_a_command_with_status_2(

@@ -14,6 +14,7 @@ import pytest
 from tests.kerasnorm.replicas import free_addresses
 from tests.training.cluster.test_team import arguments, environment
 from tests.training.runs import history
+from training import ray_workers
 from training.cli.command_line import read
 from training.errors import UserError
 
@@ -107,6 +108,17 @@ def test_an_address_without_a_cluster_is_named(
         "error: `--ray` must be the address of a Ray cluster. "
         f"Received: {address}: no answer."
     )
+
+
+def test_a_cluster_that_does_not_start_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def init(*_: object, **__: object) -> None:
+        raise Exception("The current node timed out during startup.")  # as Ray does
+
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(UserError, match="Received: local: The current node timed out"):
+        ray_workers.connect("local", "--address")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import argparse
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from inspect import get_annotations
 from typing import Any, TypeVar
 
@@ -121,10 +121,17 @@ def describe(error: ValidationError, fields: Iterable[str]) -> str:
         return f"`{field}` is not an option.{nearest(field, fields)}"
     if first["type"] == "value_error":  # of a validator of ours
         said = first["msg"].removeprefix("Value error, ").rstrip(".")
-        return f"`{option(field)}` is not usable: {said}. Received: {first['input']}."
+        return f"`{option(field)}` is not usable: {said}. Received: {_received(first)}."
     expected = first["msg"].replace("Input should", "must")
     expected = expected.replace("String should", "must")
-    return f"`{option(field)}` {expected}. Received: {first['input']}."
+    expected = expected.partition(", unable to parse")[0]
+    return f"`{option(field)}` {expected}. Received: {_received(first)}."
+
+
+def _received(complaint: Mapping[str, Any]) -> str:
+    """Return the value as it was given; an option may be given several times."""
+    given = complaint["input"]
+    return " ".join(map(str, given)) if isinstance(given, tuple) else str(given)
 
 
 def nearest(name: str, fields: Iterable[str], otherwise: str = " See --help.") -> str:

@@ -43,6 +43,7 @@ class ModelOptions(BaseModel):
         description="leave the layers as they are in whose names this regular "
         "expression is found; in training their batch normalization keeps its "
         "statistics",
+        json_schema_extra={"metavar": "REGEX"},
     )
     train_head: int = Field(
         0,
@@ -50,6 +51,7 @@ class ModelOptions(BaseModel):
         lt=2**31,
         description="train only the last layer with weights in the first N of the "
         "epochs, then all that --freeze leaves, with a learning rate that begins anew",
+        json_schema_extra={"metavar": "N"},
     )
     convert: bool = Field(
         True,
@@ -77,17 +79,23 @@ class LayerOptions(BaseModel):
     )
     moving_average: Literal["exponential", "debiased", "cumulative"] = Field(
         "exponential",
-        description="how batch normalization averages the statistics of the batches",
+        description="how batch normalization averages the statistics of the batches: "
+        "exponential, with a momentum, as Keras does; debiased, without the bias to "
+        "what it begins with; cumulative, all batches alike",
     )
     virtual_batch_size: int | None = Field(
         None,
         ge=1,
         lt=2**31,
-        description="let batch normalization see parts of N images of each batch; "
-        "default: the whole batch",
+        description="let batch normalization see parts of N images of each batch, as "
+        "small batches do, whose noise regularizes (Hoffer et al. 2017); default: the "
+        "whole batch",
+        json_schema_extra={"metavar": "N"},
     )
     renorm: bool = Field(
-        False, description="batch renormalization, for small batches (Ioffe 2017)"
+        False,
+        description="batch renormalization: training normalizes with nearly the "
+        "moving statistics, for small batches (Ioffe 2017)",
     )
     scale_at: Literal["training", "inference"] = Field(
         "training",

@@ -171,6 +171,32 @@ def test_a_shared_layer_gets_all_its_inputs():
     assert_statistics(model, [(both.mean(0), both.var(0))])
 
 
+@pytest.mark.any_backend
+def test_a_pass_ends_with_the_next_layer_that_is_not_used_before():
+    """The shared layer's pass goes on to its second use, behind another layer."""
+    shared, between, last = KBatchNorm(), KBatchNorm(), KBatchNorm()
+    reached = []
+
+    class Note(layers.Layer):
+        def call(self, x):
+            reached.append(self.name)
+            return x
+
+    inputs = keras.Input((6,))
+    hidden = Note(name="early")(between(3 * shared(inputs)))
+    outputs = Note(name="late")(last(shared(hidden)))
+    model = keras.Model(inputs, outputs)
+    reached.clear()
+    kerasnorm.recalibrate(model, iter([X[:200], X[200:]]), verbose=0)
+    # One batch shows the order; then there are two for each of three layers.
+    assert reached.count("early") == 1 + 2 * 3
+    assert reached.count("late") == 1 + 2
+    variance = keras.ops.convert_to_numpy(last.moving_variance)
+    after = keras.Model(inputs, model.layers[-2].input)(X, training=False)
+    after = keras.ops.convert_to_numpy(after)
+    np.testing.assert_allclose(after.var(0), variance, rtol=1e-4)
+
+
 def test_converted_layers_in_nested_models():
     inner = keras.Sequential([keras.Input((6,)), layers.BatchNormalization()])
     model = keras.Sequential([keras.Input((6,)), inner, layers.Dropout(0.5)])

@@ -45,7 +45,11 @@ RATE = {"low": 1e-4, "high": 1e-2, "log": True}
         ({"seed": {"low": 0, "high": 1, "step": 0.5}}, "seed", "whole.*step=0.5"),
         ({"batch_size": {"low": 0, "high": 64}}, "batch_size", "or equal to 1"),
         ({"dropout_rate": {"low": 0, "high": 1}}, "dropout_rate", "less than 1"),
-        ({"model": {"low": 1, "high": 2}}, "model", "no range, since it is not a num"),
+        (
+            {"model": {"low": 1, "high": 2}},
+            "model",
+            "no range.* Give a value, or a list",
+        ),
         ({"norm": {"low": 0, "high": 1}}, "norm", "no range, since it is not a num"),
         ({"qqq": {"low": 0, "high": 1}, "seed": RATE}, "seed", "whole"),
         (

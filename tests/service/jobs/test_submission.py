@@ -23,6 +23,7 @@ from training.config import TrainConfig
         ({"epoch": 3}, "epoch", "`epoch` is not an option.* Did you mean `epochs`?"),
         ({"batchsize": [3]}, "batchsize", "Did you mean `batch_size`?"),
         ({"qqq": 3}, "qqq", "`qqq` is not an option of train.py."),
+        ({"gpus": 2}, "gpus", "Give it in the query: POST /v1/jobs?gpus=N."),
         ({"epochs": [3, True]}, "epochs", "should be a number"),
         ({"norm": 1}, "norm", "should be true or false"),
         ({"dataset": "mnist\u2028error: x"}, "dataset", "pattern"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -14,6 +15,7 @@ import tensorflow as tf
 pytest.importorskip("simdjson", reason="pip install --group serve")
 
 from service.options import ServiceOptions
+from service.processes import following as following_module
 from service.processes.following import Follower
 from service.processes.messages import Orders, Report, States, Table, Told
 from service.serving.config import ServingConfig
@@ -96,3 +98,14 @@ def test_one_that_failed_elsewhere_is_closed(tmp_path: Path, told: Told) -> None
         main.send(Table((replace(told, is_wanted=False, error=error),)))
         assert main.recv() == Report("closed", KEY)
         assert follower.statuses("m", 1)[0].error.message == "no memory"
+
+
+def test_it_says_again_and_again_that_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following_module, "_SECONDS_BETWEEN_SIGNS", 0.01)
+    with following(tmp_path, Table(), State.START) as (follower, main, _):
+        giving = threading.Thread(target=follower.give_signs)
+        giving.start()
+        assert main.recv() == main.recv() == Report("running")
+    giving.join()

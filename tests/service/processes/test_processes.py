@@ -315,6 +315,24 @@ def what_has_begun_is_finished_after_sigterm(service: Several) -> None:
     assert not list(service.temporary.glob("kerasnorm-*"))
 
 
+@pytest.mark.slow
+def test_one_that_hangs_is_replaced(tmp_path: Path, versions: Path) -> None:
+    """A new version comes all the same, and no count is lost."""
+    with running(tmp_path, versions) as service:
+        main, other = service.clients()
+        assert factor(other) == 1
+        before = service.count(main)
+        hanging = service.other
+        hanging.suspend()
+        publish(versions / "2", service.models / "m" / "2")
+        wait_until(lambda: main.status("m").get(2) == "AVAILABLE")
+        assert not hanging.is_running()
+        assert service.count(main) > before
+        wait_until(lambda: is_listening(service))
+        assert factor(service.client(service.other)) == 2
+        wait_until(lambda: main.status("m") == {2: "AVAILABLE", 1: "END"})
+
+
 LEADER = """
 import sys, time
 from pathlib import Path
