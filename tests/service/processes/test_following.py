@@ -41,7 +41,7 @@ def following(
     states = States(base, make=True)
     states[KEY] = state.value
     here, there = multiprocessing.Pipe()
-    with there, here:  # `here` closes first, which ends what waits at `there`
+    with here:  # which ends the threads that use `there`
         follower = Follower(
             Orders(ServiceOptions.read([]), ServingConfig(base), base), there
         )
