@@ -117,9 +117,11 @@ class Follower(Servables):
 
     def give_signs(self) -> None:
         """Tell the main process again and again that this process runs."""
-        while not self._control.closed:
-            self.tell(Report("running"))
-            time.sleep(_SECONDS_BETWEEN_SIGNS)
+        with contextlib.suppress(OSError):  # it has ended
+            while True:
+                with self._sending:
+                    self._control.send(Report("running"))
+                time.sleep(_SECONDS_BETWEEN_SIGNS)
 
     def _watch(self) -> None:
         with contextlib.suppress(EOFError, OSError):

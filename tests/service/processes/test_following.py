@@ -41,7 +41,7 @@ def following(
     states = States(base, make=True)
     states[KEY] = state.value
     here, there = multiprocessing.Pipe()
-    with here, there:
+    with here:  # which ends the threads that use `there`
         follower = Follower(
             Orders(ServiceOptions.read([]), ServingConfig(base), base), there
         )
@@ -103,7 +103,7 @@ def test_one_that_failed_elsewhere_is_closed(tmp_path: Path, told: Told) -> None
 def test_it_says_again_and_again_that_it_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following_module, "_SECONDS_BETWEEN_SIGNS", 0.01)
+    monkeypatch.setattr(following_module, "_SECONDS_BETWEEN_SIGNS", 0.2)
     with following(tmp_path, Table(), State.START) as (follower, main, _):
         giving = threading.Thread(target=follower.give_signs)
         giving.start()
