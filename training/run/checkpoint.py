@@ -126,10 +126,21 @@ class Checkpoint(keras.callbacks.Callback):
         )
 
     def restore(self, epochs: int) -> None:
-        """Go back to the checkpoint of so many epochs, which `newest` has found."""
-        if epochs:
-            path = str(Path(self._manager.directory, f"ckpt-{epochs}"))
+        """Go back to the checkpoint of so many epochs, which `newest` has found.
+
+        Raises:
+            UserError: If it is not one of this model.
+        """
+        if not epochs:
+            return
+        path = str(Path(self._manager.directory, f"ckpt-{epochs}"))
+        try:
             self._manager.checkpoint.restore(path).assert_existing_objects_matched()
+        except (AssertionError, ValueError) as error:
+            raise UserError(
+                f"The checkpoint {path} must be of the model as it is made now. It is "
+                "of another one, perhaps an earlier version's. Start a new run."
+            ) from error
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Write history.csv anew, without epochs after the checkpoint."""

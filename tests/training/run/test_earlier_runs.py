@@ -8,6 +8,7 @@ pictures and logs.
 
 import csv
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 
 from training import job
 from training.cli.command_line import load
+from training.errors import UserError
 from training.run import files
 
 ARCHIVE = Path(__file__).with_name("made_by_3485bfc.tar.xz")
@@ -73,6 +75,15 @@ def test_a_finished_run_stays_as_it_is(
     assert job.resume(run, load(run / "config.json")) == files.result(run)
     assert "nothing is left to do" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+
+
+def test_a_checkpoint_of_another_model_is_refused(root: Path, tmp_path: Path) -> None:
+    """As it is where a model of this package has changed since the run began."""
+    run = shutil.copytree(root / "runs" / "killed", tmp_path / "killed")
+    config = load(run / "config.json").model_copy(update={"model": "mlp"})
+    with pytest.raises(UserError, match=r"ckpt-1 must be of the model as it is made"):
+        job.resume(run, config)
+    assert len(files.history(run)) == 1
 
 
 @pytest.mark.usefixtures("no_pictures")
