@@ -3,8 +3,11 @@
 from experiments.comparison import C1, C2, C3
 from experiments.experiment import Experiment
 from experiments.r1_bn_is_faster import R1
+from experiments.r1_paper import R1_PAPER
+from experiments.r2_paper import R2_PAPER
 from experiments.r2_steadier_inputs import R2
 from experiments.r3_high_rates import R3
+from experiments.r3_paper import R3_PAPER
 from experiments.r4_lenet import R4
 from experiments.r5_max_norm_and_dropout import R5
 from experiments.r6_retention import R6
@@ -14,7 +17,9 @@ from experiments.r9_gaussian import R9
 from experiments.r10_sparse_features import R10
 from experiments.r11_identities import R11
 from experiments.r12_order import R12
+from experiments.r12_paper import R12_PAPER
 
-EXPERIMENTS: dict[str, Experiment] = {
-    e.name: e for e in (R1, R2, R3, R4, R5, R6, R7, R8, R9, R10, R11, R12, C1, C2, C3)
-}
+TUNED = (R1, R2, R3, R4, R5, R6, R7, R8, R9, R10, R11, R12, C1, C2, C3)
+AS_IN_THE_PAPER = (R1_PAPER, R2_PAPER, R3_PAPER, R12_PAPER)
+
+EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (*TUNED, *AS_IN_THE_PAPER)}
