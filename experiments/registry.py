@@ -19,7 +19,11 @@ from experiments.r11_identities import R11
 from experiments.r12_order import R12
 from experiments.r12_paper import R12_PAPER
 
-TUNED = (R1, R2, R3, R4, R5, R6, R7, R8, R9, R10, R11, R12, C1, C2, C3)
-AS_IN_THE_PAPER = (R1_PAPER, R2_PAPER, R3_PAPER, R12_PAPER)
-
-EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (*TUNED, *AS_IN_THE_PAPER)}
+EXPERIMENTS: dict[str, Experiment] = {
+    e.name: e
+    for e in (
+        *(R1, R2, R3, R4, R5, R6, R7, R8, R9, R10, R11, R12),
+        *(R1_PAPER, R2_PAPER, R3_PAPER, R12_PAPER),
+        *(C1, C2, C3),
+    )
+}
