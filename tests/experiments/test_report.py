@@ -5,6 +5,7 @@ import json
 import pytest
 
 from experiments.__main__ import PAGE, RESULTS
+from experiments.advice import FOLLOWS, ONE_ARM
 from experiments.registry import EXPERIMENTS
 from experiments.report import page, read_results
 from training.errors import UserError
@@ -19,6 +20,14 @@ def test_the_page_is_made_of_the_stored_results():
         assert result["trainings"] > 0
         if result["mode"] == "full" and not name.endswith("-paper"):
             assert result["holds"] or result["remark"], name  # what was tried
+
+
+def test_every_claim_of_a_paper_has_two_arms_or_says_why_not():
+    """And one sentence for a user."""
+    papers = [n for n in EXPERIMENTS if n[0] == "r" and not n.endswith("-paper")]
+    for name in papers:
+        assert (f"{name}-paper" in EXPERIMENTS) != (name in ONE_ARM), name
+        assert name in FOLLOWS
 
 
 def stored(name, **changes):
