@@ -30,6 +30,10 @@ had it**: the paper's conditions, and a criterion that cannot hold or fail for a
 reason than the claim. The second kind was designed when the results of the first were
 known, and pilots too; each file says which. A verdict is of its arm alone.
 
+Where a run is not finished the table says so, and there is no verdict: the criterion
+stands, and `python -m experiments run NAME` makes the run, with `--from-results` from
+the measurements that are there.
+
 - Tuned arms have five seeds, three where it says so; arms as the paper had it have ten
   others wherever a sign test judges. The networks of an experiment share initial
   weights, images and their order, seed by seed.
