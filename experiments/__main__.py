@@ -1,4 +1,4 @@
-"""`python -m experiments list|run|report|figures`."""
+"""`python -m experiments list|run|keep|report|figures`."""
 
 import argparse
 import os
@@ -63,7 +63,17 @@ def _parser() -> argparse.ArgumentParser:
         help=f"where the results go (default: {RESULTS.relative_to(REPOSITORY)}, and "
         f"{STORES.relative_to(REPOSITORY)}/quick/results with --quick)",
     )
+    run.add_argument(
+        "--from-results",
+        action="store_true",
+        help="begin with the measurements in docs/results/NAME.json",
+    )
     run.set_defaults(command=_run)
+    keep = commands.add_parser(
+        "keep", help="write down what a stopped full run has measured, as unfinished"
+    )
+    keep.add_argument("names", nargs="+", metavar="NAME", help="as in `list`")
+    keep.set_defaults(command=_keep)
     report = commands.add_parser(
         "report", help="make docs/results.md of the results of full runs"
     )
@@ -89,16 +99,17 @@ def _list(arguments: argparse.Namespace) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     _use_one_thread()
     from experiments.registry import EXPERIMENTS
-    from experiments.results import carry_out
+    from experiments.results import carry_out, go_on
 
     names = list(EXPERIMENTS) if arguments.names == ["all"] else arguments.names
-    if unknown := [name for name in names if name not in EXPERIMENTS]:
-        raise UserError(
-            f"NAME must be one of {', '.join(EXPERIMENTS)} or all. "
-            f"Received: {', '.join(unknown)}."
-        )
+    _check_names(names, [*EXPERIMENTS, "all"])
+    if arguments.quick and arguments.from_results:
+        raise UserError("`--quick` and `--from-results` exclude each other.")
     stores = STORES / "quick" if arguments.quick else STORES
     output = arguments.output or (stores / "results" if arguments.quick else RESULTS)
+    if arguments.from_results:
+        for name in names:
+            go_on(EXPERIMENTS[name], stores, RESULTS)
     for name in names:
         print(
             carry_out(
@@ -106,6 +117,15 @@ def _run(arguments: argparse.Namespace) -> None:
             ),
             flush=True,
         )
+
+
+def _keep(arguments: argparse.Namespace) -> None:
+    from experiments.registry import EXPERIMENTS
+    from experiments.results import keep
+
+    _check_names(arguments.names, [*EXPERIMENTS])
+    for name in arguments.names:
+        print(keep(EXPERIMENTS[name], STORES, RESULTS))
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -125,6 +145,14 @@ def _figures(arguments: argparse.Namespace) -> None:
             f"NAME must be one of {', '.join(FIGURES)}. Received: {', '.join(unknown)}."
         )
     main(arguments.output or OUTPUT, arguments.names)
+
+
+def _check_names(names: list[str], known: list[str]) -> None:
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(
+            f"NAME must be one of {', '.join(known[:-1])} or {known[-1]}. "
+            f"Received: {', '.join(unknown)}."
+        )
 
 
 def _use_one_thread() -> None:

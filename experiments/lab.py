@@ -80,13 +80,30 @@ class Lab:
                 f"{self.directory} was measured with an unknown configuration. "
                 "Move it away to measure anew."
             )
-        common = (old.keys() & new.keys()) - {"seeds"}
-        if changed := sorted(name for name in common if old[name] != new[name]):
+        if changed := differences(old, new):
             raise UserError(
                 f"{self.directory} was measured with another {', '.join(changed)}. "
                 "Move it away to measure anew."
             )
         write_atomically(path, json.dumps({**old, **new}))
+
+    def begin_with(
+        self, records: Iterable[Measurement], config: Mapping[str, Any]
+    ) -> None:
+        """Put the measurements of another store, and its configuration, into this one.
+
+        Raises:
+            UserError: If this store has measurements of its own.
+        """
+        if self.records:
+            raise UserError(
+                f"{self.directory} has measurements already, and goes on from them. "
+                "Leave out `--from-results`, or move it away."
+            )
+        self.check(config)
+        for record in records:
+            _append(self._path, record)
+            self.records.append(record)
 
     @property
     def _path(self) -> Path:
@@ -183,6 +200,12 @@ class Lab:
             self.once({**key, "seed": seed}, functools.partial(measure, seed))
             for seed in seeds
         ]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return the values, but seeds, that both configurations have and that differ."""
+    common = (old.keys() & new.keys()) - {"seeds"}
+    return sorted(name for name in common if old[name] != new[name])
 
 
 def circumstances() -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Carry out an experiment and write it down: JSON, CSV, a picture and one line."""
+"""Carry out an experiment and write it down: JSON, CSV, a picture and one line.
+
+The JSON has the store's measurements too, so that another machine can go on from it.
+"""
 
 import csv
 import dataclasses
@@ -11,6 +14,7 @@ from matplotlib.figure import Figure
 
 from experiments.experiment import Experiment, Finding
 from experiments.lab import Lab, Measurement
+from training.errors import UserError
 
 
 def carry_out(
@@ -47,6 +51,7 @@ def carry_out(
         "command": _command(experiment, archives),
         **_summary(records),
         "measured_values": measured,
+        "records": lab.records,
     }
     output.mkdir(parents=True, exist_ok=True)
     path = output / experiment.name
@@ -54,6 +59,43 @@ def carry_out(
     _write_table(records, path.with_suffix(".csv"))
     draw(experiment, measured, path.with_suffix(".png"))
     return verdict(experiment, finding)
+
+
+def keep(experiment: Experiment, stores: Path, output: Path) -> str:
+    """Write down the measurements of a full run that has not come to its end.
+
+    Returns:
+        What was kept, in one line.
+    """
+    path = output / f"{experiment.name}.json"
+    with Lab(experiment.name, stores) as lab:
+        if not lab.records:
+            raise UserError(
+                f"{lab.directory} has no measurements to keep. Run it first."
+            )
+        lab.check(dataclasses.asdict(experiment.full))
+    result = {
+        **_described(experiment),
+        "mode": "unfinished",
+        "config": dataclasses.asdict(experiment.full),
+        **_summary(lab.records),
+        "records": lab.records,
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    path.write_text(_dump(result), encoding="utf-8")
+    return f"{path}: {len(lab.records)} measurements, unfinished"
+
+
+def go_on(experiment: Experiment, stores: Path, results: Path) -> None:
+    """Let the store of an experiment begin with the measurements of a results file."""
+    path = results / f"{experiment.name}.json"
+    result = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    if "records" not in result:
+        raise UserError(
+            f"{path} holds no measurements to go on from. Leave out `--from-results`."
+        )
+    with Lab(experiment.name, stores) as lab:
+        lab.begin_with(result["records"], result["config"])
 
 
 def verdict(experiment: Experiment, finding: Finding) -> str:

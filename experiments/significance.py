@@ -63,6 +63,27 @@ def sign_test(values: Sequence[float]) -> float:
     )
 
 
+def log_rank(
+    first: Sequence[float | None], second: Sequence[float | None], end: float
+) -> float:
+    """Return the one-sided p-value of `first` coming earlier, by the log-rank test.
+
+    Args:
+        first, second: Times of an event; `None` where it had not come by `end`.
+        end: When it was no longer waited for.
+    """
+    samples = [
+        stats.CensoredData(
+            uncensored=[time for time in times if time is not None],
+            right=[end for time in times if time is None],
+        )
+        for times in (first, second)
+    ]
+    if not any(sample.num_censored() < len(sample) for sample in samples):
+        return 1.0  # it never came
+    return float(stats.logrank(*samples, alternative="greater").pvalue)
+
+
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Return the p-values adjusted for their number: Holm 1979, step down."""
     adjusted: dict[str, float] = {}

@@ -7,6 +7,7 @@ import pytest
 
 from experiments import r7_size_of_the_data as r7
 from experiments.lab import Lab
+from experiments.r2_paper import R2_PAPER
 from experiments.r2_steadier_inputs import R2
 from experiments.r3_high_rates import R3
 from experiments.r8_monte_carlo import R8
@@ -85,11 +86,12 @@ def test_measurements_without_a_configuration_are_not_taken_for_todays(tmp_path)
     ("experiment", "needed", "config"),
     [
         (R2, "r1", R2.quick),
+        (R2_PAPER, "r1-paper", R2_PAPER.quick),
         (R3, "r1", R3.quick.tuning),
         (R8, "r5", R8.quick.nets),
         (R9, "r5", R9.quick),
     ],
-    ids=["r2", "r3", "r8", "r9"],
+    ids=["r2", "r2-paper", "r3", "r8", "r9"],
 )
 def test_measurements_of_another_experiment_must_have_todays_configuration(
     tmp_path, data, monkeypatch, experiment, needed, config

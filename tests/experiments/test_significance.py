@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from experiments.significance import holm, paired_difference, sign_test
+from experiments.significance import holm, log_rank, paired_difference, sign_test
 
 # Of squares of smaller differences than these scipy says nothing.
 NUMBERS = st.floats(-10, 10).map(lambda x: round(x, 12))
@@ -78,3 +78,14 @@ def test_holm_lies_between_no_correction_and_bonferronis(p_values):
     adjusted = holm(named)
     for name, p in named.items():
         assert p <= adjusted[name] <= min(1, len(named) * p) + 1e-12
+
+
+def test_log_rank_counts_what_has_not_come_as_censored():
+    """By hand: all of the first come before any of the second."""
+    early, late = (1.0, 2.0), (3.0, None)
+    # At 1: 2 of 4 at risk; at 2: 1 of 3; at 3 none of the first is left.
+    expected, variance = 2 / 4 + 1 / 3, 1 / 4 + 2 / 9
+    z = (2 - expected) / variance**0.5
+    assert log_rank(early, late, 9.0) == pytest.approx(stats.norm.sf(z))
+    assert log_rank(late, early, 9.0) == pytest.approx(stats.norm.cdf(z))
+    assert log_rank((None, None), (None, None), 9.0) == 1.0
