@@ -2,6 +2,7 @@
 
 from experiments.comparison import C1, C2, C3
 from experiments.experiment import Experiment
+from experiments.n1_small_batches import N1
 from experiments.r1_bn_is_faster import R1
 from experiments.r2_steadier_inputs import R2
 from experiments.r3_high_rates import R3
@@ -16,5 +17,10 @@ from experiments.r11_identities import R11
 from experiments.r12_order import R12
 
 EXPERIMENTS: dict[str, Experiment] = {
-    e.name: e for e in (R1, R2, R3, R4, R5, R6, R7, R8, R9, R10, R11, R12, C1, C2, C3)
+    e.name: e
+    for e in (
+        *(R1, R2, R3, R4, R5, R6, R7, R8, R9, R10, R11, R12),
+        *(C1, C2, C3),
+        N1,
+    )
 }
