@@ -5,6 +5,7 @@ from experiments.experiment import Experiment
 from experiments.n1_small_batches import N1
 from experiments.n2_averages import N2
 from experiments.n3_uncertainty import N3
+from experiments.n4_noise import N4
 from experiments.r1_bn_is_faster import R1
 from experiments.r2_steadier_inputs import R2
 from experiments.r3_high_rates import R3
@@ -23,6 +24,6 @@ EXPERIMENTS: dict[str, Experiment] = {
     for e in (
         *(R1, R2, R3, R4, R5, R6, R7, R8, R9, R10, R11, R12),
         *(C1, C2, C3),
-        *(N1, N2, N3),
+        *(N1, N2, N3, N4),
     )
 }
