@@ -8,9 +8,9 @@ without normalization, and the network trains about as fast as with normalizatio
 (section 2.2, figure 3).
 
 The network is that of Ioffe & Szegedy (2015), section 4.1: three layers of 100
-sigmoids, batches of 60; on Fashion-MNIST, with initial weights of standard deviation 0.1
-and a learning rate of 0.5 for all arms, the setting of page 8 of the guide. The noise
-is that of Santurkar et al., appendix A, with their constants.
+sigmoids, batches of 60; on Fashion-MNIST, with initial weights of standard deviation
+0.1 and a learning rate of 0.5 for all arms, the setting of page 8 of the guide. The
+noise is that of Santurkar et al., appendix A, with their constants.
 """
 
 from dataclasses import dataclass
