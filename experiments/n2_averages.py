@@ -47,7 +47,7 @@ class Config(Sizes):
     """The sizes. `batch_size` is that of the batches that are judged."""
 
     width: int = 128
-    batch_sizes: tuple[int, ...] = (8, 32, 128)
+    batch_sizes: tuple[int, ...] = (8, 32)
     at: tuple[int, ...] = (50, 100, 200, 500, 1_000, 2_000)
     early: int = EARLY
     images: int = 2_000  # that recalibrate

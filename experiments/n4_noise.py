@@ -43,9 +43,9 @@ class Config:
     rate: float = 0.5
     steps: int = 3_000
     batch_size: int = 60
-    every: int = 200
-    images: int = 1_000
-    test_images: int = 5_000
+    every: int = 300
+    images: int = 500
+    test_images: int = 2_000
     seeds: tuple[int, ...] = tuple(range(11, 21))
 
 
