@@ -38,8 +38,7 @@ def test_criterion_of_n1():
 
     def holds(none=60.0, norm=(50.0, 79.0), renorm=(70.0, 82.0), large=0.5, one=None):
         def arm(*values):
-            sizes = [of(**{k: (v,) * seeds for k in n1.KINDS}) for v in values]
-            return sizes
+            return [of(**{k: (v,) * seeds for k in n1.KINDS}) for v in values]
 
         measured = {
             "batch_sizes": config.batch_sizes,
