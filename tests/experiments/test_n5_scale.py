@@ -2,10 +2,8 @@
 
 import keras
 import numpy as np
-import pytest
 
 from experiments import n5_scale as n5
-from experiments.lab import Lab
 from tests.experiments.measured import of
 
 
@@ -17,13 +15,6 @@ def test_only_the_hidden_layers_are_scaled():
     ]
     for layer, (usual, larger) in enumerate(zip(*kernels, strict=True)):
         np.testing.assert_allclose(larger, (10 if layer < 3 else 1) * usual, rtol=1e-6)
-
-
-@pytest.mark.slow
-def test_it_runs_in_small(tmp_path, data):
-    with Lab("n5", tmp_path, report=lambda line: None) as lab:
-        measured = n5.run(lab, n5.QUICK)
-    assert n5.analyse(measured, n5.QUICK).numbers
 
 
 def test_criterion_of_n5():

@@ -1,17 +1,7 @@
 """N6: what just meets its criterion, and what just does not."""
 
-import pytest
-
 from experiments import n6_both as n6
-from experiments.lab import Lab
 from tests.experiments.measured import of
-
-
-@pytest.mark.slow
-def test_it_runs_in_small(tmp_path, data):
-    with Lab("n6", tmp_path, report=lambda line: None) as lab:
-        measured = n6.run(lab, n6.QUICK)
-    assert n6.analyse(measured, n6.QUICK).numbers
 
 
 def test_criterion_of_n6():
