@@ -2,6 +2,12 @@
 
 from experiments.comparison import C1, C2, C3
 from experiments.experiment import Experiment
+from experiments.n1_small_batches import N1
+from experiments.n2_averages import N2
+from experiments.n3_uncertainty import N3
+from experiments.n4_noise import N4
+from experiments.n5_scale import N5
+from experiments.n6_both import N6
 from experiments.r1_bn_is_faster import R1
 from experiments.r1_paper import R1_PAPER
 from experiments.r2_paper import R2_PAPER
@@ -40,3 +46,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         *(C1, C2, C3),
     )
 }
+
+DESIGNED: tuple[Experiment, ...] = (N1, N2, N3, N4, N5, N6)
+"""Their criteria are fixed. They have no results yet, and no page shows them.
+
+To run one, move it into `EXPERIMENTS`.
+"""

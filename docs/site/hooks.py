@@ -78,7 +78,9 @@ def _source(path: Path) -> str:
 
 def _cell(cell: dict[str, Any]) -> str:
     text = "".join(cell["source"])
-    return text if cell["cell_type"] == "markdown" else _fenced(text, "python")
+    if cell["cell_type"] == "markdown":
+        return text.replace("](../docs/", "](../../")  # docs/ is the site's root
+    return _fenced(text, "python")
 
 
 def _fenced(text: str, language: str) -> str:

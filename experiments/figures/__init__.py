@@ -4,7 +4,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments.figures import dropout, ensemble, inputs, layer, order, shift
+from experiments.figures import (
+    dropout,
+    ensemble,
+    inputs,
+    layer,
+    order,
+    placement,
+    shift,
+)
 from experiments.figures.drawing import DPI, Drawn
 
 OUTPUT = Path(__file__).resolve().parents[2] / "docs" / "figures" / "guide"
@@ -16,7 +24,8 @@ FIGURES: dict[str, Callable[[], Drawn]] = {
     "unit": dropout.unit,
     "ensemble": ensemble.ensemble,
     "monte-carlo": ensemble.monte_carlo,
-    "input-normalisation": inputs.input_normalisation,
+    "input-normalization": inputs.input_normalization,
+    "bn-placement": placement.placement,
     "bn-layer": layer.parameters,
     "bn-computation": layer.computation,
     "bn-moving-average": layer.moving_average,

@@ -44,6 +44,12 @@ def probabilities_of_many() -> np.ndarray:
     return np.stack([thinned_probabilities(x, number) for number in range(100)])
 
 
+def groups_of(k: int) -> list[np.ndarray]:
+    """Return the groups of k that 20 shuffled rows of the 100 networks fall into."""
+    orders = [np.random.default_rng(number).permutation(100) for number in range(20)]
+    return [order[i : i + k] for order in orders for i in range(0, 101 - k, k)]
+
+
 def ensemble() -> Drawn:
     """Draw the errors of thinned networks, of their averages and of weight scaling."""
     model, _ = overfitted(True)
@@ -53,20 +59,12 @@ def ensemble() -> Drawn:
     error_scaled = float((scaled != labels).mean())
     singles = (probabilities.argmax(-1) != labels).mean(-1)
 
+    def error_of(group: np.ndarray) -> float:
+        mean = probabilities[group].mean(0, dtype="float64")
+        return float((mean.argmax(-1) != labels).mean())
+
     sizes = [1, 2, 3, 5, 7, 10, 14, 20, 30, 50]
-    orders = [np.random.default_rng(k).permutation(100) for k in range(20)]
-    errors = np.array(
-        [
-            [
-                (
-                    probabilities[order[:k]].mean(0, dtype="float64").argmax(-1)
-                    != labels
-                ).mean()
-                for order in orders
-            ]
-            for k in sizes
-        ]
-    )
+    errors = [[error_of(group) for group in groups_of(k)] for k in sizes]
     figure = Figure(figsize=(6.5, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.plot(
@@ -77,7 +75,8 @@ def ensemble() -> Drawn:
         ms=4,
         label="single thinned networks",
     )
-    mean, sd = 100 * errors.mean(1), 100 * errors.std(1)
+    mean = 100 * np.array([np.mean(found) for found in errors])
+    sd = 100 * np.array([np.std(found) for found in errors])
     axes.plot(sizes, mean, "o-", c=BLUE, ms=4, label="average of k of them")
     axes.fill_between(sizes, mean - sd, mean + sd, color=BLUE, alpha=0.2, lw=0)
     axes.axhline(
@@ -95,7 +94,7 @@ def ensemble() -> Drawn:
         "single, mean": float(singles.mean()),
         "single, best": float(singles.min()),
         "single, worst": float(singles.max()),
-        "average of 50": float(errors[-1].mean()),
+        "average of 50": float(np.mean(errors[-1])),
         "whole network": error_scaled,
     }
     return figure, numbers

@@ -40,22 +40,22 @@ def losses(x: np.ndarray, y: np.ndarray, rate: float) -> np.ndarray:
     return np.array(found)
 
 
-def input_normalisation() -> Drawn:
+def input_normalization() -> Drawn:
     """Draw two features before and after, and gradient descent on both."""
     x, y = features()
-    normalised = (x - x.mean(0)) / x.std(0)
+    normalized = (x - x.mean(0)) / x.std(0)
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     before, after, descent = figure.subplots(1, 3, width_ratios=(1, 1, 1.2))
     before.plot(*x.T, ".", c=BLUE, ms=2)
     before.axhline(0, c="0.6", lw=0.8)
     before.axvline(0, c="0.6", lw=0.8)
     before.set(xlabel="height / width", ylabel="sum of the pixels", title="before")
-    after.plot(*normalised.T, ".", c=ORANGE, ms=2)
+    after.plot(*normalized.T, ".", c=ORANGE, ms=2)
     after.axhline(0, c="0.6", lw=0.8)
     after.axvline(0, c="0.6", lw=0.8)
     after.set(
-        xlabel="height / width, normalised",
-        ylabel="sum of the pixels, normalised",
+        xlabel="height / width, normalized",
+        ylabel="sum of the pixels, normalized",
         title="after",
     )
     numbers = {
@@ -64,7 +64,7 @@ def input_normalisation() -> Drawn:
         "sum, mean": float(x[:, 1].mean()),
         "sum, standard deviation": float(x[:, 1].std()),
     }
-    for name, inputs, colour in (("raw", x, BLUE), ("normalised", normalised, ORANGE)):
+    for name, inputs, colour in (("raw", x, BLUE), ("normalized", normalized, ORANGE)):
         runs = {rate: losses(inputs, y, rate) for rate in RATES}
         best = min(runs, key=lambda rate: runs[rate][-1])
         descent.plot(runs[best], c=colour, label=f"{name}, rate {best:g}")

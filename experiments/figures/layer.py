@@ -121,17 +121,24 @@ def computation() -> Drawn:
     samples = [f"image {k + 1}" for k in range(BATCH)]
     features = [f"feature {k}" for k in range(SHOWN)]
     (axes_x, axes_x_hat, axes_y), (axes_moments, axes_parameters, axes_moving) = panels
-    table(axes_x, x, "1  activations x", samples, features)
-    table(axes_moments, mean_variance, "2  over the mini-batch", ("mean", "variance"))
+    table(axes_x, x, "1  activations x", samples, features, digits=3)
+    table(
+        axes_moments,
+        mean_variance,
+        "2  over the mini-batch",
+        ("mean", "variance"),
+        digits=3,
+    )
     table(
         axes_x_hat,
         x_hat,
         "3  normalize: x̂ = (x − mean) / √(variance + ε)",
         samples,
         features,
+        digits=3,
     )
-    table(axes_parameters, gamma_beta, "the layer's parameters", ("γ", "β"))
-    table(axes_y, y, "4  scale and shift: y = γ x̂ + β", samples, features)
+    table(axes_parameters, gamma_beta, "the layer's parameters", ("γ", "β"), digits=3)
+    table(axes_y, y, "4  scale and shift: y = γ x̂ + β", samples, features, digits=3)
     rows = [f"{n} {when}" for n in ("mean", "variance") for when in ("before", "after")]
     moving = np.stack([before, after], 1).reshape(4, SHOWN)
     table(
@@ -181,6 +188,12 @@ def inference() -> Drawn:
     """Draw one image: the computation at inference, and its outputs in many batches."""
     images, _ = fashion_mnist("t10k", UNSEEN)
     kernel, norm = copy_of_the_layer()
+    training_images, _ = fashion_mnist("train", 10000)
+    kerasnorm.recalibrate(
+        keras.Sequential([keras.Input((UNITS,)), norm]),
+        training_images @ kernel,
+        verbose=0,
+    )
     z = images @ kernel
     mean, variance, gamma, beta = held(
         norm, "moving_mean", "moving_variance", "gamma", "beta"
@@ -196,7 +209,7 @@ def inference() -> Drawn:
     rows = ("x", "moving mean", "moving variance", "x̂", "γ", "β", "y")
     values = np.stack([x, mean, variance, x_hat, gamma, beta, y])
     features = [f"feature {k}" for k in range(SHOWN)]
-    table(calculation, values, "one image at inference", rows, features)
+    table(calculation, values, "one image at inference", rows, features, digits=3)
     numbers = {}
     for size, colour, offset in ((8, GREY, -0.25), (64, BLUE, 0.0)):
         outputs = np.stack([in_a_batch(norm, z, size, k) for k in range(200)])

@@ -13,10 +13,11 @@ from experiments.figures import (
     layer,
     main,
     order,
+    placement,
     runs,
 )
 
-WITHOUT_TRAINING = "input-normalisation"
+WITHOUT_TRAINING = "input-normalization"
 KEPT = json.loads((OUTPUT / "numbers.json").read_text())
 
 
@@ -44,8 +45,8 @@ SAID = [
     ("3-ensemble", "ensemble", "single, mean", "{:.1%}"),
     ("3-ensemble", "ensemble", "average of 50", "{:.1%}"),
     ("3-ensemble", "monte-carlo", "right in the least certain tenth", "{:.1%}"),
-    ("4-inputs", "input-normalisation", "raw, loss after 200 steps", "{:.3f}"),
-    ("4-inputs", "input-normalisation", "normalised, loss after 200 steps", "{:.3f}"),
+    ("4-inputs", "input-normalization", "raw, loss after 200 steps", "{:.3f}"),
+    ("4-inputs", "input-normalization", "normalized, loss after 200 steps", "{:.3f}"),
     ("5-layer", "bn-layer", "gamma, largest", "{:.2f}"),
     ("5-layer", "bn-layer", "moving_variance, largest", "{:.2f}"),
     ("6-training", "bn-moving-average", "mean, exponential, step 50", "{:.2f}"),
@@ -90,7 +91,7 @@ def test_one_without_a_training_has_the_kept_numbers(tmp_path):
 @pytest.fixture
 def short_trainings(monkeypatch):
     """A few epochs and images. Only those of shift have to get to 80 %."""
-    for module in (dropout, layer, order, runs):
+    for module in (dropout, layer, order, placement, runs):
         monkeypatch.setattr(module, "EPOCHS", 1)
     for module in (dropout, ensemble, order, runs):
         monkeypatch.setattr(module, "UNSEEN", 400)
