@@ -10,7 +10,7 @@ those of the training; and at inference after `kerasnorm.recalibrate`. The last 
 whether the moving statistics are to blame.
 
 Ghost batches (Hoffer et al. 2017, arXiv:1705.08741) go the other way: here a batch of
-64 is normalized in ghost batches of 2 and of 32, and whole (0 in the keys). They are
+64 is normalized in ghost batches of 2, 8 and 32, and whole (0 in the keys). They are
 reported, not judged. Batches that are synchronized over replicas need no run: they
 equal one large batch exactly (`tests/kerasnorm/backend/test_replicas.py`).
 """
@@ -56,7 +56,7 @@ class Config(Sizes):
     """The sizes. `batch_size` is that of the batches with ghost batches."""
 
     width: int = 128
-    batch_sizes: tuple[int, ...] = (2, 4, 32)
+    batch_sizes: tuple[int, ...] = (2, 4, 8, 16, 32)
     recalibration_images: int = 2_000
     steps: int = 4_000
     batch_size: int = 64
@@ -64,7 +64,7 @@ class Config(Sizes):
     every: int = 1_000
     rates: tuple[float, ...] = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
     seeds: tuple[int, ...] = tuple(range(11, 21))
-    ghosts: tuple[int, ...] = (2, 32)
+    ghosts: tuple[int, ...] = (2, 8, 32)
     ghost_seeds: tuple[int, ...] = (11, 12, 13)
 
 

@@ -44,11 +44,6 @@ EXPERIMENTS: dict[str, Experiment] = {
             R12_PAPER,
         ),
         *(C1, C2, C3),
+        *(N1, N2, N3, N4, N5, N6),
     )
 }
-
-DESIGNED: tuple[Experiment, ...] = (N1, N2, N3, N4, N5, N6)
-"""Their criteria are fixed. They have no results yet, and no page shows them.
-
-To run one, move it into `EXPERIMENTS`.
-"""

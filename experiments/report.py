@@ -15,12 +15,13 @@ from training.errors import UserError
 Result = Mapping[str, Any]
 
 PAPER = "-paper"  # ends the name of an arm that is as the paper had it
+OURS = "n"  # begins the name of a question of our own
 
 INTRODUCTION = """\
 # The papers' claims, run
 
 Made by `python -m experiments report` from the files in `results/`; not written by
-hand. Every experiment is a short file in `experiments/` (one for the last three): the
+hand. Every experiment is a short file in `experiments/` (one for c1 to c3): the
 claim, its source, the configuration and the criterion, which was fixed and committed
 before the run. A claim that does not hold is printed so.
 
@@ -115,26 +116,28 @@ def _check(experiment: Experiment, result: Result) -> None:
 def _verdicts(
     experiments: Mapping[str, Experiment], results: Mapping[str, Result]
 ) -> str:
-    """Return a table with one line for each claim, run or not."""
+    """Return tables with one line for each claim, run or not."""
 
     def verdict_of(name: str) -> str:
         if name in experiments:
             return _linked_verdict(results.get(name))
         return ONE_ARM.get(name.removesuffix(PAPER), "-")
 
-    rows = [
-        (
-            name,
-            e.claim,
-            verdict_of(name + PAPER),
-            verdict_of(name),
-            FOLLOWS.get(name, ""),
-        )
-        for name, e in experiments.items()
-        if not name.endswith(PAPER)
-    ]
-    head = ("", "claim", "as the paper had it", "tuned", "what follows for a user")
-    return "## Verdicts\n\n" + _table(head, rows)
+    claims, questions = [], []
+    for name, experiment in experiments.items():
+        told = FOLLOWS.get(name, "")
+        if name[0] == OURS:
+            questions.append((name, experiment.claim, verdict_of(name), told))
+        elif not name.endswith(PAPER):
+            verdicts = verdict_of(name + PAPER), verdict_of(name)
+            claims.append((name, experiment.claim, *verdicts, told))
+    follows = "what follows for a user"
+    return (
+        "## Verdicts\n\n"
+        + _table(("", "claim", "as the paper had it", "tuned", follows), claims)
+        + "\nAsked beside the papers' claims, in settings that each file tells:\n\n"
+        + _table(("", "claim", "verdict", follows), questions)
+    )
 
 
 def _linked_verdict(result: Result | None) -> str:

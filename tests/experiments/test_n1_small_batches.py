@@ -38,7 +38,8 @@ def test_criterion_of_n1():
 
     def holds(none=60.0, norm=(50.0, 79.0), renorm=(70.0, 82.0), large=0.5, one=None):
         def arm(*values):
-            return [of(**{k: (v,) * seeds for k in n1.KINDS}) for v in values]
+            sizes = [of(**{k: (v,) * seeds for k in n1.KINDS}) for v in values]
+            return [*sizes, *[sizes[-1]] * 2]
 
         measured = {
             "batch_sizes": config.batch_sizes,
@@ -49,7 +50,7 @@ def test_criterion_of_n1():
                 *arm(*renorm),
                 of(**{k: (87.0 + large,) * seeds for k in n1.KINDS}),
             ],
-            "ghost": [of(inference=(80.0,) * 3)] * 3,
+            "ghost": [of(inference=(80.0,) * 3)] * 4,
         }
         if one is not None:
             arm_name, size, value = one
