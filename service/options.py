@@ -164,8 +164,8 @@ class JobOptions(BaseModel):
             exports: The directory that jobs export their models to.
 
         Raises:
-            UserError: If it cannot be written to, the Ray cluster does not answer, or
-                this machine has not these GPUs, or there is no such directory.
+            UserError: If it cannot be written to, the Ray cluster does not answer,
+                this machine has not these GPUs, or a `--model-root` is no directory.
         """
         check_writable(exports, "--model-base-path")
         for root in self.model_root:

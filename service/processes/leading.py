@@ -10,9 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from service.jobs.trainers import SHARED_METRICS, environment
@@ -66,16 +66,36 @@ class LedVersion(Version):
         self._crew.wait_for(self)
 
 
-@dataclass
 class _Member:
-    process: "subprocess.Popen[bytes]"
-    control: "Connection[Any, Any]"
-    is_answering: bool = False
-    held: dict[int, LedVersion] = field(default_factory=dict)
+    """Another process, and what is known of it."""
+
+    def __init__(
+        self, process: "subprocess.Popen[bytes]", control: "Connection[Any, Any]"
+    ) -> None:
+        self.process, self.control = process, control
+        self.is_answering = False
+        self.held: dict[int, LedVersion] = {}
+        self._untold: SimpleQueue[Orders | Table | None] = SimpleQueue()
+        self._teller = threading.Thread(target=self._tell)
+        self._teller.start()
 
     def tell(self, message: Orders | Table) -> None:
+        """Send a message when the process reads; do not wait for that."""
+        self._untold.put(message)
+
+    def kill(self) -> int:
+        """End the process; return its status."""
+        self.process.kill()
+        status = self.process.wait()
+        self._untold.put(None)
+        self._teller.join()  # without which it would write to what is closed
+        self.control.close()
+        return status
+
+    def _tell(self) -> None:
         with contextlib.suppress(OSError):  # it has ended
-            self.control.send(message)
+            while (message := self._untold.get()) is not None:
+                self.control.send(message)
 
 
 class Crew:
@@ -260,10 +280,8 @@ class Crew:
 
     def _remove(self, member: _Member) -> int:
         """Return the status of a process that has ended, or does not speak any more."""
-        member.process.kill()  # first: who holds the lock may wait for it to read
-        status = member.process.wait()
-        with self._changed:  # without which another thread tells it something
-            member.control.close()
+        status = member.kill()
+        with self._changed:
             self._members.remove(member)
             self._changed.notify_all()
         for version in member.held.values():
