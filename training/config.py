@@ -88,12 +88,6 @@ class TrainConfig(
                 "`train_head` must be less than `epochs`, which counts all epochs. "
                 f"Received: train_head={self.train_head}, epochs={self.epochs}."
             )
-        if self.virtual_batch_size and self.virtual_batch_size > self.batch_size:
-            raise ValueError(
-                "`virtual_batch_size` must be at most `batch_size`, of which it is a "
-                f"part. Received: virtual_batch_size={self.virtual_batch_size}, "
-                f"batch_size={self.batch_size}."
-            )
         for field, only in (("precision", "float32"), ("jit", "auto"), ("ema", None)):
             value = getattr(self, field)
             if value != only and self.distribute != "none":

@@ -108,6 +108,7 @@ class LayerOptions(BaseModel):
         le=1e6,
         allow_inf_nan=False,
         description="upper bound of the norm of each unit's incoming weights. The "
-        "dropout paper's 3 to 4 is for scale_at inference; for scale_at training it is "
-        "that times the share of the layer's inputs that are kept; default: no bound",
+        "dropout paper's 3 to 4 is for --scale-at inference; with --scale-at training "
+        "multiply it by the share of the layer's inputs that are kept; default: no "
+        "bound",
     )

@@ -70,11 +70,6 @@ def test_an_option_may_stand_without_its_value() -> None:
         ("--batch-size -3", "`--batch-size` must be .* Received: -3."),
         ("--batch-size x", "`--batch-size` must be a valid integer. Received: x."),
         (
-            "--virtual-batch-size 300",
-            "`virtual_batch_size` must be at most `batch_size`, .*"
-            "Received: virtual_batch_size=300, batch_size=128.",
-        ),
-        (
             "--model-option width --model-option depth=3",
             "`--model-option` is not usable: it must be KEY=VALUE. "
             "Received: width depth=3.",
