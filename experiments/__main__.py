@@ -108,8 +108,7 @@ def _run(arguments: argparse.Namespace) -> None:
     stores = STORES / "quick" if arguments.quick else STORES
     output = arguments.output or (stores / "results" if arguments.quick else RESULTS)
     if arguments.from_results:
-        for name in names:
-            go_on(EXPERIMENTS[name], stores, RESULTS)
+        go_on([EXPERIMENTS[name] for name in names], stores, RESULTS)
     for name in names:
         print(
             carry_out(

@@ -285,7 +285,7 @@ N1 = Experiment(
     name="n1",
     title="Small batches",
     claim="With very few samples in a batch a network is worse with batch "
-    "normalization than without, and batch renormalization mends it.",
+    "normalization than without, and better with batch renormalization.",
     source="Ioffe 2017, arXiv:1702.03275; Wu & He 2018, arXiv:1803.08494",
     criterion="Test accuracy at inference, with every seed: with batches of "
     f"{SMALLEST} it is lower with batch normalization than without; with batches of "

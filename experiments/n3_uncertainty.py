@@ -165,7 +165,7 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
 
     def train(arm: str, steps: int, rate: float, seed: int) -> Trainer:
         plan = Plan(steps, config.batch_size, rate, seed, True, config.every)
-        images = data.train.subset(config.images, seed)
+        images = data.train.subset(config.images, seed % MEMBER)  # the ensemble's
         return trainer(config.width, arm).train_to_end(images, plan)
 
     def score(arm: str, rate: float) -> Measurement:

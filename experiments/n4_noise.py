@@ -235,7 +235,7 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
         return [a - b for a, b in zip(*pair, strict=True)]
 
     leads = {
-        "the inputs shift more": lead("noisy", "without", "shift in widths"),
+        "the inputs shift more": lead("noisy", "without", "shift"),
         "it learns faster": lead("noisy", "without", "accuracy"),
         "with normalization gradients change less along a step": lead(
             "without", "with", "change along a step"
@@ -284,7 +284,7 @@ def plot(measured: dict[str, Any], figure: Figure) -> None:
     left.set(xlabel="pause of the training", ylabel="test accuracy, %")
     left.legend()
     for axes, name, title in (
-        (middle, "shift in widths", "shift of a sigmoid's\ninput, in widths"),
+        (middle, "shift", "shift of a sigmoid's\ninput"),
         (right, "change along a step", "change of the gradient\nalong a step"),
     ):
         for colour, arm in enumerate(ARMS):
@@ -303,7 +303,7 @@ N4 = Experiment(
     source="Santurkar et al. 2018, arXiv:1805.11604, figures 2 and 4",
     criterion="With every seed: with noise behind normalization the inputs of the last "
     "sigmoids shift more than without normalization (standard deviation over the "
-    "training of a unit's mean, divided by its mean width), and the mean test accuracy "
+    "training of a unit's mean), and the mean test accuracy "
     "over the training is higher; and with normalization the relative change of the "
     "gradient along a step is smaller than without.",
     full=Config(),

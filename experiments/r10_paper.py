@@ -38,7 +38,7 @@ class Config:
 
     units: int = 256
     steps: int = 10_000  # with dropout; without, it ends where the losses meet
-    every: int = 50
+    every: int = 10
     batch_size: int = 100
     rate_with: float = 0.03
     rate_without: float = 0.01

@@ -6,7 +6,8 @@ criterion asks for 30 times the best rate without, which is near the largest usa
 at that rate both arms are at chance, and what is between 5 and 30 does not count. Here
 the largest usable rates are measured, on a grid of factors of 2, and their ratio is
 judged. A rate is usable if the network comes to 90 % of the test images right within
-1,200 steps. Both arms start from the same weights.
+3,000 steps, which the sigmoids have been seen to need at small rates. Both arms start
+from the same weights.
 
 Two networks: R1's, three layers of 100 sigmoids (standard deviation 0.1), and five
 layers of 100 rectified linear units (He's initial weights). A small CNN, which was
@@ -51,7 +52,7 @@ RATIO = 4
 class Config:
     """The sizes."""
 
-    steps: int = 1_200
+    steps: int = 3_000
     batch_size: int = 60
     sigmoid_rates: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
     relu_rates: tuple[float, ...] = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
@@ -99,9 +100,9 @@ def run(lab: Lab, config: Config) -> dict[str, Any]:
 
 
 def largest_usable(accuracies: list[float], rates: tuple[float, ...]) -> float:
-    """Return the largest rate of the grid that is usable; half the smallest if none."""
+    """Return the largest rate of the grid that is usable; NaN if none is."""
     usable = [r for r, a in zip(rates, accuracies, strict=True) if a >= USABLE]
-    return max(usable, default=rates[0] / 2)
+    return max(usable, default=np.nan)
 
 
 def analyse(measured: dict[str, Any], config: Config) -> Finding:
@@ -114,7 +115,7 @@ def analyse(measured: dict[str, Any], config: Config) -> Finding:
         for network, seeds in measured.items()
     }
     ratios = {n: np.divide(r["with"], r["without"]) for n, r in largest.items()}
-    enough = np.min(list(ratios.values()), axis=0) >= RATIO
+    enough = np.min(list(ratios.values()), axis=0) >= RATIO  # not where it is NaN
     return Finding(
         holds=bool(enough.all()),
         measured=f"the largest usable rate is {RATIO} times as high in both networks "
@@ -171,8 +172,8 @@ R3_PAPER = Experiment(
     source=R3.source,
     criterion=f"In both networks and with every seed the largest usable rate with "
     f"batch normalization is at least {RATIO} times that without. Usable is a rate of "
-    f"the grid at which the test accuracy comes to {USABLE:g} %. (An arm with no "
-    "usable rate counts as half the smallest.)",
+    f"the grid at which the test accuracy comes to {USABLE:g} %. (With "
+    "a seed without any in one of the arms it is not met.)",
     full=Config(),
     quick=Config(
         steps=20, sigmoid_rates=(2.0, 8.0), relu_rates=(0.2, 0.8), seeds=(1, 2)

@@ -56,10 +56,10 @@ class Config:
     widths: tuple[int, ...] = (512, 512, 1024)
     steps: int = 100_000
     batch_size: int = 100
-    tuning_steps: int = 5_000
+    tuning_steps: int = 20_000
     every: int = 1_000
     rates: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
-    l2: tuple[float, ...] = (1e-5, 1e-4)
+    l2: tuple[float, ...] = (1e-5, 1e-4, 1e-3)
     seeds: tuple[int, ...] = PAPER_SEEDS[:5]
 
 

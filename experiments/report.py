@@ -88,8 +88,8 @@ def page(experiments: Mapping[str, Experiment], results: Mapping[str, Result]) -
         for name in _ordered(experiments)
         if name in results and results[name]["mode"] == "full"
     }
-    for name, result in finished.items():
-        _check(experiments[name], result)
+    for name in experiments.keys() & results.keys():
+        _check(experiments[name], results[name])
     parts = [INTRODUCTION, _verdicts(experiments, results)]
     if headlines := {n: r["p"] for n, r in finished.items() if r["p"] is not None}:
         parts.append(_headlines(headlines))

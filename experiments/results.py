@@ -6,6 +6,7 @@ The JSON has the store's measurements too, so that another machine can go on fro
 import csv
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ def keep(experiment: Experiment, stores: Path, output: Path) -> str:
         What was kept, in one line.
     """
     path = output / f"{experiment.name}.json"
+    if path.exists() and json.loads(path.read_text("utf-8"))["mode"] == "full":
+        raise UserError(f"{path} is the result of a finished run, which stays.")
     with Lab(experiment.name, stores) as lab:
         if not lab.records:
             raise UserError(
@@ -86,16 +89,25 @@ def keep(experiment: Experiment, stores: Path, output: Path) -> str:
     return f"{path}: {len(lab.records)} measurements, unfinished"
 
 
-def go_on(experiment: Experiment, stores: Path, results: Path) -> None:
-    """Let the store of an experiment begin with the measurements of a results file."""
-    path = results / f"{experiment.name}.json"
-    result = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    if "records" not in result:
-        raise UserError(
-            f"{path} holds no measurements to go on from. Leave out `--from-results`."
-        )
-    with Lab(experiment.name, stores) as lab:
-        lab.begin_with(result["records"], result["config"])
+def go_on(experiments: Iterable[Experiment], stores: Path, results: Path) -> None:
+    """Let the stores of experiments begin with the measurements of results files.
+
+    Raises:
+        UserError: If one of them has none, as where all are another experiment's.
+    """
+    kept = {}
+    for experiment in experiments:
+        path = results / f"{experiment.name}.json"
+        result = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        if not result.get("records"):
+            raise UserError(
+                f"{path} holds no measurements of {experiment.name} to go on from. "
+                "Leave out `--from-results`, or this name."
+            )
+        kept[experiment.name] = result
+    for name, result in kept.items():
+        with Lab(name, stores) as lab:
+            lab.begin_with(result["records"], result["config"])
 
 
 def verdict(experiment: Experiment, finding: Finding) -> str:

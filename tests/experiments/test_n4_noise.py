@@ -49,7 +49,7 @@ def test_criterion_of_n4():
             "with": (80.0, 0.05, 0.4),
             "noisy": (75.0, 0.2, 0.4),
         }
-        names = ("accuracy", "shift in widths", "change along a step")
+        names = ("accuracy", "shift", "change along a step")
         measured = {
             arm: [
                 dict.fromkeys(n4.NUMBERS, 1.0) | dict(zip(names, row, strict=True))
@@ -64,5 +64,5 @@ def test_criterion_of_n4():
 
     assert holds()
     assert not holds(("noisy", "accuracy", 59.0))
-    assert not holds(("noisy", "shift in widths", 0.09))
+    assert not holds(("noisy", "shift", 0.09))
     assert not holds(("with", "change along a step", 0.6))

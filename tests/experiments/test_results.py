@@ -68,12 +68,15 @@ def test_another_machine_goes_on_from_what_was_kept(tmp_path, experiment):
     assert "holds" not in kept
 
     machine["off"] = False
-    results.go_on(any_experiment, there, output)
+    results.go_on([any_experiment], there, output)
     results.carry_out(any_experiment, False, None, there, output)
     finished = json.loads((output / "any.json").read_text())
     assert finished["mode"] == "full"
     assert finished["records"][0] == kept["records"][0]
     assert [r["key"] for r in finished["records"]] == [{"seed": 1}, {"seed": 2}]
+    with pytest.raises(UserError, match="of a finished run, which stays"):
+        results.keep(any_experiment, there, output)
+    assert json.loads((output / "any.json").read_text()) == finished
 
 
 def test_measurements_of_another_configuration_are_not_gone_on_from(
@@ -85,13 +88,13 @@ def test_measurements_of_another_configuration_are_not_gone_on_from(
     results.keep(any_experiment, tmp_path, tmp_path)
     changed = dataclasses.replace(any_experiment.full, steps=80)
     other = dataclasses.replace(any_experiment, full=changed)
-    results.go_on(other, tmp_path / "there", tmp_path)
+    results.go_on([other], tmp_path / "there", tmp_path)
     with pytest.raises(UserError, match="measured with another steps"):
         results.carry_out(other, False, None, tmp_path / "there", tmp_path)
     with pytest.raises(UserError, match="has measurements already"):
-        results.go_on(other, tmp_path / "there", tmp_path)
+        results.go_on([other], tmp_path / "there", tmp_path)
 
 
 def test_results_without_measurements_are_not_gone_on_from(tmp_path, experiment):
-    with pytest.raises(UserError, match="holds no measurements to go on from"):
-        results.go_on(experiment[1], tmp_path, tmp_path)
+    with pytest.raises(UserError, match="holds no measurements of any to go on from"):
+        results.go_on([experiment[1]], tmp_path, tmp_path)
