@@ -31,7 +31,7 @@ def test_a_model_is_converted_trained_drawn_and_folded(name):
 
 
 def test_a_task_stays_what_it_is_and_goes_on_training():
-    model = kerashub.randomised(kerashub.ZOO["ResNet"]())
+    model = kerashub.randomised_model(kerashub.ZOO["ResNet"]())
     x, y = kerashub.inputs_of(model), np.arange(4) % 3
     model.compile(
         keras.optimizers.SGD(1e-3),
@@ -51,7 +51,7 @@ def test_a_task_stays_what_it_is_and_goes_on_training():
 
 @pytest.mark.parametrize("name", ["BERT", "HGNetV2"])
 def test_files(name, tmp_path):
-    theirs = kerashub.randomised(kerashub.ZOO[name]())
+    theirs = kerashub.randomised_model(kerashub.ZOO[name]())
     x = kerashub.inputs_of(theirs)
     expected = kerashub.outputs(theirs, x)
     ours = kerasnorm.convert(theirs)
@@ -70,7 +70,7 @@ def test_a_backbone_in_a_model_of_ones_own():
     backbone = kerashub.efficientnet(["v1"] * 3, [0.25] * 3)
     inputs = keras.Input(kerashub.IMAGE)
     x = keras.layers.GlobalAveragePooling2D()(backbone(inputs))
-    model = kerashub.randomised(keras.Model(inputs, keras.layers.Dense(2)(x)))
+    model = kerashub.randomised_model(keras.Model(inputs, keras.layers.Dense(2)(x)))
     x = kerashub.inputs_of(model)
     ours = kerasnorm.convert(model)
     error = kerashub.distance(kerashub.outputs(ours, x), kerashub.outputs(model, x))
