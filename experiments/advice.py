@@ -36,6 +36,9 @@ FOLLOWS = {
     "r12": "Drop behind the last normalization; with one dropout in front the variance "
     "shifts by 38 %, but no accuracy is lost that recalibrating would give "
     "back.",
+    "n2": "In a training of few steps recalibrate, or take a momentum of 0.9: after "
+    "100 steps of 32 images 76.5 and 75.0 %, with 0.99 66.6 %, debiased 67.5 %. After "
+    "2,000 steps these are the same; 0.999 loses 0.4 points, cumulative 1.5.",
     "n4": "Do not judge normalization by the shift: noise made it 4.6 times as large, "
     "at a cost of 0.3 points of the mean accuracy, and it was still less than without "
     "normalization.",
