@@ -39,6 +39,9 @@ FOLLOWS = {
     "n2": "In a training of few steps recalibrate, or take a momentum of 0.9: after "
     "100 steps of 32 images 76.5 and 75.0 %, with 0.99 66.6 %, debiased 67.5 %. After "
     "2,000 steps these are the same; 0.999 loses 0.4 points, cumulative 1.5.",
+    "n3": "Draw masks to tell foreign inputs (AUROC 0.92 against 0.86), not for better "
+    "probabilities: a plain network with a temperature, or three of them, had those "
+    "(NLL 0.39 against 0.50), and three plain networks nearly the same AUROC (0.91).",
     "n4": "Do not judge normalization by the shift: noise made it 4.6 times as large, "
     "at a cost of 0.3 points of the mean accuracy, and it was still less than without "
     "normalization.",
