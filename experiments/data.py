@@ -33,6 +33,11 @@ class Split:
         """Return the first `size` examples."""
         return Split(self.images[:size], self.labels[:size])
 
+    def second_half(self) -> "Split":
+        """Return the second half: of validation, pilots have looked at the first."""
+        start = len(self) // 2
+        return Split(self.images[start:], self.labels[start:])
+
     def binarized(self) -> "Split":
         """Return the images in black and white: 255 above the middle, else 0."""
         return replace(self, images=np.uint8(255) * (self.images > 127))

@@ -21,8 +21,14 @@ from matplotlib.figure import Figure
 
 import kerasnorm
 from experiments.arm import Sizes
-from experiments.data import Split
-from experiments.experiment import Experiment, Finding, Number, column, mean_and_range
+from experiments.experiment import (
+    PAPER_SEEDS,
+    Experiment,
+    Finding,
+    Number,
+    column,
+    mean_and_range,
+)
 from experiments.lab import Lab, Measurement
 from experiments.nets import seed_of
 from experiments.significance import paired_difference, sign_test
@@ -57,7 +63,7 @@ class Config(Sizes):
     tuning_steps: int = 2_000
     every: int = 50
     rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
-    seeds: tuple[int, ...] = tuple(range(11, 21))
+    seeds: tuple[int, ...] = PAPER_SEEDS
 
 
 QUICK = Config(
@@ -137,9 +143,7 @@ def use(model: keras.Model, name: str, images: np.ndarray) -> None:
 def run(lab: Lab, config: Config) -> dict[str, Any]:
     """Tune the rate at every batch size; train with every seed and look at all."""
     data = lab.data("fashion_mnist")
-    held = data.validation
-    second_half = slice(len(held) // 2, None)  # the first was for pilots
-    validation = Split(held.images[second_half], held.labels[second_half])
+    validation = data.validation.second_half()
     test = data.test.first(config.test_images)
 
     def plan(size: int, steps: int, rate: float, seed: int) -> Plan:

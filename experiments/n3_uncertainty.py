@@ -27,6 +27,7 @@ from scipy.stats import rankdata
 from experiments.arm import Sizes
 from experiments.data import Split
 from experiments.experiment import (
+    PAPER_SEEDS,
     TUNING_SEED,
     Experiment,
     Finding,
@@ -60,7 +61,7 @@ class Config(Sizes):
     tuning_steps: int = 2_000
     every: int = 1_000
     rates: tuple[float, ...] = (0.01, 0.03, 0.1)
-    seeds: tuple[int, ...] = tuple(range(11, 21))
+    seeds: tuple[int, ...] = PAPER_SEEDS
 
 
 QUICK = Config(
@@ -157,9 +158,7 @@ def mean_of(masks: int) -> str:
 def run(lab: Lab, config: Config) -> dict[str, Any]:
     """Tune both kinds of networks, train them and judge their probabilities."""
     data = lab.data("fashion_mnist")
-    held = data.validation
-    second_half = slice(len(held) // 2, None)  # the first was for pilots
-    validation = Split(held.images[second_half], held.labels[second_half])
+    validation = data.validation.second_half()
     test = data.test.first(config.test_images)
     foreign = lab.data("mnist").test.first(config.test_images)
 

@@ -23,7 +23,14 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from experiments.data import Split
-from experiments.experiment import Experiment, Finding, Number, column, mean_and_range
+from experiments.experiment import (
+    PAPER_SEEDS,
+    Experiment,
+    Finding,
+    Number,
+    column,
+    mean_and_range,
+)
 from experiments.lab import Lab, Measurement
 from experiments.nets import batch_norm, seed_of
 from experiments.significance import paired_difference, sign_test
@@ -46,7 +53,7 @@ class Config:
     every: int = 300
     images: int = 500
     test_images: int = 2_000
-    seeds: tuple[int, ...] = tuple(range(11, 21))
+    seeds: tuple[int, ...] = PAPER_SEEDS
 
 
 QUICK = Config(

@@ -18,8 +18,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.arm import Sizes
-from experiments.data import Split
 from experiments.experiment import (
+    PAPER_SEEDS,
     TUNING_SEED,
     Experiment,
     Finding,
@@ -52,7 +52,7 @@ class Config(Sizes):
     tuning_steps: int = 1_000
     every: int = 500
     rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
-    seeds: tuple[int, ...] = tuple(range(11, 21))
+    seeds: tuple[int, ...] = PAPER_SEEDS
 
 
 QUICK = Config(
@@ -101,9 +101,7 @@ def trainer(width: int, arm: str, factor: float) -> Trainer:
 def run(lab: Lab, config: Config) -> dict[str, Any]:
     """Tune each arm at the factor 1 and train it at all."""
     data = lab.data("fashion_mnist")
-    held = data.validation
-    second_half = slice(len(held) // 2, None)  # the first was for pilots
-    validation = Split(held.images[second_half], held.labels[second_half])
+    validation = data.validation.second_half()
 
     def train(arm: str, factor: float, steps: int, rate: float, seed: int) -> Trainer:
         plan = Plan(steps, config.batch_size, rate, seed, True, config.every)

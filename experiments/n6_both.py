@@ -18,8 +18,14 @@ from matplotlib.figure import Figure
 
 import kerasnorm
 from experiments.arm import Arm, Sizes
-from experiments.data import Split
-from experiments.experiment import Experiment, Finding, Number, column, mean_and_range
+from experiments.experiment import (
+    PAPER_SEEDS,
+    Experiment,
+    Finding,
+    Number,
+    column,
+    mean_and_range,
+)
 from experiments.lab import Lab, Measurement
 from experiments.nets import batch_norm, seed_of
 from experiments.significance import paired_difference
@@ -45,7 +51,7 @@ class Config(Sizes):
     tuning_steps: int = 2_000
     every: int = 1_000
     rates: tuple[float, ...] = (0.01, 0.03, 0.1)
-    seeds: tuple[int, ...] = tuple(range(11, 21))
+    seeds: tuple[int, ...] = PAPER_SEEDS
 
 
 QUICK = Config(
@@ -89,9 +95,7 @@ def trainer(width: int, arm: str) -> Trainer:
 def run(lab: Lab, config: Config) -> dict[str, Any]:
     """Tune and train every arm at every size of the data."""
     data = lab.data("fashion_mnist")
-    held = data.validation
-    second_half = slice(len(held) // 2, None)  # the first was for pilots
-    validation = Split(held.images[second_half], held.labels[second_half])
+    validation = data.validation.second_half()
 
     def score(network: Trainer) -> Measurement:
         return {"score": accuracy_on(network, validation)}
